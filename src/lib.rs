@@ -1,0 +1,1 @@
+//! Posthaste: a self-hosted, high-throughput HTTP message gateway.
