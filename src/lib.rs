@@ -1,1 +1,3 @@
 //! Posthaste: a self-hosted, high-throughput HTTP message gateway.
+
+pub mod actor;
