@@ -1,3 +1,5 @@
+//! Stopping in phases, and naming who was late.
+
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
