@@ -1,3 +1,6 @@
 //! Posthaste: a self-hosted, high-throughput HTTP message gateway.
 
+pub mod clock;
 pub mod domain;
+pub mod processor;
+pub mod store;

@@ -1,4 +1,11 @@
-//! Pure values and decisions: no I/O, no clock, no tokio.
+//! Pure values and decisions: no I/O, no clock, no runtime. Time and chance come in as arguments.
 
+pub mod destination;
 pub mod format;
+pub mod id;
+pub mod message;
+pub mod outcome;
+pub mod queue;
+pub mod record;
+pub mod retry;
 pub mod timestamp;

@@ -1,0 +1,128 @@
+//! Where a message is pushed to: a URL parsed once and trusted afterwards.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use url::Url;
+
+/// The longest destination, in bytes.
+pub const DESTINATION_BYTES_MAX: usize = 2048;
+
+/// An `http` or `https` URL without user-info and fragment. Whether its host may be reached is the egress guard's
+/// to judge, by the typed host, never by the text.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Destination(Url);
+
+/// Why a text is no destination.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum DestinationError {
+    /// No URL at all.
+    #[error("{0:?} is not a URL such as https://example.com/hook ({1})")]
+    NotAUrl(String, url::ParseError),
+    /// Another scheme.
+    #[error("the scheme {0:?} is not allowed: a destination starts with http:// or https://")]
+    Scheme(String),
+    /// A user name or password in the URL.
+    #[error("a destination carries no user name or password: send credentials in a header")]
+    UserInfo,
+    /// A `#fragment`.
+    #[error("a destination has no #fragment")]
+    Fragment,
+    /// Port 0.
+    #[error("port 0 is no port to connect to")]
+    PortZero,
+    /// More than [`DESTINATION_BYTES_MAX`] bytes.
+    #[error("a destination has at most 2048 bytes, this one has {0}")]
+    TooLong(usize),
+}
+
+impl Destination {
+    /// The URL.
+    #[must_use]
+    pub const fn url(&self) -> &Url {
+        &self.0
+    }
+
+    /// The text of the URL.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// Scheme, host and port: everything sent there shares one lane.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        self.0.origin().ascii_serialization()
+    }
+}
+
+impl FromStr for Destination {
+    type Err = DestinationError;
+
+    fn from_str(text: &str) -> Result<Self, DestinationError> {
+        if text.len() > DESTINATION_BYTES_MAX {
+            return Err(DestinationError::TooLong(text.len()));
+        }
+        let url = Url::parse(text).map_err(|error| DestinationError::NotAUrl(text.to_owned(), error))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(DestinationError::Scheme(url.scheme().to_owned()));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(DestinationError::UserInfo);
+        }
+        if url.fragment().is_some() {
+            return Err(DestinationError::Fragment);
+        }
+        if url.port() == Some(0) {
+            return Err(DestinationError::PortZero);
+        }
+        Ok(Self(url))
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl Serialize for Destination {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Destination {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_is_parsed_once_and_knows_its_origin() {
+        let destination: Destination = "https://Example.COM:443/hook?a=1".parse().expect("a destination");
+        assert_eq!(destination.as_str(), "https://example.com/hook?a=1");
+        assert_eq!(destination.origin(), "https://example.com");
+    }
+
+    #[test]
+    fn what_is_no_destination_is_refused_with_its_reason() {
+        for (text, reason) in [
+            ("example.com", "is not a URL"),
+            ("ftp://example.com/", "the scheme \"ftp\""),
+            ("http://user:word@example.com/", "no user name or password"),
+            ("http://example.com/#top", "no #fragment"),
+            ("http://example.com:0/", "port 0"),
+        ] {
+            let error = text.parse::<Destination>().expect_err(text).to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+        let long = format!("http://example.com/{}", "a".repeat(2048));
+        assert!(matches!(long.parse::<Destination>(), Err(DestinationError::TooLong(_))));
+    }
+}

@@ -1,0 +1,475 @@
+//! Queues: their names, their generation, and the settings of one.
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::domain::destination::Destination;
+use crate::domain::format::{Rate, bytes, duration};
+use crate::domain::message::Priority;
+
+/// The longest queue name, in bytes.
+pub const QUEUE_NAME_BYTES_MAX: usize = 128;
+
+/// A queue's name: a letter or digit, then letters, digits, `.`, `_`, `-`; at most 128. Cloning shares the text.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueName(Arc<str>);
+
+/// A text that is no queue name.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("a queue name is a letter or digit followed by up to 127 letters, digits, dots, hyphens or underscores")]
+pub struct QueueNameError;
+
+impl QueueName {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `text` could be a queue's name.
+    #[must_use]
+    pub fn is_valid(text: &str) -> bool {
+        let bytes = text.as_bytes();
+        bytes.len() <= QUEUE_NAME_BYTES_MAX
+            && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
+            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+    }
+}
+
+impl FromStr for QueueName {
+    type Err = QueueNameError;
+
+    fn from_str(text: &str) -> Result<Self, QueueNameError> {
+        if Self::is_valid(text) { Ok(Self(text.into())) } else { Err(QueueNameError) }
+    }
+}
+
+impl Borrow<str> for QueueName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for QueueName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for QueueName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, formatter)
+    }
+}
+
+impl Serialize for QueueName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for QueueName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Which making of a queue is meant: drawn at random when it is made, so that a queue deleted and made again is another.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Generation(pub u64);
+
+/// Who declared a queue, and so who may change it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// An operator's file: the API may not change it.
+    File,
+    /// The API.
+    Api,
+}
+
+/// Why a queue's processor stands still although nobody paused it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ParkReason {
+    /// The dead letters are at a limit and `dead.when_full` is `park`.
+    DeadFull,
+    /// The destination answered 410.
+    DestinationGone,
+    /// The egress guard refuses the destination.
+    EgressRefused,
+}
+
+/// What happens to a message that would exceed the dead letters' limits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenFull {
+    /// Stop leasing; publishing goes on.
+    #[default]
+    Park,
+    /// Discard the oldest dead letters.
+    Trim,
+}
+
+/// `retry.*`: when the next attempt comes.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetrySettings {
+    /// The delay after each failed attempt; attempts = entries + 1. At most 99 entries of at most 24 h.
+    #[serde(with = "duration::list")]
+    pub schedule: Vec<Duration>,
+    /// How far a delay is spread around its value, 0–1: 0.2 means 80 % to 120 %.
+    pub jitter: f64,
+}
+
+/// `limits.*`: what a queue may hold.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitSettings {
+    /// Messages pending, scheduled and leased, 1–10⁹.
+    pub length_max: u64,
+    /// Bytes of payload and headers pending, scheduled and leased, up to 1 TiB.
+    #[serde(with = "bytes")]
+    pub bytes_max: u64,
+    /// Bytes of one payload, up to 16 MiB.
+    #[serde(with = "bytes")]
+    pub payload_max: u64,
+}
+
+/// `dead.*`: the dead letters.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeadSettings {
+    /// Dead letters kept.
+    pub length_max: u64,
+    /// Their bytes of payload and headers.
+    #[serde(with = "bytes")]
+    pub bytes_max: u64,
+    /// How long they are kept.
+    #[serde(with = "duration")]
+    pub retention: Duration,
+    /// What happens beyond the limits.
+    pub when_full: WhenFull,
+}
+
+/// `history.*`: what is remembered of messages that ended.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HistorySettings {
+    /// Finished messages remembered.
+    pub finished_max: u64,
+    /// Attempts remembered of a message.
+    pub attempts: u8,
+    /// How long.
+    #[serde(with = "duration")]
+    pub retention: Duration,
+}
+
+/// `idempotency.*`: keys of publishes.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IdempotencySettings {
+    /// How long a key is remembered from its first 202, up to 24 h.
+    #[serde(with = "duration")]
+    pub window: Duration,
+    /// Keys remembered at most.
+    pub keys_max: u64,
+}
+
+/// `delivery.*`: how messages are pushed.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeliverySettings {
+    /// Deliveries of this queue in flight at once, per gateway.
+    pub concurrency_max: u32,
+    /// Deliveries begun per second, minute or hour, per gateway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// Statuses that mean: never.
+    pub reject: Vec<u16>,
+    /// HTTP method.
+    pub method: String,
+    /// Headers added to every delivery.
+    pub headers: BTreeMap<String, String>,
+    /// Whether `Posthaste-Forward-Authorization` and `-Cookie` are passed on.
+    pub forward_credentials: bool,
+}
+
+/// `answer.*`: what is read and kept of a receiver's answer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AnswerSettings {
+    /// Bytes read before the connection is dropped, up to 1 MiB.
+    #[serde(with = "bytes")]
+    pub bytes_max: u64,
+    /// Bytes kept in the attempt log, up to 1 MiB.
+    #[serde(with = "bytes")]
+    pub excerpt_max: u64,
+}
+
+/// Everything that can be set for one queue. The defaults are the product's; `config/default.toml` explains each.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueueSettings {
+    /// What is done with a message: `log`, `http`, `pull`, or the name of a registered function.
+    pub processor: String,
+    /// Where `http` pushes to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Destination>,
+    /// Whether a message may bring its own destination.
+    pub destination_override: DestinationOverride,
+    /// The longest attempt, 100 ms–15 min.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// The longest wait for a connection.
+    #[serde(with = "duration")]
+    pub connect_timeout: Duration,
+    /// How long a lease lasts before it must be extended, 1 s–12 h; absent: time-out + 15 s, for `pull` 30 s.
+    #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Duration>,
+    /// Whether messages can be found by id while they are pending.
+    pub lookup: bool,
+    /// Reserved: 1.
+    pub shards: u16,
+    /// How long a message may wait for an attempt, up to 30 d.
+    #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<Duration>,
+    /// Priority of what names none.
+    pub priority: Priority,
+    /// Retries.
+    pub retry: RetrySettings,
+    /// Limits.
+    pub limits: LimitSettings,
+    /// Dead letters.
+    pub dead: DeadSettings,
+    /// History.
+    pub history: HistorySettings,
+    /// Idempotency keys.
+    pub idempotency: IdempotencySettings,
+    /// Delivery.
+    pub delivery: DeliverySettings,
+    /// Answers.
+    pub answer: AnswerSettings,
+}
+
+/// `destination_override`: which destinations a message may bring.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum DestinationOverride {
+    /// `"none"`.
+    #[default]
+    #[serde(with = "none_word")]
+    None,
+    /// `"any"` that the egress guard lets through.
+    #[serde(with = "any_word")]
+    Any,
+    /// These origins.
+    Origins(Vec<String>),
+}
+
+macro_rules! word {
+    ($module:ident, $word:literal) => {
+        mod $module {
+            use serde::{Deserialize, Deserializer, Serializer};
+
+            pub(super) fn serialize<S: Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str($word)
+            }
+
+            pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+                match String::deserialize(deserializer)? {
+                    word if word == $word => Ok(()),
+                    _ => Err(serde::de::Error::custom(concat!("expected \"", $word, "\""))),
+                }
+            }
+        }
+    };
+}
+word!(none_word, "none");
+word!(any_word, "any");
+
+const fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+impl Default for RetrySettings {
+    fn default() -> Self {
+        let schedule = [5, 30, 120, 600, 1_800, 3_600, 10_800, 21_600, 43_200, 86_400, 86_400];
+        Self { schedule: schedule.into_iter().map(seconds).collect(), jitter: 0.2 }
+    }
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self { length_max: 1_000_000, bytes_max: 1 << 30, payload_max: 1 << 20 }
+    }
+}
+
+impl Default for DeadSettings {
+    fn default() -> Self {
+        let retention = seconds(30 * 86_400);
+        Self { length_max: 100_000, bytes_max: 1 << 30, retention, when_full: WhenFull::Park }
+    }
+}
+
+impl Default for HistorySettings {
+    fn default() -> Self {
+        Self { finished_max: 10_000, attempts: 20, retention: seconds(7 * 86_400) }
+    }
+}
+
+impl Default for IdempotencySettings {
+    fn default() -> Self {
+        Self { window: seconds(600), keys_max: 1_000_000 }
+    }
+}
+
+impl Default for DeliverySettings {
+    fn default() -> Self {
+        Self {
+            concurrency_max: 64,
+            rate: None,
+            reject: vec![400, 413, 415, 422, 451],
+            method: "POST".to_owned(),
+            headers: BTreeMap::new(),
+            forward_credentials: true,
+        }
+    }
+}
+
+impl Default for AnswerSettings {
+    fn default() -> Self {
+        Self { bytes_max: 16 << 10, excerpt_max: 4 << 10 }
+    }
+}
+
+impl Default for QueueSettings {
+    fn default() -> Self {
+        Self {
+            processor: String::new(),
+            destination: None,
+            destination_override: DestinationOverride::None,
+            timeout: seconds(15),
+            connect_timeout: seconds(5),
+            lease: None,
+            lookup: true,
+            shards: 1,
+            ttl: None,
+            priority: Priority::Normal,
+            retry: RetrySettings::default(),
+            limits: LimitSettings::default(),
+            dead: DeadSettings::default(),
+            history: HistorySettings::default(),
+            idempotency: IdempotencySettings::default(),
+            delivery: DeliverySettings::default(),
+            answer: AnswerSettings::default(),
+        }
+    }
+}
+
+/// A setting that cannot be: which, and what is allowed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SettingProblem {
+    /// The key within the queue, dotted.
+    pub key: &'static str,
+    /// What is wrong and what is allowed.
+    pub detail: String,
+}
+
+/// The name of the processor that hands messages to pulling consumers.
+pub const PULL: &str = "pull";
+/// The name of the processor that pushes messages to a destination.
+pub const HTTP: &str = "http";
+
+impl QueueSettings {
+    /// Whether consumers pull from the queue, so that no worker drains it.
+    #[must_use]
+    pub fn is_pull(&self) -> bool {
+        self.processor == PULL
+    }
+
+    /// How long a lease lasts before it must be extended.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        let absent = if self.is_pull() { seconds(30) } else { self.timeout + seconds(15) };
+        self.lease.unwrap_or(absent)
+    }
+
+    /// Attempts that the retry schedule allows: entries + 1.
+    #[must_use]
+    pub fn attempts_max(&self) -> u8 {
+        u8::try_from(self.retry.schedule.len() + 1).unwrap_or(u8::MAX)
+    }
+
+    /// Everything that is out of its range; empty when all is well.
+    #[must_use]
+    pub fn problems(&self) -> Vec<SettingProblem> {
+        let mut found = Vec::new();
+        let mut hold = |holds: bool, key: &'static str, detail: String| {
+            if !holds {
+                found.push(SettingProblem { key, detail });
+            }
+        };
+        let day = seconds(86_400);
+        let (ms_100, min_15) = (Duration::from_millis(100), seconds(900));
+        let within = |value: Duration, least: Duration, most: Duration| {
+            let text = format!("{} is out of range: {} to {}", duration::show(value), duration::show(least), duration::show(most));
+            ((least..=most).contains(&value), text)
+        };
+        let number = |value: u64, least: u64, most: u64| {
+            ((least..=most).contains(&value), format!("{value} is out of range: {least} to {most}"))
+        };
+        let size = |value: u64, least: u64, most: u64| {
+            let text = format!("{} is out of range: {} to {}", bytes::show(value), bytes::show(least), bytes::show(most));
+            ((least..=most).contains(&value), text)
+        };
+        let jitter = self.retry.jitter;
+        let checks = [
+            ("timeout", within(self.timeout, ms_100, min_15)),
+            ("connect_timeout", within(self.connect_timeout, ms_100, min_15)),
+            ("lease", within(self.lease(), seconds(1), seconds(12 * 3_600))),
+            ("shards", (self.shards == 1, format!("{} is not possible: only 1 in this version", self.shards))),
+            ("ttl", within(self.ttl.unwrap_or(day), Duration::from_millis(1), 30 * day)),
+            ("retry.jitter", ((0.0..=1.0).contains(&jitter), format!("{jitter} is out of range: 0 to 1"))),
+            ("limits.length_max", number(self.limits.length_max, 1, 1_000_000_000)),
+            ("limits.bytes_max", size(self.limits.bytes_max, 1, 1 << 40)),
+            ("limits.payload_max", size(self.limits.payload_max, 1, 16 << 20)),
+            ("dead.length_max", number(self.dead.length_max, 1, 1_000_000_000)),
+            ("dead.bytes_max", size(self.dead.bytes_max, 1, 1 << 40)),
+            ("dead.retention", within(self.dead.retention, seconds(1), 3_650 * day)),
+            ("history.finished_max", number(self.history.finished_max, 0, 10_000_000)),
+            ("history.attempts", number(self.history.attempts.into(), 0, 100)),
+            ("history.retention", within(self.history.retention, seconds(1), 3_650 * day)),
+            ("idempotency.window", within(self.idempotency.window, seconds(1), day)),
+            ("idempotency.keys_max", number(self.idempotency.keys_max, 1, 1_000_000_000)),
+            ("delivery.concurrency_max", number(self.delivery.concurrency_max.into(), 1, 65_536)),
+            ("answer.bytes_max", size(self.answer.bytes_max, 0, 1 << 20)),
+            ("answer.excerpt_max", size(self.answer.excerpt_max, 0, 1 << 20)),
+        ];
+        for (key, (holds, detail)) in checks {
+            hold(holds, key, detail);
+        }
+        let schedule = &self.retry.schedule;
+        let too_long = format!("{} entries are too many: at most 99 are allowed", schedule.len());
+        hold(schedule.len() <= 99, "retry.schedule", too_long);
+        if let Some(delay) = schedule.iter().find(|delay| **delay > day) {
+            hold(false, "retry.schedule", format!("{} is out of range: an entry is at most 1d", duration::show(*delay)));
+        }
+        for status in self.delivery.reject.iter().filter(|status| !(400..=599).contains(*status)) {
+            hold(false, "delivery.reject", format!("{status} is out of range: 400 to 599"));
+        }
+        hold(!self.processor.is_empty(), "processor", "is required: log, http, pull, or a registered name".to_owned());
+        let needs = self.processor != HTTP || self.destination.is_some() || self.destination_override != DestinationOverride::None;
+        hold(needs, "destination", "is required by processor \"http\": a URL such as https://example.com/hook".to_owned());
+        let method_ok = matches!(self.delivery.method.as_str(), "POST" | "PUT" | "PATCH" | "DELETE" | "GET");
+        hold(method_ok, "delivery.method", format!("{:?} is not allowed: POST, PUT, PATCH, DELETE or GET", self.delivery.method));
+        found
+    }
+}

@@ -1,0 +1,49 @@
+//! How a store is, and what a 202 means at this moment.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// What a 202 means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// Written and fsynced.
+    Strict,
+    /// Written; the store flushes when it sees fit.
+    Relaxed,
+    /// In memory only.
+    None,
+    /// Strict as far as can be seen, by the operator's word.
+    Assumed,
+    /// It cannot be seen.
+    Unknown,
+}
+
+/// Something an operator should look at.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Warning {
+    /// A stable word.
+    pub code: &'static str,
+    /// What it is about, and what to do.
+    pub detail: String,
+}
+
+/// A store's state, from live checks.
+#[derive(Clone, PartialEq, Debug)]
+pub struct StoreHealth {
+    /// Whether it answers.
+    pub reachable: bool,
+    /// How long the last durable write took, queueing included; `None` before the first.
+    pub latency: Option<Duration>,
+    /// What a 202 means now.
+    pub durability: Durability,
+    /// Why it is not as configured; empty when it is.
+    pub durability_reasons: Vec<String>,
+    /// Why publishes are refused with `store_full`; `None` when they are not.
+    pub full: Option<String>,
+    /// Why the store may not be leased from: it holds what a newer version wrote.
+    pub newer: Option<String>,
+    /// What an operator should look at.
+    pub warnings: Vec<Warning>,
+}

@@ -1,0 +1,196 @@
+//! Leasing and settling: batches, tokens, receipts.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::domain::outcome::Attempt;
+use crate::domain::record::Record;
+use crate::domain::retry::Verdict;
+use crate::domain::timestamp::Timestamp;
+use crate::store::QueueRef;
+
+/// Names a batch of leases. Chosen at random by the claimer, so that a lost `lease` can be sent again; 128 bits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BatchId(pub u128);
+
+impl BatchId {
+    /// A new one.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(fastrand::u128(..))
+    }
+}
+
+impl fmt::Debug for BatchId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:032x}", self.0)
+    }
+}
+
+/// Drawn by the store for each batch: who does not know it holds nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Token(pub u64);
+
+/// Who leases.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LeaseKind {
+    /// A worker of a gateway: when it is lost, its messages become suspects; a restart of the embedded store takes them back at once.
+    Worker,
+    /// A pulling consumer, which may outlive the gateway: its batches survive a restart with their deadlines.
+    Pull,
+}
+
+/// What to lease.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LeaseRequest {
+    /// From where.
+    pub queue: QueueRef,
+    /// As which batch.
+    pub batch: BatchId,
+    /// For whom.
+    pub kind: LeaseKind,
+    /// Messages at most, 1–1,000.
+    pub max: u16,
+    /// Payload and header bytes at most; one message may exceed it alone.
+    pub bytes_max: u64,
+    /// Until when from now, 1 s–12 h.
+    pub lease: Duration,
+    /// Whether a suspect may be handed out. One is always a batch of its own, and goes before all others.
+    pub suspects: bool,
+}
+
+/// A batch as settle and extend name it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct BatchRef {
+    /// Its queue.
+    pub queue: QueueRef,
+    /// Its id.
+    pub batch: BatchId,
+    /// Its token.
+    pub token: Token,
+}
+
+/// The right to process one message until the batch's deadline. Not `Clone`: it ends in exactly one settlement, or expires.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Lease {
+    /// Its place in the batch.
+    pub index: u16,
+    /// The message.
+    pub record: Record,
+}
+
+impl Lease {
+    /// The number of the attempt that this lease is for, from 1.
+    #[must_use]
+    pub fn attempt_number(&self) -> u8 {
+        self.record.attempts().saturating_add(1)
+    }
+
+    /// Ends the lease.
+    #[must_use]
+    pub fn settle(self, verdict: Verdict, attempt: Option<Attempt>) -> Settlement {
+        Settlement { index: self.index, verdict, attempt }
+    }
+}
+
+/// What a lease request took.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Leased {
+    /// How to name the batch; of no use when nothing was taken.
+    pub batch: BatchRef,
+    /// Until when by the store's clock.
+    pub until: Timestamp,
+    /// The leases, in the order of the queue.
+    pub leases: Vec<Lease>,
+    /// Whether the queue had more to lease for the same request at that moment.
+    pub more: bool,
+}
+
+/// How one lease of a batch ends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settlement {
+    /// The lease's place in its batch.
+    pub index: u16,
+    /// What becomes of the message.
+    pub verdict: Verdict,
+    /// What to remember of the attempt; may be shed. `None` when there was none.
+    pub attempt: Option<Attempt>,
+}
+
+/// What a settlement came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Settled {
+    /// It holds; also when it is sent again within [`CALL_MEMORY`](crate::store::CALL_MEMORY) of the batch's end, or while the batch lives.
+    Settled,
+    /// The lease was over, or never was: nothing was changed.
+    Lost,
+}
+
+/// What an extension came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extended {
+    /// The batch is held until then, by the store's clock.
+    Until(Timestamp),
+    /// The batch was over, or never was.
+    Lost,
+}
+
+/// A lease as a pulling consumer holds it: an opaque text of at most 256 bytes that names batch, token and place.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Receipt {
+    /// The batch.
+    pub batch: BatchId,
+    /// Its token.
+    pub token: Token,
+    /// The lease's place in it.
+    pub index: u16,
+}
+
+/// A text that is no receipt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("a receipt is the text that a lease gave, unchanged")]
+pub struct ReceiptError;
+
+impl fmt::Display for Receipt {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:032x}{:016x}{:04x}", self.batch.0, self.token.0, self.index)
+    }
+}
+
+impl FromStr for Receipt {
+    type Err = ReceiptError;
+
+    fn from_str(text: &str) -> Result<Self, ReceiptError> {
+        let lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if text.len() != 52 || !text.bytes().all(lower_hex) {
+            return Err(ReceiptError);
+        }
+        let batch = u128::from_str_radix(&text[..32], 16).map_err(|_| ReceiptError)?;
+        let token = u64::from_str_radix(&text[32..48], 16).map_err(|_| ReceiptError)?;
+        let index = u16::from_str_radix(&text[48..], 16).map_err(|_| ReceiptError)?;
+        Ok(Self { batch: BatchId(batch), token: Token(token), index })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_receipt_survives_its_text(batch in any::<u128>(), token in any::<u64>(), index in any::<u16>()) {
+            let receipt = Receipt { batch: BatchId(batch), token: Token(token), index };
+            prop_assert_eq!(receipt.to_string().parse::<Receipt>(), Ok(receipt));
+        }
+
+        #[test]
+        fn junk_is_no_receipt(text in ".{0,80}") {
+            if let Ok(receipt) = text.parse::<Receipt>() {
+                prop_assert_eq!(receipt.to_string(), text);
+            }
+        }
+    }
+}

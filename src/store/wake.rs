@@ -1,0 +1,126 @@
+//! The board on which a store posts that a queue has work.
+//!
+//! A post is a hint: it may come twice or for nothing, and a look at the store from time to time is the safety net.
+//! Each subscriber has a set of names, so the board is bounded by the number of queues, whatever the traffic.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use tokio::sync::Notify;
+
+use crate::domain::queue::QueueName;
+
+/// Where wake-ups are posted. Clones share the board.
+#[derive(Clone, Default)]
+pub struct WakeBoard(Arc<Mutex<Vec<Weak<Subscriber>>>>);
+
+#[derive(Default)]
+struct Subscriber {
+    posted: Mutex<Posted>,
+    notify: Notify,
+}
+
+#[derive(Default)]
+struct Posted {
+    queues: HashSet<QueueName>,
+    time_changed: bool,
+}
+
+/// One listener's end. Dropping it unsubscribes.
+pub struct WakeSubscription(Arc<Subscriber>);
+
+/// What was posted since the last look.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Wakes {
+    /// Queues that got something to lease.
+    pub queues: HashSet<QueueName>,
+    /// Whether the next due moment may have come nearer.
+    pub time_changed: bool,
+}
+
+impl WakeBoard {
+    /// Listens from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> WakeSubscription {
+        let subscriber = Arc::new(Subscriber::default());
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Arc::downgrade(&subscriber));
+        WakeSubscription(subscriber)
+    }
+
+    /// Says that `queue` got something to lease.
+    pub fn post(&self, queue: &QueueName) {
+        self.tell(|posted| {
+            if !posted.queues.contains(queue) {
+                posted.queues.insert(queue.clone());
+            }
+        });
+    }
+
+    /// Says that something became due sooner than known before.
+    pub fn post_time(&self) {
+        self.tell(|posted| posted.time_changed = true);
+    }
+
+    fn tell(&self, what: impl Fn(&mut Posted)) {
+        for subscriber in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
+            what(&mut subscriber.posted.lock().unwrap_or_else(PoisonError::into_inner));
+            subscriber.notify.notify_one();
+        }
+    }
+}
+
+impl WakeSubscription {
+    /// Waits until something is posted; at once when something was since the last [`WakeSubscription::take`]. Cancelling loses nothing.
+    pub async fn posted(&self) {
+        loop {
+            let notified = self.0.notify.notified();
+            {
+                let posted = self.0.posted.lock().unwrap_or_else(PoisonError::into_inner);
+                if posted.time_changed || !posted.queues.is_empty() {
+                    return;
+                }
+            }
+            notified.await;
+        }
+    }
+
+    /// Takes what was posted.
+    #[must_use]
+    pub fn take(&self) -> Wakes {
+        let mut posted = self.0.posted.lock().unwrap_or_else(PoisonError::into_inner);
+        Wakes { queues: std::mem::take(&mut posted.queues), time_changed: std::mem::take(&mut posted.time_changed) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_posted_before_the_wait_ends_it_at_once_and_is_taken_once() {
+        let board = WakeBoard::default();
+        let subscription = board.subscribe();
+        let name: QueueName = "orders".parse().expect("a name");
+        board.post(&name);
+        board.post(&name);
+        board.post_time();
+        subscription.posted().await;
+        let wakes = subscription.take();
+        assert_eq!((wakes.queues.len(), wakes.time_changed), (1, true));
+        assert_eq!(subscription.take(), Wakes::default());
+    }
+
+    #[tokio::test]
+    async fn every_subscriber_is_told_and_one_that_left_is_forgotten() {
+        let board = WakeBoard::default();
+        let (first, second) = (board.subscribe(), board.subscribe());
+        drop(first);
+        board.post(&"orders".parse().expect("a name"));
+        second.posted().await;
+        assert_eq!(second.take().queues.len(), 1);
+        let _third = board.subscribe();
+        assert_eq!(board.0.lock().expect("the board").len(), 2);
+    }
+}
