@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::domain::destination::Destination;
-use crate::domain::format::{Rate, bytes, duration};
+use crate::domain::format::{FormatError, Rate, bytes, duration};
 use crate::domain::message::Priority;
 
 /// The longest queue name, in bytes.
@@ -377,10 +377,20 @@ impl Default for QueueSettings {
 /// A setting that cannot be: which, and what is allowed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SettingProblem {
-    /// The key within the queue, dotted.
+    /// The key within the queue (or the section of the file), dotted.
     pub key: &'static str,
     /// What is wrong and what is allowed.
     pub detail: String,
+}
+
+impl SettingProblem {
+    /// The keys whose check failed.
+    pub fn all(checks: impl IntoIterator<Item = (&'static str, Result<(), FormatError>)>) -> Vec<Self> {
+        let failed = |(key, check): (_, Result<(), FormatError>)| {
+            check.err().map(|error| Self { key, detail: error.to_string() })
+        };
+        checks.into_iter().filter_map(failed).collect()
+    }
 }
 
 /// The name of the processor that hands messages to pulling consumers.
