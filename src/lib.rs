@@ -12,7 +12,4 @@ pub mod pipeline {
     //! The actors between store and processor.
     pub mod settings;
 }
-pub mod telemetry {
-    //! Logs.
-    pub mod settings;
-}
+pub mod telemetry;

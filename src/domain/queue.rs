@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::domain::destination::Destination;
-use crate::domain::format::{FormatError, Rate, bytes, duration};
+use crate::domain::format::{Rate, bytes, duration};
 use crate::domain::message::Priority;
 
 /// The longest queue name, in bytes.
@@ -22,7 +22,9 @@ pub struct QueueName(Arc<str>);
 
 /// A text that is no queue name.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("a queue name is a letter or digit followed by up to 127 letters, digits, dots, hyphens or underscores")]
+#[error(
+    "a queue name is a letter or digit followed by up to 127 letters, digits, dots, hyphens or underscores"
+)]
 pub struct QueueNameError;
 
 impl QueueName {
@@ -377,20 +379,10 @@ impl Default for QueueSettings {
 /// A setting that cannot be: which, and what is allowed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SettingProblem {
-    /// The key within the queue (or the section of the file), dotted.
+    /// The key within the queue, dotted.
     pub key: &'static str,
     /// What is wrong and what is allowed.
     pub detail: String,
-}
-
-impl SettingProblem {
-    /// The keys whose check failed.
-    pub fn all(checks: impl IntoIterator<Item = (&'static str, Result<(), FormatError>)>) -> Vec<Self> {
-        let failed = |(key, check): (_, Result<(), FormatError>)| {
-            check.err().map(|error| Self { key, detail: error.to_string() })
-        };
-        checks.into_iter().filter_map(failed).collect()
-    }
 }
 
 /// The name of the processor that hands messages to pulling consumers.
@@ -430,14 +422,24 @@ impl QueueSettings {
         let day = seconds(86_400);
         let (ms_100, min_15) = (Duration::from_millis(100), seconds(900));
         let within = |value: Duration, least: Duration, most: Duration| {
-            let text = format!("{} is out of range: {} to {}", duration::show(value), duration::show(least), duration::show(most));
+            let text = format!(
+                "{} is out of range: {} to {}",
+                duration::show(value),
+                duration::show(least),
+                duration::show(most)
+            );
             ((least..=most).contains(&value), text)
         };
         let number = |value: u64, least: u64, most: u64| {
             ((least..=most).contains(&value), format!("{value} is out of range: {least} to {most}"))
         };
         let size = |value: u64, least: u64, most: u64| {
-            let text = format!("{} is out of range: {} to {}", bytes::show(value), bytes::show(least), bytes::show(most));
+            let text = format!(
+                "{} is out of range: {} to {}",
+                bytes::show(value),
+                bytes::show(least),
+                bytes::show(most)
+            );
             ((least..=most).contains(&value), text)
         };
         let jitter = self.retry.jitter;
@@ -445,7 +447,10 @@ impl QueueSettings {
             ("timeout", within(self.timeout, ms_100, min_15)),
             ("connect_timeout", within(self.connect_timeout, ms_100, min_15)),
             ("lease", within(self.lease(), seconds(1), seconds(12 * 3_600))),
-            ("shards", (self.shards == 1, format!("{} is not possible: only 1 in this version", self.shards))),
+            (
+                "shards",
+                (self.shards == 1, format!("{} is not possible: only 1 in this version", self.shards)),
+            ),
             ("ttl", within(self.ttl.unwrap_or(day), Duration::from_millis(1), 30 * day)),
             ("retry.jitter", ((0.0..=1.0).contains(&jitter), format!("{jitter} is out of range: 0 to 1"))),
             ("limits.length_max", number(self.limits.length_max, 1, 1_000_000_000)),
@@ -470,16 +475,34 @@ impl QueueSettings {
         let too_long = format!("{} entries are too many: at most 99 are allowed", schedule.len());
         hold(schedule.len() <= 99, "retry.schedule", too_long);
         if let Some(delay) = schedule.iter().find(|delay| **delay > day) {
-            hold(false, "retry.schedule", format!("{} is out of range: an entry is at most 1d", duration::show(*delay)));
+            hold(
+                false,
+                "retry.schedule",
+                format!("{} is out of range: an entry is at most 1d", duration::show(*delay)),
+            );
         }
         for status in self.delivery.reject.iter().filter(|status| !(400..=599).contains(*status)) {
             hold(false, "delivery.reject", format!("{status} is out of range: 400 to 599"));
         }
-        hold(!self.processor.is_empty(), "processor", "is required: log, http, pull, or a registered name".to_owned());
-        let needs = self.processor != HTTP || self.destination.is_some() || self.destination_override != DestinationOverride::None;
-        hold(needs, "destination", "is required by processor \"http\": a URL such as https://example.com/hook".to_owned());
+        hold(
+            !self.processor.is_empty(),
+            "processor",
+            "is required: log, http, pull, or a registered name".to_owned(),
+        );
+        let needs = self.processor != HTTP
+            || self.destination.is_some()
+            || self.destination_override != DestinationOverride::None;
+        hold(
+            needs,
+            "destination",
+            "is required by processor \"http\": a URL such as https://example.com/hook".to_owned(),
+        );
         let method_ok = matches!(self.delivery.method.as_str(), "POST" | "PUT" | "PATCH" | "DELETE" | "GET");
-        hold(method_ok, "delivery.method", format!("{:?} is not allowed: POST, PUT, PATCH, DELETE or GET", self.delivery.method));
+        hold(
+            method_ok,
+            "delivery.method",
+            format!("{:?} is not allowed: POST, PUT, PATCH, DELETE or GET", self.delivery.method),
+        );
         found
     }
 }
