@@ -317,8 +317,8 @@ mod tests {
             let head = head(ttl_ms);
             let record = Record::decode(encode(&head, &headers, &payload).into()).expect("sound");
             prop_assert_eq!(record.id(), head.id);
-            prop_assert_eq!(record.headers().as_ref(), &headers[..]);
-            prop_assert_eq!(record.payload().as_ref(), &payload[..]);
+            prop_assert!(record.headers() == headers[..]);
+            prop_assert!(record.payload() == payload[..]);
             prop_assert_eq!(record.ttl(), head.ttl);
             prop_assert_eq!(record.expires_at(), head.ttl.map(|ttl| head.accepted_at.saturating_add(ttl)));
             prop_assert_eq!((record.attempts(), record.losses(), record.attempts_max()), (0, 0, 12));

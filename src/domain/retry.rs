@@ -104,8 +104,7 @@ mod tests {
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
-    const SCHEDULE: [Duration; 3] =
-        [Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(120)];
+    const SCHEDULE: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(30), Duration::from_mins(2)];
 
     fn policy(attempts_max: u8, jitter: f64) -> RetryPolicy<'static> {
         RetryPolicy { schedule: &SCHEDULE, jitter, attempts_max }
@@ -134,7 +133,7 @@ mod tests {
 
     #[test]
     fn beyond_the_schedule_its_last_delay_repeats_and_an_empty_one_means_at_once() {
-        assert_eq!(policy(200, 0.0).backoff(150, 0.5), Duration::from_secs(120));
+        assert_eq!(policy(200, 0.0).backoff(150, 0.5), Duration::from_mins(2));
         let empty = RetryPolicy { schedule: &[], jitter: 0.2, attempts_max: 3 };
         assert_eq!(decide(Outcome::retry(), 1, empty, NOW, 0.9), Verdict::Retry { delay: Duration::ZERO });
     }
