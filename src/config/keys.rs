@@ -38,8 +38,10 @@ pub(super) enum Class {
     Section,
     /// A key with a value.
     Leaf,
-    /// A key whose value is a table with keys of the operator's choosing, or something within it.
+    /// A key whose value is a table with keys of the operator's choosing.
     Map,
+    /// One of the keys in such a table.
+    Entry,
     /// Nothing that is known.
     Unknown,
 }
@@ -63,8 +65,8 @@ pub(super) fn classify(path: &[String]) -> Class {
         if known.path.starts_with(&path) {
             return Class::Section;
         }
-        if known.is_map && path.starts_with(&known.path) {
-            return Class::Map;
+        if known.is_map && path.starts_with(&known.path) && path.len() == known.path.len() + 1 {
+            return Class::Entry;
         }
     }
     Class::Unknown
@@ -89,9 +91,9 @@ pub(super) fn unknown(path: &[String]) -> String {
     siblings.sort_unstable();
     siblings.dedup();
     let place = match path.split_last() {
-        Some((_, [])) => "the sections are".to_owned(),
-        Some((_, table)) => format!("[{}] has", dotted(table)),
-        None => String::new(),
+        _ if siblings.is_empty() => "there is nothing below this".to_owned(),
+        Some((_, table @ [_, ..])) => format!("[{}] has ", dotted(table)),
+        _ => "the sections are ".to_owned(),
     };
     let own = |segments: &[&str]| {
         if in_queue {
@@ -105,7 +107,7 @@ pub(super) fn unknown(path: &[String]) -> String {
         .map(|sibling| own(&parents.iter().copied().chain([sibling]).collect::<Vec<_>>()))
         .or_else(|| elsewhere(&wanted).map(own));
     let nearest = nearest.map(|key| format!(", the nearest is {key}")).unwrap_or_default();
-    format!("no such key{nearest}; {place} {}", siblings.join(", "))
+    format!("no such key{nearest}; {place}{}", siblings.join(", "))
 }
 
 /// A key of the same name in another place, rather in the same section than in another; else one of a like full name.

@@ -163,9 +163,12 @@ fn split_assignment(assignment: &str) -> Option<(Vec<String>, &str)> {
 
 /// Adds a text of the environment or of a flag. Where a table stands it is read as TOML at once, to be merged.
 fn add_raw(layer: &mut Table, path: &[String], raw: String, origin: Origin, problems: &mut Problems) {
-    let is_whole_map = || keys::classify(&path[..path.len() - 1]) != Class::Map;
+    let unknown = (1..=path.len()).map(|length| &path[..length]).find(|part| is_unknown(part));
+    if let Some(part) = unknown {
+        problems.key(origin, dotted(part), keys::unknown(part));
+        return;
+    }
     let value = match keys::classify(path) {
-        Class::Map if !is_whole_map() => Value::Raw(raw),
         Class::Section | Class::Map => {
             let node = tree::parse_value(raw.trim(), &origin);
             let Some(table @ Value::Table(_)) = node.map(|node| node.value) else {
@@ -175,9 +178,13 @@ fn add_raw(layer: &mut Table, path: &[String], raw: String, origin: Origin, prob
             };
             table
         }
-        Class::Leaf | Class::Unknown => Value::Raw(raw),
+        Class::Leaf | Class::Entry | Class::Unknown => Value::Raw(raw),
     };
     tree::insert(layer, path, Node { origin, value });
+}
+
+fn is_unknown(path: &[String]) -> bool {
+    keys::classify(path) == Class::Unknown
 }
 
 /// The layer without what is unknown, which is reported.
@@ -212,6 +219,6 @@ fn known_node(node: Node, path: &mut Vec<String>, problems: &mut Problems) -> Op
             problems.key(node.origin, dotted(path), format!("must be a table: [{}]", dotted(path)));
             None
         }
-        (Class::Leaf | Class::Map, value) => Some(Node { origin: node.origin, value }),
+        (Class::Leaf | Class::Map | Class::Entry, value) => Some(Node { origin: node.origin, value }),
     }
 }

@@ -30,9 +30,12 @@ pub(super) fn load<K: Into<OsString>, V: Into<OsString>>(
     }
     tree::overlay(&mut layered, layers::environment(environment, &mut problems));
     tree::overlay(&mut layered, layers::flags(flags, &mut problems));
-    let settings = read(layered, &built_in, flags.dev, &mut problems);
+    let mut found = Found { unreadable: problems, out_of_range: Problems::default() };
+    let settings = read(layered, &built_in, flags.dev, &mut found);
+    let Found { unreadable: mut problems, out_of_range } = found;
     // Without the whole of a file what is set elsewhere may look wrong and not be.
     if let Some(settings) = settings.as_ref().filter(|_| all_read) {
+        problems.extend(out_of_range);
         check::check(settings, &mut problems);
     }
     match settings {
@@ -41,11 +44,19 @@ pub(super) fn load<K: Into<OsString>, V: Into<OsString>>(
     }
 }
 
+/// What is wrong.
+struct Found {
+    /// Values that are not what their keys ask for.
+    unreadable: Problems,
+    /// Values that are, and still not possible.
+    out_of_range: Problems,
+}
+
 /// Reads the settings; a value that is wrong is reported and read as built in, so that everything wrong is found.
-fn read(mut layered: Table, built_in: &Table, dev: bool, problems: &mut Problems) -> Option<Settings> {
+fn read(mut layered: Table, built_in: &Table, dev: bool, found: &mut Found) -> Option<Settings> {
     let declared = layered.remove("queues").map(|node| node.value);
     let mut settings: Settings =
-        read_table(&mut layered, built_in, &[], &Origin::BuiltIn { line: 1 }, problems)?;
+        read_table(&mut layered, built_in, &[], &Origin::BuiltIn { line: 1 }, &mut found.unreadable)?;
 
     // The defaults become part of every queue: what is wrong with them is said once.
     let defaults = QueueSettings { processor: "log".to_owned(), ..settings.queue_defaults.clone() };
@@ -53,13 +64,13 @@ fn read(mut layered: Table, built_in: &Table, dev: bool, problems: &mut Problems
         let path: Vec<&str> = std::iter::once("queue_defaults").chain(key.split('.')).collect();
         let origin =
             tree::find(&layered, &path).map_or(Origin::BuiltIn { line: 1 }, |node| node.origin.clone());
-        problems.key(origin, dotted(&path), detail);
+        found.out_of_range.key(origin, dotted(&path), detail);
         restore(&mut layered, built_in, &path);
     }
     let defaults = layered.get("queue_defaults").and_then(Node::as_table).cloned().unwrap_or_default();
 
-    let Some(Value::Table(declared)) = declared else { return Some(settings) };
-    settings.queues = read_queues(&declared, &defaults, problems);
+    let Some(Value::Table(declared)) = declared else { unreachable!("the built-in file declares a queue") };
+    settings.queues = read_queues(&declared, &defaults, found);
     let queues = Node { origin: Origin::BuiltIn { line: 1 }, value: Value::Table(declared) };
     layered.insert("queues".to_owned(), queues);
     settings.dev = dev;
@@ -67,11 +78,7 @@ fn read(mut layered: Table, built_in: &Table, dev: bool, problems: &mut Problems
     Some(settings)
 }
 
-fn read_queues(
-    declared: &Table,
-    defaults: &Table,
-    problems: &mut Problems,
-) -> BTreeMap<QueueName, QueueSettings> {
+fn read_queues(declared: &Table, defaults: &Table, found: &mut Found) -> BTreeMap<QueueName, QueueSettings> {
     let mut queues = BTreeMap::new();
     for (name, node) in declared {
         let (Ok(queue), Some(own)) = (name.parse::<QueueName>(), node.as_table()) else { continue };
@@ -79,14 +86,14 @@ fn read_queues(
         tree::overlay(&mut table, own.clone());
         let prefix = ["queues", name.as_str()];
         let Some(settings) =
-            read_table::<QueueSettings>(&mut table, defaults, &prefix, &node.origin, problems)
+            read_table::<QueueSettings>(&mut table, defaults, &prefix, &node.origin, &mut found.unreadable)
         else {
             continue;
         };
         for SettingProblem { key, detail } in settings.problems() {
             let path: Vec<&str> = key.split('.').collect();
             let origin = tree::find(own, &path).map_or(&node.origin, |own| &own.origin);
-            problems.key(origin.clone(), format!("{}.{key}", dotted(&prefix)), detail);
+            found.out_of_range.key(origin.clone(), format!("{}.{key}", dotted(&prefix)), detail);
         }
         queues.insert(queue, settings);
     }

@@ -87,6 +87,11 @@ impl Problems {
         self.0.push(Problem { origin, key: None, detail: detail.into() });
     }
 
+    /// Adds those of another check.
+    pub(super) fn extend(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
     /// The same in order, each once.
     pub(super) fn sorted(mut self) -> Self {
         self.0.sort();

@@ -61,8 +61,7 @@ impl de::Error for ReadError {
             Unexpected::Unsigned(number) => number.to_string(),
             Unexpected::Signed(number) => number.to_string(),
             Unexpected::Float(number) => number.to_string(),
-            Unexpected::Str(text) if text.chars().count() <= 40 => format!("{text:?}"),
-            Unexpected::Str(_) => "a text".to_owned(),
+            Unexpected::Str(text) => quoted(text),
             Unexpected::Seq => "a list".to_owned(),
             Unexpected::Map => "a table".to_owned(),
             other => other.to_string(),
@@ -77,8 +76,8 @@ impl de::Error for ReadError {
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         let allowed = format!("must be one of {}", expected.join(", "));
         let nearest = keys::nearest_word(variant, expected.iter().copied());
-        let meant = nearest.map(|word| format!(", {word} perhaps")).unwrap_or_default();
-        Self::new(format!("{allowed}{meant}, not {variant:?}"), allowed)
+        let nearest = nearest.map(|word| format!("; the nearest is {word}")).unwrap_or_default();
+        Self::new(format!("{allowed}, not {}{nearest}", quoted(variant)), allowed)
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
@@ -93,6 +92,11 @@ impl de::Error for ReadError {
         error.reversed_path.push(field.to_owned());
         error
     }
+}
+
+/// A text as it was given, if it is short.
+fn quoted(text: &str) -> String {
+    if text.chars().nth(40).is_none() { format!("{text:?}") } else { "a long text".to_owned() }
 }
 
 /// What serde expects, in the words of the manual.

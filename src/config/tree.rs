@@ -110,7 +110,7 @@ pub(super) fn remove(table: &mut Table, path: &[impl AsRef<str>]) -> Option<Node
 /// Reads a TOML file. `origin` makes the origin of a line. Gives everything that is no TOML with its line.
 pub(super) fn parse(text: &str, origin: &impl Fn(usize) -> Origin) -> Result<Table, Vec<(usize, String)>> {
     let (table, errors) = DeTable::parse_recoverable(text);
-    let mut reader = TomlReader { text, origin, errors: Vec::new() };
+    let mut reader = TomlReader::new(text, origin);
     for error in errors {
         reader.fail(error.span().map_or(0, |span| span.start), error.message());
     }
@@ -122,21 +122,26 @@ pub(super) fn parse(text: &str, origin: &impl Fn(usize) -> Origin) -> Result<Tab
 pub(super) fn parse_value(text: &str, origin: &Origin) -> Option<Node> {
     let value = DeValue::parse(text).ok()?;
     let same = |_| origin.clone();
-    let mut reader = TomlReader { text, origin: &same, errors: Vec::new() };
+    let mut reader = TomlReader::new(text, &same);
     let node = reader.node(value, 0);
     reader.errors.is_empty().then_some(node)
 }
 
 struct TomlReader<'a, F> {
-    text: &'a str,
+    /// Where each line begins but the first.
+    line_starts: Vec<usize>,
     origin: &'a F,
     errors: Vec<(usize, String)>,
 }
 
-impl<F: Fn(usize) -> Origin> TomlReader<'_, F> {
+impl<'a, F: Fn(usize) -> Origin> TomlReader<'a, F> {
+    fn new(text: &str, origin: &'a F) -> Self {
+        let line_starts = text.match_indices('\n').map(|(at, _)| at + 1).collect();
+        Self { line_starts, origin, errors: Vec::new() }
+    }
+
     fn line(&self, offset: usize) -> usize {
-        let before = &self.text.as_bytes()[..offset.min(self.text.len())];
-        1 + before.iter().filter(|byte| **byte == b'\n').count()
+        1 + self.line_starts.partition_point(|start| *start <= offset)
     }
 
     fn fail(&mut self, offset: usize, message: &str) {

@@ -121,7 +121,7 @@ fn a_value_that_is_written_wrongly_is_told_how_to_write_it() {
         ),
         (
             "store.durability = 'strickt'",
-            "store.durability: must be one of strict, relaxed, none, strict perhaps, not \"strickt\"",
+            "store.durability: must be one of strict, relaxed, none, not \"strickt\"; the nearest is strict",
         ),
         (
             "queue_defaults.priority = 'urgent'",
@@ -278,6 +278,11 @@ fn a_variable_that_is_wrong_is_named() {
         assert_eq!(problems[0], format!("{}: {expected}", variable.0));
     }
     assert_eq!(
+        environment(&[("POSTHASTE__QUEUE_DEFAULTS__DELIVERY__HEADERS__A__B", "x")]).problems(),
+        ["POSTHASTE__QUEUE_DEFAULTS__DELIVERY__HEADERS__A__B: queue_defaults.delivery.headers.a.b: \
+             no such key, the nearest is queue_defaults.delivery.headers; there is nothing below this"]
+    );
+    assert_eq!(
         environment(&[("POSTHASTE__", "x")]).problems(),
         ["POSTHASTE__: names no key: write POSTHASTE__SECTION__KEY, like POSTHASTE__SERVER__LISTEN"]
     );
@@ -318,7 +323,8 @@ fn a_file_that_cannot_be_read_is_named() {
 fn a_file_that_is_no_toml_is_told_each_line() {
     let given = Given {
         file: "[server]\ngrace = \nlisten = '0.0.0.0:80\n",
-        environment: &[("POSTHASTE__SERVER__THREADS", "x")],
+        // That `mail` lacks a processor may be the fault of the file, and is not told.
+        environment: &[("POSTHASTE__SERVER__THREADS", "x"), ("POSTHASTE__QUEUES__mail__TTL", "1d")],
         ..Given::default()
     };
     let problems = given.problems();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
@@ -243,4 +244,84 @@ fn dev_logs_more_as_text_and_the_log_flag_is_stronger() {
     let flags = Flags { log: Some("error".to_owned()), ..dev };
     assert_eq!(Given { flags, ..Given::default() }.settings().log.level, "error");
     assert!(!Settings::default().dev);
+}
+
+/// Pieces of keys and values, right and wrong.
+fn piece() -> impl Strategy<Value = String> {
+    const PIECES: [&str; 35] = [
+        "server",
+        "queues",
+        "queue_defaults",
+        "mail",
+        "retry",
+        "delivery",
+        "headers",
+        "listen",
+        "grace",
+        "a b",
+        "''",
+        "store",
+        "url",
+        "processor",
+        "=",
+        "= 1",
+        "= '5s'",
+        "= []",
+        "= {}",
+        "= true",
+        "= 1.5",
+        "= 'log'",
+        "= 1979-05-27",
+        "[400]",
+        "{ a = 'b' }",
+        ".",
+        "[",
+        "]",
+        "\n",
+        "\"",
+        "#",
+        "__",
+        "\0",
+        "1",
+        "5s",
+    ];
+    prop_oneof![9 => prop::sample::select(&PIECES[..]).prop_map(str::to_owned), 1 => ".{0,3}"]
+}
+
+proptest! {
+    #[test]
+    fn nothing_that_is_given_panics_and_what_is_loaded_can_be_printed_and_loaded_again(
+        lines in prop::collection::vec(prop::collection::vec(piece(), 0..6), 0..6),
+        name in prop::collection::vec(piece(), 0..4),
+        value in piece(),
+        assignment in prop::collection::vec(piece(), 0..6),
+    ) {
+        let text = lines.iter().map(|line| line.concat()).collect::<Vec<_>>().join("\n");
+        let variable = format!("POSTHASTE__{}", name.join("__"));
+        let flags = Flags { set: vec![assignment.concat()], ..Flags::default() };
+        for file in [text.as_str(), ""] {
+            let environment = [(variable.as_str(), value.as_str())];
+            for environment in [&environment[..], &[]] {
+                match (Given { file, environment, flags: flags.clone() }).load() {
+                    Ok(settings) => {
+                        let printed = settings.print();
+                        prop_assert!(super::tests::file(&printed).load().is_ok(), "{}", printed);
+                    }
+                    Err(problems) => prop_assert!(!problems.is_empty()),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_known_key_is_accepted_or_refused_by_its_own_name(index: prop::sample::Index, value in piece()) {
+        let key = index.get(&KEYS);
+        let variable = format!("POSTHASTE__{}", key.to_uppercase().replace('.', "__"));
+        if let Err(problems) = environment(&[(variable.as_str(), value.as_str())]).load() {
+            prop_assert_eq!(problems.len(), 1);
+            // A processor may ask for a destination as well, and a lease follows from the time-out.
+            let named = format!("{variable}: {key}: ");
+            prop_assert!(problems[0].starts_with(&named), "{:?}", problems);
+        }
+    }
 }
