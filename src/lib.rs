@@ -1,6 +1,7 @@
 //! Posthaste: a self-hosted, high-throughput HTTP message gateway.
 
 pub mod actor;
+pub mod api;
 pub mod clock;
 pub mod config;
 pub mod domain;
