@@ -1,5 +1,6 @@
 //! Posthaste: a self-hosted, high-throughput HTTP message gateway.
 
+pub mod actor;
 pub mod clock;
 pub mod domain;
 pub mod processor;
