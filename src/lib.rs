@@ -5,4 +5,12 @@ pub mod clock;
 pub mod domain;
 pub mod processor;
 pub mod store;
+pub mod http {
+    //! The HTTP edge.
+    pub mod settings;
+}
+pub mod pipeline {
+    //! The actors between store and processor.
+    pub mod settings;
+}
 pub mod telemetry;

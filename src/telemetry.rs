@@ -11,6 +11,9 @@ use log::kv::{Error, Key, Value, VisitSource};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
+use crate::domain::format::{FormatError, range};
+use crate::domain::queue::SettingProblem;
+
 /// How log lines look.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -36,6 +39,30 @@ impl Default for LogSettings {
     fn default() -> Self {
         Self { level: "info".to_owned(), format: LogFormat::Text }
     }
+}
+
+impl LogSettings {
+    /// Everything that is out of its range; empty when all is well.
+    #[must_use]
+    pub fn problems(&self) -> Vec<SettingProblem> {
+        range::problems([("level", check_filter(&self.level))])
+    }
+}
+
+/// A filter is levels and `module=level`s, with commas between them.
+fn check_filter(text: &str) -> Result<(), FormatError> {
+    const WRITE: &str = "write off, error, warn, info, debug or trace, or warn,posthaste=debug";
+    for part in text.split(',') {
+        let (module, level) = part.split_once('=').unwrap_or(("posthaste", part));
+        let of_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':' | b'-');
+        if module.is_empty() || !module.bytes().all(of_name) {
+            return Err(FormatError::new(text, format_args!("is not a log filter: {WRITE}")));
+        }
+        if level.parse::<log::LevelFilter>().is_err() {
+            return Err(FormatError::new(text, format_args!("has no level {level:?}: {WRITE}")));
+        }
+    }
+    Ok(())
 }
 
 /// Makes this process log to stderr. For a program's `main`, once; the library never calls it.
@@ -127,5 +154,30 @@ mod tests {
         assert_eq!(json["message"], "message logged");
         assert_eq!(json["queue.name"], "a \"b\"\n");
         assert_eq!(json["payload_bytes"], 17);
+    }
+
+    #[test]
+    fn a_level_and_levels_of_modules_are_a_filter() {
+        for level in ["off", "WARN", "warn,posthaste=debug", "info,posthaste::store=trace,actix_http=off"] {
+            let settings = LogSettings { level: level.to_owned(), ..LogSettings::default() };
+            assert_eq!(settings.problems(), [], "{level}");
+        }
+    }
+
+    #[test]
+    fn a_filter_that_is_none_is_refused_with_what_is_allowed() {
+        let write = "write off, error, warn, info, debug or trace, or warn,posthaste=debug";
+        for (level, expected) in [
+            ("inof", r#""inof" has no level "inof""#),
+            ("", r#""" has no level """#),
+            ("info,", r#""info," has no level """#),
+            ("posthaste=all", r#""posthaste=all" has no level "all""#),
+            ("=info", r#""=info" is not a log filter"#),
+            ("a b=info", r#""a b=info" is not a log filter"#),
+        ] {
+            let settings = LogSettings { level: level.to_owned(), ..LogSettings::default() };
+            let details: Vec<_> = settings.problems().into_iter().map(|problem| problem.detail).collect();
+            assert_eq!(details, [format!("{expected}: {write}")]);
+        }
     }
 }

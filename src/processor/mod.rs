@@ -3,6 +3,8 @@
 //! A processor lives on one thread: it is built there by its [`Build`] and its futures need not be `Send`. It never settles: it
 //! reports how the attempt ended, and `domain::retry::decide` says what follows.
 
+pub mod settings;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;

@@ -25,6 +25,11 @@ impl FormatError {
         Self { text }
     }
 
+    /// The same refusal, its subject preceded by what it is: `a length of 12 is out of range …`.
+    pub(crate) fn about(self, subject: &str) -> Self {
+        Self { text: format!("{subject} {}", self.text) }
+    }
+
     /// A refusal of something that is not a string, a bare number for example, which is shown without quotes.
     pub(crate) fn unquoted(input: impl Display, problem: impl Display) -> Self {
         Self { text: format!("{input} {problem}") }
