@@ -9,8 +9,5 @@ pub mod http {
     //! The HTTP edge.
     pub mod settings;
 }
-pub mod pipeline {
-    //! The actors between store and processor.
-    pub mod settings;
-}
+pub mod pipeline;
 pub mod telemetry;
