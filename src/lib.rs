@@ -5,14 +5,11 @@ pub mod api;
 pub mod clock;
 pub mod config;
 pub mod domain;
+pub mod pipeline;
 pub mod processor;
 pub mod store;
 pub mod http {
     //! The HTTP edge.
-    pub mod settings;
-}
-pub mod pipeline {
-    //! The actors between store and processor.
     pub mod settings;
 }
 pub mod telemetry;

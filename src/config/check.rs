@@ -10,6 +10,7 @@ pub(super) fn check(settings: &Settings, problems: &mut Problems) {
     let sections = [
         ("server", settings.server.problems()),
         ("store", settings.store.problems()),
+        ("ingest", settings.ingest.problems()),
         ("workers", settings.workers.problems()),
         ("egress", settings.egress.problems()),
         ("log", settings.log.problems()),

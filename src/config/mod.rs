@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::queue::{QueueName, QueueSettings};
 use crate::http::settings::ServerSettings;
-use crate::pipeline::settings::WorkerSettings;
+use crate::pipeline::settings::{IngestSettings, WorkerSettings};
 use crate::processor::settings::EgressSettings;
 use crate::store::settings::StoreSettings;
 use crate::telemetry::LogSettings;
@@ -51,6 +51,8 @@ pub struct Settings {
     pub server: ServerSettings,
     /// `[store]`: where messages rest.
     pub store: StoreSettings,
+    /// `[ingest]`: how publishes are gathered on their way to the store.
+    pub ingest: IngestSettings,
     /// `[workers]`: how many messages are processed at once.
     pub workers: WorkerSettings,
     /// `[egress]`: where messages may be pushed to besides public addresses.

@@ -12,12 +12,12 @@ fn an_unknown_key_names_the_nearest_and_what_is_allowed() {
     assert_eq!(
         file("[sever]\nlisten = '127.0.0.1:80'").problems(),
         ["posthaste.toml:1: sever: no such key, the nearest is server; \
-             the sections are egress, log, queue_defaults, queues, server, store, workers"]
+             the sections are egress, ingest, log, queue_defaults, queues, server, store, workers"]
     );
     assert_eq!(
         file("zzz = 1").problems(),
         ["posthaste.toml:1: zzz: no such key; \
-             the sections are egress, log, queue_defaults, queues, server, store, workers"]
+             the sections are egress, ingest, log, queue_defaults, queues, server, store, workers"]
     );
 }
 
