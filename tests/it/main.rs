@@ -1,1 +1,5 @@
 //! The integration tests.
+
+mod processor_http;
+mod processor_http_hostile;
+mod support;
