@@ -1,6 +1,9 @@
 //! Posthaste: a self-hosted, high-throughput HTTP message gateway.
 
+pub mod actor;
+pub mod api;
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod processor;
 pub mod store;
@@ -12,7 +15,4 @@ pub mod pipeline {
     //! The actors between store and processor.
     pub mod settings;
 }
-pub mod telemetry {
-    //! Logs.
-    pub mod settings;
-}
+pub mod telemetry;

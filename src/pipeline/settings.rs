@@ -33,7 +33,7 @@ impl WorkerSettings {
     /// Everything that is out of its range; empty when all is well.
     #[must_use]
     pub fn problems(&self) -> Vec<SettingProblem> {
-        SettingProblem::all([
+        range::problems([
             ("threads", range::number(self.threads, &(0..=1_024))),
             ("concurrency", range::number(self.concurrency, &(1..=65_536))),
             ("prefetch", range::number(self.prefetch, &(0..=65_536))),

@@ -64,7 +64,9 @@ impl WakeBoard {
     }
 
     fn tell(&self, what: impl Fn(&mut Posted)) {
-        for subscriber in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
+        for subscriber in
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade)
+        {
             what(&mut subscriber.posted.lock().unwrap_or_else(PoisonError::into_inner));
             subscriber.notify.notify_one();
         }
@@ -90,7 +92,10 @@ impl WakeSubscription {
     #[must_use]
     pub fn take(&self) -> Wakes {
         let mut posted = self.0.posted.lock().unwrap_or_else(PoisonError::into_inner);
-        Wakes { queues: std::mem::take(&mut posted.queues), time_changed: std::mem::take(&mut posted.time_changed) }
+        Wakes {
+            queues: std::mem::take(&mut posted.queues),
+            time_changed: std::mem::take(&mut posted.time_changed),
+        }
     }
 }
 

@@ -3,3 +3,4 @@
 mod processor_http;
 mod processor_http_hostile;
 mod support;
+mod tidy;
