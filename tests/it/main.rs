@@ -1,3 +1,6 @@
 //! The integration tests.
 
+mod processor_http;
+mod processor_http_hostile;
+mod support;
 mod tidy;
