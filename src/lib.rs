@@ -4,17 +4,8 @@ pub mod actor;
 pub mod api;
 pub mod clock;
 pub mod domain;
+pub mod http;
+pub mod pipeline;
 pub mod processor;
 pub mod store;
-pub mod http {
-    //! The HTTP edge.
-    pub mod settings;
-}
-pub mod pipeline {
-    //! The actors between store and processor.
-    pub mod settings;
-}
-pub mod telemetry {
-    //! Logs.
-    pub mod settings;
-}
+pub mod telemetry;

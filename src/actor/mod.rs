@@ -125,7 +125,7 @@ fn spawn_local(task: impl Future<Output = ()> + 'static) -> impl Sized {
 }
 
 /// The text a panic was raised with, as far as it is text.
-fn panic_text(panic: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     if let Some(text) = panic.downcast_ref::<&'static str>() {
         (*text).to_owned()
     } else if let Some(text) = panic.downcast_ref::<String>() {

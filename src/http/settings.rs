@@ -152,7 +152,7 @@ impl ServerSettings {
         let limits = &self.limits;
         let short = Duration::from_millis(100);
         let hour = Duration::from_hours(1);
-        SettingProblem::all([
+        range::problems([
             ("grace", range::span(self.grace, &(Duration::ZERO..=hour))),
             ("threads", range::number(self.threads, &(0..=1_024))),
             ("limits.connections_max", range::number(limits.connections_max, &(1..=1_000_000))),

@@ -1,8 +1,10 @@
-//! `[workers]`: how many messages are processed at once.
+//! `[workers]` and `[ingest]`: how many messages are processed and gathered at once.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::format::range;
+use crate::domain::format::{bytes, duration, range};
 use crate::domain::queue::SettingProblem;
 
 /// The settings of the worker threads.
@@ -13,13 +15,39 @@ pub struct WorkerSettings {
     pub threads: u16,
     /// Messages in flight on each thread, 1–65,536.
     pub concurrency: u32,
-    /// Messages that each thread leases before it has a slot for them, up to 65,536.
+    /// Messages that each thread leases before it has a slot for them, up to 65,536. Only queues whose attempts
+    /// are short use it: no more is leased early than is begun within 50 ms.
     pub prefetch: u32,
+    /// Messages of one lease, 1–1,000: twice as many made a lease no cheaper a message, and one batch holds the
+    /// settling of its mates for less long the smaller it is.
+    pub lease_max: u16,
+    /// Bytes of the messages that each thread holds leased, 64 KiB–1 TiB; one message may exceed it alone. 32 MiB
+    /// carry a full thread (384 messages) of 85 KiB each.
+    #[serde(with = "bytes")]
+    pub held_bytes_max: u64,
+    /// How long a finished attempt waits for its batch mates before it is settled without them, up to 1 s.
+    #[serde(with = "duration")]
+    pub settle_wait: Duration,
+    /// Settle calls under way on each thread, 1–1,024: a store that writes one at a time then finds the next ones
+    /// waiting and takes them into one commit.
+    pub settle_calls_max: u16,
+    /// Finished attempts on each thread that wait to be settled, 1–1,000,000; beyond it nothing is leased. The
+    /// default is what the settle calls of two rounds carry: 2 × 8 calls × 128 messages.
+    pub unsettled_max: u32,
 }
 
 impl Default for WorkerSettings {
     fn default() -> Self {
-        Self { threads: 0, concurrency: 256, prefetch: 128 }
+        Self {
+            threads: 0,
+            concurrency: 256,
+            prefetch: 128,
+            lease_max: 128,
+            held_bytes_max: 32 << 20,
+            settle_wait: Duration::from_millis(5),
+            settle_calls_max: 8,
+            unsettled_max: 2_048,
+        }
     }
 }
 
@@ -33,10 +61,65 @@ impl WorkerSettings {
     /// Everything that is out of its range; empty when all is well.
     #[must_use]
     pub fn problems(&self) -> Vec<SettingProblem> {
-        SettingProblem::all([
+        range::problems([
             ("threads", range::number(self.threads, &(0..=1_024))),
             ("concurrency", range::number(self.concurrency, &(1..=65_536))),
             ("prefetch", range::number(self.prefetch, &(0..=65_536))),
+            ("lease_max", range::number(self.lease_max, &(1..=1_000))),
+            ("held_bytes_max", range::size(self.held_bytes_max, &(64 << 10..=1 << 40))),
+            ("settle_wait", range::span(self.settle_wait, &(Duration::ZERO..=Duration::from_secs(1)))),
+            ("settle_calls_max", range::number(self.settle_calls_max, &(1..=1_024))),
+            ("unsettled_max", range::number(self.unsettled_max, &(1..=1_000_000))),
+        ])
+    }
+
+    /// Messages that a thread holds leased at most: those in flight and those leased early.
+    #[must_use]
+    pub(super) fn held_max(&self) -> usize {
+        self.concurrency as usize + self.prefetch as usize
+    }
+}
+
+/// The settings of the ingesters, one of which gathers the publishes of each HTTP thread.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IngestSettings {
+    /// Messages that one call to the store carries, 1–100,000; one request may exceed it alone. A call of 1,000
+    /// costs a store hardly less a message than one of 128, and a longer one only makes others wait.
+    pub call_messages_max: u32,
+    /// Bytes that one call to the store carries, 64 KiB–1 GiB; one request may exceed it alone.
+    #[serde(with = "bytes")]
+    pub call_bytes_max: u64,
+    /// Messages that wait for their call on each HTTP thread, 1–10,000,000; one request may exceed it alone. Four
+    /// full calls: at a store that takes ten calls a second, the last one waits for half a second.
+    pub waiting_messages_max: u32,
+    /// Bytes that wait for their call on each HTTP thread, 64 KiB–1 TiB; one request may exceed it alone. Four full
+    /// calls as well.
+    #[serde(with = "bytes")]
+    pub waiting_bytes_max: u64,
+}
+
+impl Default for IngestSettings {
+    fn default() -> Self {
+        Self {
+            call_messages_max: 2_000,
+            call_bytes_max: 4 << 20,
+            waiting_messages_max: 8_000,
+            waiting_bytes_max: 16 << 20,
+        }
+    }
+}
+
+impl IngestSettings {
+    /// Everything that is out of its range; empty when all is well.
+    #[must_use]
+    pub fn problems(&self) -> Vec<SettingProblem> {
+        let messages = |value, most| range::number(value, &(1..=most));
+        range::problems([
+            ("call_messages_max", messages(self.call_messages_max, 100_000)),
+            ("call_bytes_max", range::size(self.call_bytes_max, &(64 << 10..=1 << 30))),
+            ("waiting_messages_max", messages(self.waiting_messages_max, 10_000_000)),
+            ("waiting_bytes_max", range::size(self.waiting_bytes_max, &(64 << 10..=1 << 40))),
         ])
     }
 }
@@ -54,15 +137,47 @@ mod tests {
 
     #[test]
     fn every_key_refuses_what_lies_beyond_its_range() {
+        let details = |problems: Vec<SettingProblem>| -> Vec<String> {
+            problems.into_iter().map(|problem| format!("{} {}", problem.key, problem.detail)).collect()
+        };
         assert_eq!(WorkerSettings::default().problems(), []);
-        let settings = WorkerSettings { threads: 1_025, concurrency: 0, prefetch: 65_537 };
-        let details: Vec<_> = settings.problems().into_iter().map(|problem| problem.detail).collect();
+        let settings = WorkerSettings {
+            threads: 1_025,
+            concurrency: 0,
+            prefetch: 65_537,
+            lease_max: 0,
+            held_bytes_max: 1,
+            settle_wait: Duration::from_mins(1),
+            settle_calls_max: 0,
+            unsettled_max: 0,
+        };
         assert_eq!(
-            details,
+            details(settings.problems()),
             [
-                "1025 is out of range: 0 to 1024",
-                "0 is out of range: 1 to 65536",
-                "65537 is out of range: 0 to 65536"
+                "threads 1025 is out of range: 0 to 1024",
+                "concurrency 0 is out of range: 1 to 65536",
+                "prefetch 65537 is out of range: 0 to 65536",
+                "lease_max 0 is out of range: 1 to 1000",
+                "held_bytes_max 1 is out of range: 64KiB to 1TiB",
+                "settle_wait 1m is out of range: 0s to 1s",
+                "settle_calls_max 0 is out of range: 1 to 1024",
+                "unsettled_max 0 is out of range: 1 to 1000000",
+            ]
+        );
+        assert_eq!(IngestSettings::default().problems(), []);
+        let settings = IngestSettings {
+            call_messages_max: 0,
+            call_bytes_max: 0,
+            waiting_messages_max: 0,
+            waiting_bytes_max: 0,
+        };
+        assert_eq!(
+            details(settings.problems()),
+            [
+                "call_messages_max 0 is out of range: 1 to 100000",
+                "call_bytes_max 0 is out of range: 64KiB to 1GiB",
+                "waiting_messages_max 0 is out of range: 1 to 10000000",
+                "waiting_bytes_max 0 is out of range: 64KiB to 1TiB",
             ]
         );
     }

@@ -107,7 +107,7 @@ impl EgressSettings {
     pub fn problems(&self) -> Vec<SettingProblem> {
         let entries =
             range::number(self.allow.len(), &(0..=ALLOW_MAX)).map_err(|error| error.about("a length of"));
-        SettingProblem::all([("allow", entries)])
+        range::problems([("allow", entries)])
     }
 }
 

@@ -70,7 +70,7 @@ impl StoreSettings {
     #[must_use]
     pub fn problems(&self) -> Vec<SettingProblem> {
         let hour = Duration::from_hours(1);
-        SettingProblem::all([
+        range::problems([
             ("url", self.check_url()),
             ("durability", self.check_durability()),
             ("lock_wait", range::span(self.lock_wait, &(Duration::ZERO..=hour))),

@@ -5,6 +5,17 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{FormatError, bytes, duration};
+use crate::domain::queue::SettingProblem;
+
+/// The keys whose check failed.
+pub fn problems(
+    checks: impl IntoIterator<Item = (&'static str, Result<(), FormatError>)>,
+) -> Vec<SettingProblem> {
+    let failed = |(key, check): (_, Result<(), FormatError>)| {
+        check.err().map(|error| SettingProblem { key, detail: error.to_string() })
+    };
+    checks.into_iter().filter_map(failed).collect()
+}
 
 /// Refuses a number outside its range: `70000 is out of range: 0 to 65535`.
 pub fn number<T: PartialOrd + Copy + Display>(

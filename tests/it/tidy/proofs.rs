@@ -48,7 +48,8 @@ fn a_higher_an_equal_and_an_unknown_rank_are_seen_and_a_lower_one_is_not() {
     let code = "use crate::domain::Id;\nuse crate::store::{\n    Lease,\n};\nuse crate::pipeline::x;\nuse crate::processor;";
     assert_eq!(judge("src/store/sqlite/mod.rs", code), [5, 6]);
     assert_eq!(judge("src/pipeline/worker.rs", code), [0; 0]);
-    assert_eq!(judge("src/clock.rs", "use crate::domain::Id;"), [1]);
+    assert_eq!(judge("src/clock.rs", "use crate::domain::Id;"), [0; 0]);
+    assert_eq!(judge("src/clock.rs", "use crate::telemetry::install;"), [1]);
     assert_eq!(judge("src/pipeline/worker.rs", "use crate::{\n    domain::Id,\n    http::State,\n};"), [3]);
     assert_eq!(judge("src/http/error.rs", "fn a() {\n    crate::app::App::build()\n}"), [2]);
     assert_eq!(judge("src/http/error.rs", "#[cfg(test)]\nmod tests {\n    use crate::cli::a;\n}"), [3]);

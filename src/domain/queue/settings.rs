@@ -1,111 +1,18 @@
-//! Queues: their names, their generation, and the settings of one.
+//! What can be set for one queue, and the product's defaults.
 
-use std::borrow::Borrow;
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::domain::destination::Destination;
-use crate::domain::format::{FormatError, Rate, bytes, duration};
+use crate::domain::format::{Rate, bytes, duration};
 use crate::domain::message::Priority;
 
-/// The longest queue name, in bytes.
-pub const QUEUE_NAME_BYTES_MAX: usize = 128;
-
-/// A queue's name: a letter or digit, then letters, digits, `.`, `_`, `-`; at most 128. Cloning shares the text.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct QueueName(Arc<str>);
-
-/// A text that is no queue name.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("a queue name is a letter or digit followed by up to 127 letters, digits, dots, hyphens or underscores")]
-pub struct QueueNameError;
-
-impl QueueName {
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether `text` could be a queue's name.
-    #[must_use]
-    pub fn is_valid(text: &str) -> bool {
-        let bytes = text.as_bytes();
-        bytes.len() <= QUEUE_NAME_BYTES_MAX
-            && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
-            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
-    }
-}
-
-impl FromStr for QueueName {
-    type Err = QueueNameError;
-
-    fn from_str(text: &str) -> Result<Self, QueueNameError> {
-        if Self::is_valid(text) { Ok(Self(text.into())) } else { Err(QueueNameError) }
-    }
-}
-
-impl Borrow<str> for QueueName {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for QueueName {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for QueueName {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.0, formatter)
-    }
-}
-
-impl Serialize for QueueName {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for QueueName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-/// Which making of a queue is meant: drawn at random when it is made, so that a queue deleted and made again is another.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Generation(pub u64);
-
-/// Who declared a queue, and so who may change it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Source {
-    /// An operator's file: the API may not change it.
-    File,
-    /// The API.
-    Api,
-}
-
-/// Why a queue's processor stands still although nobody paused it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ParkReason {
-    /// The dead letters are at a limit and `dead.when_full` is `park`.
-    DeadFull,
-    /// The destination answered 410.
-    DestinationGone,
-    /// The egress guard refuses the destination.
-    EgressRefused,
-}
+/// The name of the processor that hands messages to pulling consumers.
+pub const PULL: &str = "pull";
+/// The name of the processor that pushes messages to a destination.
+pub const HTTP: &str = "http";
 
 /// What happens to a message that would exceed the dead letters' limits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -374,30 +281,6 @@ impl Default for QueueSettings {
     }
 }
 
-/// A setting that cannot be: which, and what is allowed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SettingProblem {
-    /// The key within the queue (or the section of the file), dotted.
-    pub key: &'static str,
-    /// What is wrong and what is allowed.
-    pub detail: String,
-}
-
-impl SettingProblem {
-    /// The keys whose check failed.
-    pub fn all(checks: impl IntoIterator<Item = (&'static str, Result<(), FormatError>)>) -> Vec<Self> {
-        let failed = |(key, check): (_, Result<(), FormatError>)| {
-            check.err().map(|error| Self { key, detail: error.to_string() })
-        };
-        checks.into_iter().filter_map(failed).collect()
-    }
-}
-
-/// The name of the processor that hands messages to pulling consumers.
-pub const PULL: &str = "pull";
-/// The name of the processor that pushes messages to a destination.
-pub const HTTP: &str = "http";
-
 impl QueueSettings {
     /// Whether consumers pull from the queue, so that no worker drains it.
     #[must_use]
@@ -416,70 +299,5 @@ impl QueueSettings {
     #[must_use]
     pub fn attempts_max(&self) -> u8 {
         u8::try_from(self.retry.schedule.len() + 1).unwrap_or(u8::MAX)
-    }
-
-    /// Everything that is out of its range; empty when all is well.
-    #[must_use]
-    pub fn problems(&self) -> Vec<SettingProblem> {
-        let mut found = Vec::new();
-        let mut hold = |holds: bool, key: &'static str, detail: String| {
-            if !holds {
-                found.push(SettingProblem { key, detail });
-            }
-        };
-        let day = seconds(86_400);
-        let (ms_100, min_15) = (Duration::from_millis(100), seconds(900));
-        let within = |value: Duration, least: Duration, most: Duration| {
-            let text = format!("{} is out of range: {} to {}", duration::show(value), duration::show(least), duration::show(most));
-            ((least..=most).contains(&value), text)
-        };
-        let number = |value: u64, least: u64, most: u64| {
-            ((least..=most).contains(&value), format!("{value} is out of range: {least} to {most}"))
-        };
-        let size = |value: u64, least: u64, most: u64| {
-            let text = format!("{} is out of range: {} to {}", bytes::show(value), bytes::show(least), bytes::show(most));
-            ((least..=most).contains(&value), text)
-        };
-        let jitter = self.retry.jitter;
-        let checks = [
-            ("timeout", within(self.timeout, ms_100, min_15)),
-            ("connect_timeout", within(self.connect_timeout, ms_100, min_15)),
-            ("lease", within(self.lease(), seconds(1), seconds(12 * 3_600))),
-            ("shards", (self.shards == 1, format!("{} is not possible: only 1 in this version", self.shards))),
-            ("ttl", within(self.ttl.unwrap_or(day), Duration::from_millis(1), 30 * day)),
-            ("retry.jitter", ((0.0..=1.0).contains(&jitter), format!("{jitter} is out of range: 0 to 1"))),
-            ("limits.length_max", number(self.limits.length_max, 1, 1_000_000_000)),
-            ("limits.bytes_max", size(self.limits.bytes_max, 1, 1 << 40)),
-            ("limits.payload_max", size(self.limits.payload_max, 1, 16 << 20)),
-            ("dead.length_max", number(self.dead.length_max, 1, 1_000_000_000)),
-            ("dead.bytes_max", size(self.dead.bytes_max, 1, 1 << 40)),
-            ("dead.retention", within(self.dead.retention, seconds(1), 3_650 * day)),
-            ("history.finished_max", number(self.history.finished_max, 0, 10_000_000)),
-            ("history.attempts", number(self.history.attempts.into(), 0, 100)),
-            ("history.retention", within(self.history.retention, seconds(1), 3_650 * day)),
-            ("idempotency.window", within(self.idempotency.window, seconds(1), day)),
-            ("idempotency.keys_max", number(self.idempotency.keys_max, 1, 1_000_000_000)),
-            ("delivery.concurrency_max", number(self.delivery.concurrency_max.into(), 1, 65_536)),
-            ("answer.bytes_max", size(self.answer.bytes_max, 0, 1 << 20)),
-            ("answer.excerpt_max", size(self.answer.excerpt_max, 0, 1 << 20)),
-        ];
-        for (key, (holds, detail)) in checks {
-            hold(holds, key, detail);
-        }
-        let schedule = &self.retry.schedule;
-        let too_long = format!("{} entries are too many: at most 99 are allowed", schedule.len());
-        hold(schedule.len() <= 99, "retry.schedule", too_long);
-        if let Some(delay) = schedule.iter().find(|delay| **delay > day) {
-            hold(false, "retry.schedule", format!("{} is out of range: an entry is at most 1d", duration::show(*delay)));
-        }
-        for status in self.delivery.reject.iter().filter(|status| !(400..=599).contains(*status)) {
-            hold(false, "delivery.reject", format!("{status} is out of range: 400 to 599"));
-        }
-        hold(!self.processor.is_empty(), "processor", "is required: log, http, pull, or a registered name".to_owned());
-        let needs = self.processor != HTTP || self.destination.is_some() || self.destination_override != DestinationOverride::None;
-        hold(needs, "destination", "is required by processor \"http\": a URL such as https://example.com/hook".to_owned());
-        let method_ok = matches!(self.delivery.method.as_str(), "POST" | "PUT" | "PATCH" | "DELETE" | "GET");
-        hold(method_ok, "delivery.method", format!("{:?} is not allowed: POST, PUT, PATCH, DELETE or GET", self.delivery.method));
-        found
     }
 }

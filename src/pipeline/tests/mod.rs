@@ -1,0 +1,1 @@
+//! The actors together, on the memory store and real threads.
