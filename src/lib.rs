@@ -5,11 +5,8 @@ pub mod api;
 pub mod clock;
 pub mod config;
 pub mod domain;
+pub mod http;
 pub mod pipeline;
 pub mod processor;
 pub mod store;
-pub mod http {
-    //! The HTTP edge.
-    pub mod settings;
-}
 pub mod telemetry;
