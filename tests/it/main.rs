@@ -1,5 +1,6 @@
 //! The integration tests.
 
+mod conformance;
 mod processor_http;
 mod processor_http_hostile;
 mod support;
