@@ -1,7 +1,7 @@
 //! Pushes a message to a destination over HTTP.
 //!
 //! One attempt is one request: the payload byte for byte, the headers of [`headers`], judged by the [`guard`] before, while and
-//! after connecting. The head of the answer decides ([`classify`]); of the rest a bounded part is read, for people to look at.
+//! after connecting. The head of the answer decides ([`mod@classify`]); of the rest a bounded part is read, for people to look at.
 //! Nothing is followed, nothing is sent twice, no proxy is taken from the environment.
 
 mod answer;
