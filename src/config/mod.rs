@@ -33,7 +33,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::queue::{QueueName, QueueSettings};
+use crate::domain::queue::{QueueName, QueueNameError, QueueSettings};
 use crate::http::settings::ServerSettings;
 use crate::pipeline::settings::{IngestSettings, WorkerSettings};
 use crate::processor::settings::EgressSettings;
@@ -112,6 +112,15 @@ impl Settings {
         #[expect(clippy::disallowed_methods, reason = "this is the door by which settings come in")]
         let environment = std::env::vars_os();
         Self::load(files, environment, flags)
+    }
+
+    /// Declares a queue of that name with that processor, by the defaults otherwise; change it in [`Settings::queues`].
+    ///
+    /// # Errors
+    /// The name cannot be a queue's.
+    pub fn declare(&mut self, name: &str, processor: &str) -> Result<&mut QueueSettings, QueueNameError> {
+        let settings = QueueSettings { processor: processor.to_owned(), ..self.queue_defaults.clone() };
+        Ok(self.queues.entry(name.parse()?).insert_entry(settings).into_mut())
     }
 
     /// The effective settings as TOML, secrets masked; a line whose value is not built in ends with where it is from.

@@ -100,7 +100,8 @@ impl Publish<'_> {
         let bytes_max = entry.settings.limits.payload_max;
         let limit = SizeLimit { bytes_max, setting: Some("limits.payload_max") };
         let headers = &self.head.headers;
-        let body = body::read(payload, headers, limit, state.limits(), &state.bodies, self.connection).await?;
+        let body =
+            body::read(payload, headers, limit, state.limits(), &state.bodies, self.connection).await?;
         let (accepted, message) = keep(self.desk, &options, &mut entry, &body.bytes, self.now).await?;
         Ok((accepted, entry, message))
     }
@@ -212,7 +213,8 @@ fn fingerprint(options: &Options, payload: &[u8]) -> [u8; 16] {
     let method = options.headers.method.as_deref().unwrap_or_default();
     let destination = options.destination.as_ref().map_or("", |destination| destination.as_str());
     let mut digest = Sha256::new();
-    for part in [payload, options.headers.content_type.as_bytes(), method.as_bytes(), destination.as_bytes()] {
+    for part in [payload, options.headers.content_type.as_bytes(), method.as_bytes(), destination.as_bytes()]
+    {
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part);
     }

@@ -55,6 +55,13 @@ impl Registry {
         Self { builds: builds.collect() }
     }
 
+    /// The same functions, with the built-in processors made from this.
+    #[must_use]
+    pub fn with(mut self, context: &Context) -> Self {
+        self.builds.extend(PROCESSORS.iter().map(|(name, build)| (Arc::from(*name), build(context))));
+        self
+    }
+
     /// Adds a function of the program. It is cloned once for each thread; its futures stay on that thread.
     ///
     /// # Errors
@@ -86,6 +93,11 @@ impl Registry {
         let mut names: Vec<&str> = self.builds.keys().map(|name| &**name).chain([PULL]).collect();
         names.sort_unstable();
         names
+    }
+
+    /// How each but `pull` is built, by name.
+    pub fn builds(&self) -> impl Iterator<Item = (&str, &Build)> {
+        self.builds.iter().map(|(name, build)| (&**name, build))
     }
 
     /// Builds all but `pull` for the current thread, on which they must stay.
