@@ -3,7 +3,9 @@
 use serde::Serialize;
 
 use crate::domain::id::MessageId;
+use crate::domain::message::Headers;
 use crate::domain::outcome::{Attempt, DeadReason};
+use crate::domain::queue::QueueSettings;
 use crate::domain::record::Record;
 use crate::domain::timestamp::Timestamp;
 
@@ -74,6 +76,16 @@ pub struct DeadLetter {
     pub record: Option<Record>,
     /// What is remembered of its attempts, oldest first; empty in lists.
     pub history: Vec<Attempt>,
+}
+
+/// Where the last attempt of a message went to: the destination that came with it, else its queue's own; `None` when it was
+/// never attempted.
+pub(crate) fn last_destination(record: &Record, settings: &QueueSettings) -> Option<String> {
+    if record.attempts() == 0 {
+        return None;
+    }
+    let brought = Headers::decode(&record.headers()).and_then(|headers| headers.destination);
+    brought.or_else(|| settings.destination.as_ref().map(|own| own.as_str().to_owned()))
 }
 
 /// One page of dead letters.

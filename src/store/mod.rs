@@ -22,7 +22,7 @@
 //!   every instant.
 //! - **Shedding.** The attempt log and the finished history may be dropped under pressure; messages never.
 //! - **Generations.** A deleted queue is gone at once: every call names the generation it knows, a wrong one is
-//!   [`StoreError::Gone`] (for a group [`enqueue::GroupResult::Gone`]) and changes nothing.
+//!   [`StoreError::Gone`] (for a group [`enqueue::GroupResult::Gone`], for `settle` and `extend` `Lost`) and changes nothing.
 //! - **Budgets.** No call works on more than its own bounds say, and a sweep does at most [`SWEEP_MESSAGES_MAX`] messages
 //!   or [`SWEEP_BYTES_MAX`] bytes a queue and round; one message may exceed the bytes alone.
 //! - A call that finds nothing writes nothing.
@@ -36,6 +36,7 @@ pub mod memory;
 pub mod settings;
 pub mod sqlite;
 pub mod stats;
+pub(crate) mod turns;
 pub mod wake;
 
 use std::rc::Rc;
