@@ -43,6 +43,7 @@ struct Waiting {
     operations: usize,
     bytes: u64,
     is_closed: bool,
+    has_ended: bool,
     writer_sleeps: bool,
     closers: Vec<oneshot::Sender<()>>,
 }
@@ -107,7 +108,9 @@ impl Inbox {
     pub(super) fn close(&self, closer: Option<oneshot::Sender<()>>) {
         let mut waiting = self.lock();
         waiting.is_closed = true;
-        waiting.closers.extend(closer);
+        if !waiting.has_ended {
+            waiting.closers.extend(closer);
+        }
         drop(waiting);
         self.bell.notify_one();
     }
@@ -120,7 +123,7 @@ impl Inbox {
     /// The writer has ended: lets those go who wait for that, and whatever came too late.
     pub(super) fn ended(&self) {
         let mut waiting = self.lock();
-        waiting.is_closed = true;
+        (waiting.is_closed, waiting.has_ended) = (true, true);
         (waiting.operations, waiting.bytes) = (0, 0);
         let late = std::mem::take(&mut waiting.lines);
         let closers = std::mem::take(&mut waiting.closers);
