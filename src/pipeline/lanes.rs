@@ -67,7 +67,7 @@ impl Lanes {
         let status = |(queue, lane): (&QueueName, &Arc<Lane>)| {
             let in_flight = lane.in_flight();
             let waiting = lane.leased.load(Ordering::Relaxed).saturating_sub(in_flight);
-            LaneStatus { queue: queue.clone(), in_flight, limit: lock(&lane.permits_made).limit, waiting }
+            LaneStatus { queue: queue.clone(), in_flight, limit: lane.limit(), waiting }
         };
         let mut all: Vec<_> = lock(&self.0).iter().map(status).collect();
         all.sort_unstable_by(|left, right| left.queue.cmp(&right.queue));
@@ -133,6 +133,10 @@ impl Lane {
         InFlight(self)
     }
 
+    fn limit(&self) -> usize {
+        lock(&self.permits_made).limit
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         lock(&self.permits_made).count.saturating_sub(self.permits.available_permits())
     }
@@ -142,7 +146,8 @@ impl Lane {
     /// With a reserve of leased messages at hand that is more than half full it gives 0: a lease of many costs
     /// little more than a lease of one.
     pub(super) fn reserve(&self, wanted: usize, prefetch: usize) -> usize {
-        let (limit, early) = (lock(&self.permits_made).limit, self.early(prefetch));
+        let limit = self.limit();
+        let early = self.early(prefetch);
         let mut count = 0;
         let reserve = |leased: usize| {
             let reserve_is_full = leased.saturating_sub(limit) > early / 2;
@@ -173,8 +178,7 @@ impl Lane {
             return 0;
         }
         let rounds = u64::try_from(AHEAD.as_micros()).unwrap_or(u64::MAX) / attempt_us;
-        let limit = lock(&self.permits_made).limit;
-        limit.saturating_mul(usize::try_from(rounds).unwrap_or(usize::MAX)).min(prefetch)
+        self.limit().saturating_mul(usize::try_from(rounds).unwrap_or(usize::MAX)).min(prefetch)
     }
 
     /// Notes how long an attempt took.
