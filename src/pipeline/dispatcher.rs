@@ -71,6 +71,8 @@ pub(super) struct Dispatcher {
     store: Rc<dyn MessageStore>,
     subscription: WakeSubscription,
     changes: watch::Receiver<u64>,
+    /// The version of the catalog that `known` shows; `None` before the first look.
+    learned_at: Option<u64>,
     known: HashMap<QueueName, Arc<QueueEntry>>,
     ring: Ring,
     backoff: Backoff,
@@ -157,18 +159,25 @@ impl Actor for Dispatcher {
 
 impl Dispatcher {
     pub(super) fn new(tools: Arc<Tools>, store: &dyn Store) -> Self {
-        // Listening begins here; all queues are new to `known`, so that all of them are looked at next.
-        let (subscription, mut changes) = (store.wakes().subscribe(), tools.catalog.changes());
-        changes.mark_changed();
-        let store = store.connect();
-        let (known, ring, backoff) = (HashMap::new(), Ring::default(), Backoff::default());
-        Self { tools, store, subscription, changes, known, ring, backoff }
+        // Listening begins here; the first look comes after it.
+        let (subscription, changes) = (store.wakes().subscribe(), tools.catalog.changes());
+        Self {
+            tools,
+            store: store.connect(),
+            subscription,
+            changes,
+            learned_at: None,
+            known: HashMap::new(),
+            ring: Ring::default(),
+            backoff: Backoff::default(),
+        }
     }
 
     /// Takes in what was posted and what changed.
     fn listen(&mut self) {
-        if self.changes.has_changed().unwrap_or(false) {
-            self.changes.mark_unchanged();
+        let version = *self.changes.borrow_and_update();
+        if self.learned_at != Some(version) {
+            self.learned_at = Some(version);
             self.learn();
         }
         for name in self.subscription.take().queues {
