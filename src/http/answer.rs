@@ -127,7 +127,8 @@ pub(super) fn accepted(queue: &QueueName, id: MessageId, request: RequestId) -> 
         all.extend_from_slice(part.as_bytes());
     }
     let all = all.freeze();
-    let value = |range| HeaderValue::from_maybe_shared(all.slice(range)).expect("names and ids are visible ASCII");
+    let value =
+        |range| HeaderValue::from_maybe_shared(all.slice(range)).expect("names and ids are visible ASCII");
     let mut answer = Response::with_body(StatusCode::ACCEPTED, BoxBody::new(all.slice(request_end..)));
     let headers = answer.headers_mut();
     headers.insert(header::LOCATION, value(0..location_end));
@@ -225,8 +226,15 @@ mod tests {
         assert!((2..=4).contains(&wait), "{wait}");
         let problem: Problem = serde_json::from_slice(&body(answer)).expect("valid");
         assert_eq!((problem.request_id.as_str(), problem.limit), ("0123456789abcdef", Some(3)));
-        let answer = refusal(Refusal::new(Code::MethodNotAllowed, "").allow("GET, HEAD".to_owned()), RequestId::random(), None);
-        assert_eq!((header(&answer, "allow"), header(&answer, "posthaste-stored")), (Some("GET, HEAD"), None));
+        let answer = refusal(
+            Refusal::new(Code::MethodNotAllowed, "").allow("GET, HEAD".to_owned()),
+            RequestId::random(),
+            None,
+        );
+        assert_eq!(
+            (header(&answer, "allow"), header(&answer, "posthaste-stored")),
+            (Some("GET, HEAD"), None)
+        );
         assert_eq!(header(&answer, "retry-after"), None);
     }
 

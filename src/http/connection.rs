@@ -24,7 +24,8 @@ pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(30);
 pub(super) const WRITE_STALL_MAX: Duration = Duration::from_secs(10);
 
 /// What a client gets whose head does not come; the same as for a first head.
-const HEAD_TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+const HEAD_TOO_SLOW: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 /// Where a connection is between its requests.
 #[derive(Clone, Copy, Default)]
@@ -117,7 +118,11 @@ impl Guarded {
         Poll::Ready(())
     }
 
-    fn poll_stall<T>(&mut self, context: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn poll_stall<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        result: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if result.is_ready() {
             self.stalled = None;
             return result;

@@ -220,7 +220,10 @@ pub(super) fn of_store(error: &StoreError) -> Refusal {
 
 /// The gateway is about to end.
 pub(super) fn shutting_down() -> Refusal {
-    Refusal::new(Code::ShuttingDown, "this gateway is shutting down: another one, or this one once restarted, takes it")
+    Refusal::new(
+        Code::ShuttingDown,
+        "this gateway is shutting down: another one, or this one once restarted, takes it",
+    )
 }
 
 #[cfg(test)]
@@ -244,12 +247,26 @@ mod tests {
             ("reused", Ok(GroupResult::KeyReused), 422, "idempotency_key_reused", "no", "no"),
             ("full queue", Ok(full), 429, "queue_full", "no", "no"),
             ("no id", Ok(GroupResult::Duplicate(vec![])), 500, "internal", "unknown", "unknown"),
-            ("unavailable", failed(StoreError::Unavailable(text())), 503, "store_unavailable", "no", "unknown"),
+            (
+                "unavailable",
+                failed(StoreError::Unavailable(text())),
+                503,
+                "store_unavailable",
+                "no",
+                "unknown",
+            ),
             ("newer", failed(StoreError::Newer(text())), 503, "store_unavailable", "no", "unknown"),
             ("full", failed(StoreError::Full(text())), 503, "store_full", "no", "no"),
             ("not durable", failed(StoreError::NotDurable(text())), 503, "not_durable", "no", "unknown"),
             ("unknown", failed(StoreError::Unknown(text())), 503, "store_timeout", "unknown", "unknown"),
-            ("timeout", failed(StoreError::Timeout(Duration::ZERO)), 503, "store_timeout", "unknown", "unknown"),
+            (
+                "timeout",
+                failed(StoreError::Timeout(Duration::ZERO)),
+                503,
+                "store_timeout",
+                "unknown",
+                "unknown",
+            ),
             ("internal", failed(StoreError::Internal(text())), 500, "internal", "unknown", "unknown"),
             ("overloaded", Err(overloaded), 503, "overloaded", "no", "unknown"),
             ("stopping", Err(Refused::ShuttingDown), 503, "shutting_down", "no", "unknown"),
@@ -289,7 +306,9 @@ mod tests {
 
     #[test]
     fn a_publish_that_can_never_pass_is_not_stored_whether_it_has_a_key_or_not() {
-        for code in [Code::InvalidValue, Code::QueueUnknown, Code::PayloadTooLarge, Code::HeaderNotForwardable] {
+        for code in
+            [Code::InvalidValue, Code::QueueUnknown, Code::PayloadTooLarge, Code::HeaderNotForwardable]
+        {
             assert_eq!(Refusal::new(code, "").stored(true), Stored::No);
         }
         assert_eq!(Refusal::new(Code::RequestTimeout, "").stored(true), Stored::Unknown);

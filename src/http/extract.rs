@@ -18,7 +18,8 @@ pub(super) fn queue_name(segment: &str) -> Result<Cow<'_, str>, Refusal> {
     if QueueName::is_valid(&name) {
         Ok(name)
     } else {
-        let rule = "it is a letter or digit followed by up to 127 letters, digits, dots, hyphens or underscores";
+        let rule =
+            "it is a letter or digit followed by up to 127 letters, digits, dots, hyphens or underscores";
         Err(Refusal::new(Code::InvalidQueueName, format!("{:?} is no queue name: {rule}", shown(&name))))
     }
 }
@@ -110,8 +111,8 @@ mod tests {
         assert_eq!(queue_name("orders").expect("valid"), "orders");
         assert_eq!(queue_name("or%64ers").expect("valid"), "orders");
         for segment in [
-            "", ".", "..", "%2e%2e", "a%2Fb", "a%00", "a%0d%0ab", "%", "%4", "%zz", "a%2541", "%ff", "*", "{q}", "-a",
-            "_a", "a b", "a+b", "ä", "%C3%A4",
+            "", ".", "..", "%2e%2e", "a%2Fb", "a%00", "a%0d%0ab", "%", "%4", "%zz", "a%2541", "%ff", "*",
+            "{q}", "-a", "_a", "a b", "a+b", "ä", "%C3%A4",
         ] {
             let refusal = queue_name(segment).expect_err(segment);
             assert_eq!(refusal.problem().known_code(), Some(Code::InvalidQueueName), "{segment}");
@@ -124,7 +125,10 @@ mod tests {
     #[test]
     fn only_known_parameters_pass_and_a_slip_is_recognised() {
         assert_eq!(names("", &[]), Ok(vec![]));
-        assert_eq!(names("a=1&a=%32+x", &["a"]), Ok(vec![("a".into(), "1".into()), ("a".into(), "2 x".into())]));
+        assert_eq!(
+            names("a=1&a=%32+x", &["a"]),
+            Ok(vec![("a".into(), "1".into()), ("a".into(), "2 x".into())])
+        );
         let expected = "\"b\" is not a query parameter: none is taken here";
         assert_eq!(names("b", &[]), Err(expected.to_owned()));
         let expected = "\"payloda\" is not a query parameter: taken here: payload; did you mean \"payload\"?";
@@ -134,7 +138,8 @@ mod tests {
     #[test]
     fn a_flag_is_true_or_false_and_there_once() {
         let with = |values: &[&str]| {
-            let parameters: Vec<Parameter<'_>> = values.iter().map(|value| ("f".into(), (*value).into())).collect();
+            let parameters: Vec<Parameter<'_>> =
+                values.iter().map(|value| ("f".into(), (*value).into())).collect();
             flag(&parameters, "f").map_err(|refusal| refusal.problem().code.clone().into_owned())
         };
         assert_eq!(with(&[]), Ok(false));

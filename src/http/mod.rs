@@ -145,7 +145,8 @@ impl Edge {
 fn connections(
     state: &Arc<State>,
     stopping: &GracefulShutdownSignal,
-) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<> {
+) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<>
+{
     let head_timeout = state.limits().head_timeout;
     let stopping = stopping.clone();
     let requests = HttpService::build()

@@ -53,7 +53,8 @@ fn reasons(state: &State) -> Vec<Reason> {
     }
     let store = state.gateway.store_watch.now();
     if !store.reachable {
-        let why = store.error.as_ref().map_or_else(|| "it has not answered yet".to_owned(), ToString::to_string);
+        let why =
+            store.error.as_ref().map_or_else(|| "it has not answered yet".to_owned(), ToString::to_string);
         add("store_unavailable", why);
     }
     if let Some(health) = &store.health {

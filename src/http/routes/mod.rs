@@ -43,10 +43,7 @@ static ROUTES: &[Route] = &[
     Route { path: "/status", methods: &[("GET", |call| Box::pin(status::show(call)))] },
     Route {
         path: "/v1/queues/{queue}",
-        methods: &[
-            ("GET", |call| Box::pin(queues::show(call))),
-            ("PUT", |call| Box::pin(queues::put(call))),
-        ],
+        methods: &[("GET", |call| Box::pin(queues::show(call))), ("PUT", |call| Box::pin(queues::put(call)))],
     },
     Route {
         path: "/v1/queues/{queue}/messages",
@@ -109,7 +106,8 @@ async fn dispatch(route: &'static Route, request: HttpRequest, payload: Payload)
 
 async fn unknown(request: HttpRequest, payload: web::Payload) -> HttpResponse {
     let call = call(request, payload.into_inner());
-    let detail = format!("there is nothing at {:?}; docs/API.md lists what there is", shown(call.request.path()));
+    let detail =
+        format!("there is nothing at {:?}; docs/API.md lists what there is", shown(call.request.path()));
     answer::refusal(Refusal::new(Code::RouteUnknown, detail).unread(call.payload), call.id, None).into()
 }
 

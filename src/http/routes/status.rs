@@ -10,8 +10,8 @@ use tokio::time::timeout;
 
 use super::Call;
 use crate::api::status::{
-    ActorStatus, Counts, DurabilityStatus, History, Instance, QueueStatus, Rates, Status, StoreStatus, Totals,
-    Warning,
+    ActorStatus, Counts, DurabilityStatus, History, Instance, QueueStatus, Rates, Status, StoreStatus,
+    Totals, Warning,
 };
 use crate::domain::queue::QueueName;
 use crate::domain::timestamp::Timestamp;
@@ -21,9 +21,9 @@ use crate::http::extract::{parameters, queue_name};
 use crate::http::observer::{Snapshot, stalled};
 use crate::http::process;
 use crate::http::state::State;
-use crate::store::{MessageStore, QueueEntry};
 use crate::store::health::{Durability, StoreHealth};
 use crate::store::stats::{Counters, Gauges, QueueStats};
+use crate::store::{MessageStore, QueueEntry};
 
 /// How long the store may take before what was known before is shown.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -104,12 +104,7 @@ pub(in crate::http) async fn status(
 }
 
 /// Reads the counts: live where that is asked for or cheap, else at most a second old; the last known when the store is away.
-async fn read(
-    state: &State,
-    store: &dyn MessageStore,
-    named: Option<&[QueueName]>,
-    count: usize,
-) -> Reading {
+async fn read(state: &State, store: &dyn MessageStore, named: Option<&[QueueName]>, count: usize) -> Reading {
     let clock = &state.gateway.clock;
     let last = state.observations.last();
     if named.is_none()
@@ -200,7 +195,8 @@ fn store_status(state: &State, live: Option<StoreHealth>) -> StoreStatus {
     let gateway = &state.gateway;
     let reachable = live.as_ref().is_some_and(|health| health.reachable);
     let health = live.or_else(|| gateway.store_watch.now().health.clone());
-    let durability = health.as_ref().filter(|_| reachable).map_or(Durability::Unknown, |health| health.durability);
+    let durability =
+        health.as_ref().filter(|_| reachable).map_or(Durability::Unknown, |health| health.durability);
     let mut warnings = Vec::new();
     let mut reasons = Vec::new();
     let mut latency = None;
