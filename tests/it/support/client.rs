@@ -1,5 +1,6 @@
 //! A small HTTP/1.1 client on a plain socket: it shows exactly what went over the wire, and blocks.
 
+use std::fmt::Write as _;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -19,6 +20,11 @@ impl Answer {
     /// The value of a header.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The status and the body as text, for the message of a failed test.
+    pub(crate) fn text(&self) -> String {
+        format!("{} {}", self.status, String::from_utf8_lossy(&self.body))
     }
 
     /// The body as JSON.
@@ -55,10 +61,10 @@ impl Connection {
     ) -> io::Result<Answer> {
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.host);
         for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            write!(head, "{name}: {value}\r\n").expect("a string grows");
         }
         if method != "GET" || !body.is_empty() {
-            head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+            write!(head, "Content-Length: {}\r\n", body.len()).expect("a string grows");
         }
         head.push_str("\r\n");
         let mut bytes = head.into_bytes();

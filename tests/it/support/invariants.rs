@@ -6,6 +6,11 @@ fn number(of: &Value, key: &str) -> u64 {
     of[key].as_u64().unwrap_or_else(|| panic!("{key} is no count in {of}"))
 }
 
+/// A counter or gauge over all queues.
+pub(crate) fn count(status: &Value, key: &str) -> u64 {
+    number(&status["totals"], key)
+}
+
 /// Both laws, in total and for each queue.
 pub(crate) fn assert_laws(status: &Value) {
     let queues = status["queues"].as_array().expect("queues");
@@ -23,8 +28,7 @@ pub(crate) fn assert_laws(status: &Value) {
     assert_eq!(status["consistent"], Value::Bool(true), "{status}");
 }
 
-/// Everything that was accepted has ended, and nothing is dead.
+/// Nothing is pending, scheduled or leased.
 pub(crate) fn is_drained(status: &Value) -> bool {
-    let totals = &status["totals"];
-    ["pending", "scheduled", "leased"].iter().all(|key| number(totals, key) == 0)
+    ["pending", "scheduled", "leased"].iter().all(|key| count(status, key) == 0)
 }
