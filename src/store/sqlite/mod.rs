@@ -67,8 +67,11 @@ use crate::store::sqlite::writer::Writer;
 use crate::store::wake::WakeBoard;
 use crate::store::{MessageStore, Store};
 
+const READ_ID: &str = "SELECT lower(hex(store)) FROM meta";
+
 /// What the writer and all connections share.
 struct Shared {
+    id: Arc<str>,
     inbox: Inbox,
     reader: Mutex<Option<Reader>>,
     vitals: Vitals,
@@ -116,6 +119,10 @@ impl Store for Sqlite {
         "sqlite"
     }
 
+    fn id(&self) -> Arc<str> {
+        Arc::clone(&self.0.shared.id)
+    }
+
     fn connect(&self) -> Rc<dyn MessageStore> {
         Rc::new(Connection(Arc::clone(&self.0)))
     }
@@ -152,8 +159,10 @@ pub fn open(settings: &StoreSettings, clock: &Clock) -> Result<Arc<dyn Store>, O
     }
     let lock = FileLock::acquire(&path, settings.lock_wait)?;
     let connection = schema::open(&path)?;
+    let id: String = connection.query_row(READ_ID, [], |row| row.get(0)).map_err(|error| failed(&error))?;
     let space = Space::open(&path, settings.bytes_max)?;
     let shared = Arc::new(Shared {
+        id: id.into(),
         inbox: Inbox::default(),
         reader: Mutex::new(None),
         vitals: Vitals::new(settings.durability),
