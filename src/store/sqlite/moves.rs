@@ -238,6 +238,7 @@ impl Work<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::message::Priority;
 
     #[test]
     fn what_is_known_of_a_row_comes_from_its_key_first() {
