@@ -70,7 +70,11 @@ fn recount(sql: &Connection, findings: &mut Findings<'_>) -> Sql<()> {
     findings.hold(laws_hold, || format!("the laws are broken: {:?} with {gauges:?}", tally.counters));
     recount_ids(sql, findings, &rows)?;
     recount_due(sql, findings, &rows)?;
-    let kept = [("keys", tally.keys), ("bytes of attempts", tally.log_bytes), ("bytes of history", tally.finished_bytes)];
+    let kept = [
+        ("keys", tally.keys),
+        ("bytes of attempts", tally.log_bytes),
+        ("bytes of history", tally.finished_bytes),
+    ];
     let counted: [u64; 3] = [
         sql.query_row(KEYS, [number], |row| row.get(0))?,
         sql.query_row(LOGS, [number], |row| row.get(0))?,
@@ -117,7 +121,9 @@ fn recount_messages(
         let (count, charged) = match seq.band() {
             _ if is_leased => (&mut gauges.leased, &mut gauges.bytes_leased),
             Band::Scheduled => (&mut gauges.scheduled, &mut gauges.bytes_waiting),
-            Band::Fresh(_) | Band::Returned(_) | Band::Apart => (&mut gauges.pending, &mut gauges.bytes_waiting),
+            Band::Fresh(_) | Band::Returned(_) | Band::Apart => {
+                (&mut gauges.pending, &mut gauges.bytes_waiting)
+            }
         };
         *count += 1;
         *charged += record::charged_bytes(bytes);
@@ -130,7 +136,8 @@ fn recount_messages(
 fn recount_ids(sql: &Connection, findings: &mut Findings<'_>, rows: &BTreeMap<Seq, Row>) -> Sql<()> {
     let queue = findings.queue;
     let mut statement = sql.prepare_cached(IDS)?;
-    let entries = statement.query_map([queue.number], |row| Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, Seq>(1)?)))?;
+    let entries =
+        statement.query_map([queue.number], |row| Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, Seq>(1)?)))?;
     let entries = entries.collect::<Sql<Vec<_>>>()?;
     let named: HashSet<Seq> = entries.iter().map(|(_, seq)| *seq).collect();
     for (id, seq) in entries {
@@ -153,7 +160,8 @@ fn recount_ids(sql: &Connection, findings: &mut Findings<'_>, rows: &BTreeMap<Se
 fn recount_due(sql: &Connection, findings: &mut Findings<'_>, rows: &BTreeMap<Seq, Row>) -> Sql<()> {
     let queue = findings.queue;
     let mut statement = sql.prepare_cached(DUE)?;
-    let entries = statement.query_map([queue.number], |row| Ok((row.get::<_, Seq>(1)?, row.get::<_, u64>(0)?)))?;
+    let entries =
+        statement.query_map([queue.number], |row| Ok((row.get::<_, Seq>(1)?, row.get::<_, u64>(0)?)))?;
     let entries = entries.collect::<Sql<BTreeMap<_, _>>>()?;
     for (seq, due_ms) in &entries {
         let agrees = rows.get(seq).map_or(queue.is_purged(*seq), |(at_ms, _)| at_ms == due_ms);
@@ -175,16 +183,22 @@ pub(super) fn of_cache(work: &Work<'_>) -> Vec<String> {
         let slots = || queue.living.values().flat_map(|batch| &batch.slots);
         let leased = slots().filter(|slot| matches!(slot, Slot::Leased(_))).count();
         leased_in_all += leased;
-        findings.hold(leased as u64 == gauges.leased, || format!("{leased} leases are known, {} are counted", gauges.leased));
+        findings.hold(leased as u64 == gauges.leased, || {
+            format!("{leased} leases are known, {} are counted", gauges.leased)
+        });
         let live: usize = queue.living.values().map(|batch| batch.live).sum();
         findings.hold(live == leased, || format!("batches say that {live} leases live, {leased} do"));
         let apart = queue.head.len() + queue.suspects.len();
-        findings.hold(apart as u64 <= gauges.pending, || format!("{apart} wait apart of {} pending", gauges.pending));
+        findings.hold(apart as u64 <= gauges.pending, || {
+            format!("{apart} wait apart of {} pending", gauges.pending)
+        });
         let fronts = queue.fronts.iter().any(|front| *front != Front::Empty);
         let waits = fronts || apart > 0;
         findings.hold(waits || gauges.pending == 0, || format!("{} are pending in no list", gauges.pending));
         let due = queue.next_due.is_some();
-        findings.hold(due == (gauges.scheduled > 0), || format!("{} are scheduled for no moment", gauges.scheduled));
+        findings.hold(due == (gauges.scheduled > 0), || {
+            format!("{} are scheduled for no moment", gauges.scheduled)
+        });
         found.append(&mut findings.found);
     }
     if leased_in_all != work.state.leased.len() {

@@ -42,7 +42,8 @@ impl Calls {
 
     /// Notes what becomes of one group of a call of `count` groups, if the transaction holds.
     pub(super) fn stage(&mut self, call: CallId, index: usize, count: usize, result: GroupResult, now: Now) {
-        let (at, results) = self.known.entry(call).or_insert_with(|| (now.tick, Results::Each(vec![None; count])));
+        let (at, results) =
+            self.known.entry(call).or_insert_with(|| (now.tick, Results::Each(vec![None; count])));
         if now.tick.since(*at) >= CALL_MEMORY {
             (*at, *results) = (now.tick, Results::Each(vec![None; count]));
         }

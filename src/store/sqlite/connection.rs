@@ -116,7 +116,8 @@ impl Connection {
             Cancelled::Unknown => {}
             known => return Ok(known),
         }
-        let finished = self.read_queue(queue, move |sql, number| history::find_finished(sql, number, id)).await?;
+        let finished =
+            self.read_queue(queue, move |sql, number| history::find_finished(sql, number, id)).await?;
         Ok(if finished.is_some() { Cancelled::Finished } else { Cancelled::Unknown })
     }
 }
@@ -159,9 +160,17 @@ impl MessageStore for Connection {
         self.cancel_anywhere(queue, id).boxed_local()
     }
 
-    fn list_dead(&self, queue: QueueRef, filter: DeadFilter, cursor: Option<String>, limit: usize) -> Answer<'_, DeadPage> {
-        self.read_queue(queue, move |sql, number| letters::page(sql, number, &filter, cursor.as_deref(), limit))
-            .boxed_local()
+    fn list_dead(
+        &self,
+        queue: QueueRef,
+        filter: DeadFilter,
+        cursor: Option<String>,
+        limit: usize,
+    ) -> Answer<'_, DeadPage> {
+        self.read_queue(queue, move |sql, number| {
+            letters::page(sql, number, &filter, cursor.as_deref(), limit)
+        })
+        .boxed_local()
     }
 
     fn dead(&self, queue: QueueRef, id: MessageId) -> Answer<'_, Option<DeadLetter>> {
@@ -204,7 +213,10 @@ impl MessageStore for Connection {
         self.write(Rank::Rest, 1, true, move |work| work.put_queue(&name, &settings).map(Ok)).boxed_local()
     }
 
-    fn declare(&self, queues: Vec<(QueueName, Arc<QueueSettings>)>) -> Answer<'_, (Vec<QueueEntry>, Vec<QueueName>)> {
+    fn declare(
+        &self,
+        queues: Vec<(QueueName, Arc<QueueSettings>)>,
+    ) -> Answer<'_, (Vec<QueueEntry>, Vec<QueueName>)> {
         self.write(Rank::Rest, 1, true, move |work| work.declare(&queues).map(Ok)).boxed_local()
     }
 

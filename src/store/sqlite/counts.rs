@@ -199,4 +199,3 @@ fn as_word<T: serde::Serialize>(value: &T) -> Sql<String> {
         other => Err(rusqlite::Error::ToSqlConversionFailure(format!("{other:?} is no word").into())),
     }
 }
-

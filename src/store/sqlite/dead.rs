@@ -95,7 +95,8 @@ impl Work<'_> {
         let place = place(number, self.next_number(number)?);
         let died_ms = kept_ms(self.now.wall);
         let (id, charged) = (moving.id.as_bytes(), moving.charged);
-        let row = (place, number, id, died_ms, reason.index(), detail, status, destination, attempts, charged);
+        let row =
+            (place, number, id, died_ms, reason.index(), detail, status, destination, attempts, charged);
         self.sql.prepare_cached(ADD_DEAD)?.execute(row)?;
         self.sql.prepare_cached(ADD_DEAD_RECORD)?.execute((place, &bytes[..]))?;
         let queue = self.queue_mut(number);

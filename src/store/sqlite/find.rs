@@ -109,4 +109,3 @@ fn cancelled(moving: &Moving, record: Option<&Record>) -> Finished {
         content_type: headers.map(|headers| headers.content_type).unwrap_or_default(),
     }
 }
-

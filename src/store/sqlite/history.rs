@@ -27,7 +27,8 @@ const REMOVE_PAGES: &str = "
 DELETE FROM finished WHERE place IN
     (SELECT place FROM finished WHERE place BETWEEN ?1 AND ?2 AND place + entries <= ?3 ORDER BY place LIMIT ?4)
 RETURNING length(pack)";
-const OLDEST_PAGE: &str = "SELECT place, ended_ms, entries FROM finished WHERE place BETWEEN ?1 AND ?2 ORDER BY place LIMIT 1";
+const OLDEST_PAGE: &str =
+    "SELECT place, ended_ms, entries FROM finished WHERE place BETWEEN ?1 AND ?2 ORDER BY place LIMIT 1";
 const FIND_PAGES: &str = "
 SELECT place, ended_ms, pack FROM finished
 WHERE place BETWEEN ?1 AND ?2 AND ?3 BETWEEN id_first AND id_last ORDER BY place DESC";
@@ -41,7 +42,8 @@ const PAGES_STEP_MAX: u32 = 64;
 /// What is remembered of the attempts of a message that is in the queue or dead, oldest first.
 pub(super) fn attempts_of(sql: &Connection, number: QueueNumber, id: MessageId) -> Sql<Vec<Attempt>> {
     let mut statement = sql.prepare_cached(READ_LOG)?;
-    let log = statement.query_row((number, id.as_bytes()), |row| Ok(unpack_attempts(row.get_ref(0)?.as_blob()?)));
+    let log =
+        statement.query_row((number, id.as_bytes()), |row| Ok(unpack_attempts(row.get_ref(0)?.as_blob()?)));
     Ok(one(log)?.unwrap_or_default())
 }
 
@@ -170,7 +172,8 @@ impl Work<'_> {
         let (first, last) = places(number);
         let floor = place(number, self.queue(number).tally.finished_floor);
         let mut statement = self.sql.prepare_cached(REMOVE_PAGES)?;
-        let removed = statement.query_map((first, last.min(floor), floor, PAGES_STEP_MAX), |row| row.get::<_, u64>(0))?;
+        let removed = statement
+            .query_map((first, last.min(floor), floor, PAGES_STEP_MAX), |row| row.get::<_, u64>(0))?;
         let bytes: u64 = removed.sum::<Sql<u64>>()?;
         self.queue_mut(number).tally.finished_bytes -= bytes;
         Ok(())
@@ -196,7 +199,8 @@ impl Work<'_> {
     fn forget_pages(&mut self, number: QueueNumber, over: impl Fn(u64) -> bool, most: u32) -> Sql<()> {
         let (first, last) = places(number);
         for _ in 0..most {
-            let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, u64>(1)?, row.get::<_, u64>(2)?));
+            let read =
+                |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, u64>(1)?, row.get::<_, u64>(2)?));
             let oldest = one(self.sql.prepare_cached(OLDEST_PAGE)?.query_row((first, last), read))?;
             let queue = self.queue_mut(number);
             match oldest {

@@ -66,7 +66,9 @@ impl Inbox {
         let too_much = waiting.operations > 0 && waiting.bytes + bytes > BYTES_MAX;
         if waiting.operations >= OPERATIONS_MAX || too_much {
             let (operations, bytes) = (waiting.operations, waiting.bytes);
-            return Err(StoreError::Unavailable(format!("overloaded: {operations} calls with {bytes} bytes wait for it")));
+            return Err(StoreError::Unavailable(format!(
+                "overloaded: {operations} calls with {bytes} bytes wait for it"
+            )));
         }
         waiting.operations += 1;
         waiting.bytes += bytes;

@@ -76,7 +76,12 @@ impl Work<'_> {
         let more = queue.waits(request.suspects) && !queue.is_held();
         let named = |token| BatchRef { queue: request.queue.clone(), batch: request.batch, token };
         if let Some(mark) = queue.marks.get(&request.batch).filter(|mark| !mark.is_forgotten(now)) {
-            return Ok(Ok(Leased { batch: named(mark.token), until: mark.until(now), leases: Vec::new(), more: false }));
+            return Ok(Ok(Leased {
+                batch: named(mark.token),
+                until: mark.until(now),
+                leases: Vec::new(),
+                more: false,
+            }));
         }
         if let Some(batch) = queue.living.get(&request.batch) {
             let (token, until) = (batch.token, batch.until(now));
@@ -147,10 +152,16 @@ impl Work<'_> {
         Ok(plan.take)
     }
 
-    fn add_batch(&mut self, number: QueueNumber, request: &LeaseRequest, taken: &[(Seq, Record)]) -> Sql<(Token, Timestamp)> {
+    fn add_batch(
+        &mut self,
+        number: QueueNumber,
+        request: &LeaseRequest,
+        taken: &[(Seq, Record)],
+    ) -> Sql<(Token, Timestamp)> {
         let now = self.now;
         let begun = now.reading(request.kind);
-        let slots: Vec<Slot> = taken.iter().map(|(seq, record)| Slot::Leased(Held::new(*seq, record))).collect();
+        let slots: Vec<Slot> =
+            taken.iter().map(|(seq, record)| Slot::Leased(Held::new(*seq, record))).collect();
         let batch = Batch {
             token: Token(fastrand::u64(1..)),
             kind: request.kind,
@@ -163,7 +174,8 @@ impl Work<'_> {
         };
         // That a message is started at most so often must survive a power loss; so must what a consumer was promised.
         let is_last = |record: &Record| record.attempts().saturating_add(1) >= record.attempts_max();
-        self.effects.durable |= request.kind == LeaseKind::Pull || taken.iter().any(|(_, record)| is_last(record));
+        self.effects.durable |=
+            request.kind == LeaseKind::Pull || taken.iter().any(|(_, record)| is_last(record));
         self.sql.prepare_cached(ADD_BATCH)?.execute((
             place(number, batch.number),
             request.batch.0.to_be_bytes(),
@@ -182,7 +194,13 @@ impl Work<'_> {
 }
 
 /// Decides what a lease takes and what it finds dead. The inner error is the version of a record that nobody may touch.
-fn plan(sql: &Connection, queue: &Queue, leased: &HashSet<Seq>, request: &LeaseRequest, now: Timestamp) -> Sql<Result<Plan, u8>> {
+fn plan(
+    sql: &Connection,
+    queue: &Queue,
+    leased: &HashSet<Seq>,
+    request: &LeaseRequest,
+    now: Timestamp,
+) -> Sql<Result<Plan, u8>> {
     let mut plan = Plan {
         take: Vec::new(),
         taken_bytes: 0,

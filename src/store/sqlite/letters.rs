@@ -22,8 +22,10 @@ SELECT place, id, died_ms, reason, detail, status, destination, attempts, bytes 
 WHERE queue = ?1 AND id = ?2 ORDER BY place DESC LIMIT 1";
 const RECORD_OF: &str = "SELECT record FROM dead_records WHERE place = ?1";
 const BY_REASON: &str = "SELECT reason, count(*) FROM dead WHERE queue = ?1 GROUP BY reason";
-const BY_STATUS: &str = "SELECT ifnull(cast(status AS TEXT), ''), count(*) FROM dead WHERE queue = ?1 GROUP BY status";
-const BY_DESTINATION: &str = "SELECT ifnull(destination, ''), count(*) FROM dead WHERE queue = ?1 GROUP BY destination";
+const BY_STATUS: &str =
+    "SELECT ifnull(cast(status AS TEXT), ''), count(*) FROM dead WHERE queue = ?1 GROUP BY status";
+const BY_DESTINATION: &str =
+    "SELECT ifnull(destination, ''), count(*) FROM dead WHERE queue = ?1 GROUP BY destination";
 /// Letters on a page at most.
 const PAGE_LETTERS_MAX: usize = 1_000;
 
@@ -128,7 +130,10 @@ pub(super) fn page(
 fn names(filter: &DeadFilter, letter: &DeadLetter) -> bool {
     filter.reason.is_none_or(|reason| letter.reason == reason)
         && filter.status.is_none_or(|status| letter.status == Some(status))
-        && filter.destination.as_ref().is_none_or(|destination| letter.destination.as_ref() == Some(destination))
+        && filter
+            .destination
+            .as_ref()
+            .is_none_or(|destination| letter.destination.as_ref() == Some(destination))
         && filter.from.is_none_or(|from| letter.died_at >= from)
         && filter.to.is_none_or(|to| letter.died_at < to)
 }
@@ -155,7 +160,9 @@ pub(super) fn groups(sql: &Connection, number: QueueNumber, by: DeadGrouping) ->
     let mut statement = sql.prepare_cached(text)?;
     let group = |row: &Row<'_>| {
         let key = match by {
-            DeadGrouping::Reason => DeadReason::from_index(row.get(0)?).map_or("", DeadReason::as_str).to_owned(),
+            DeadGrouping::Reason => {
+                DeadReason::from_index(row.get(0)?).map_or("", DeadReason::as_str).to_owned()
+            }
             DeadGrouping::Status | DeadGrouping::Destination => row.get(0)?,
         };
         Ok(DeadGroup { key, count: row.get(1)? })

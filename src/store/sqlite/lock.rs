@@ -24,7 +24,8 @@ impl FileLock {
         let lock_path = beside(path, ".lock");
         let shown = lock_path.display();
         let failed = |error: std::io::Error| OpenError::Failed(format!("{shown}: {error}"));
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path).map_err(failed)?;
+        let file =
+            OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path).map_err(failed)?;
         // How long to be patient is real time, whatever clock the store goes by.
         let clock = Clock::system();
         let began = clock.tick();
@@ -36,7 +37,8 @@ impl FileLock {
                 Err(TryLockError::WouldBlock) => {}
             }
             if clock.tick().since(began) >= patience {
-                let words = "another process has the store open; it was waited for as long as store.lock_wait says";
+                let words =
+                    "another process has the store open; it was waited for as long as store.lock_wait says";
                 return Err(OpenError::Failed(format!("{shown}: {words}")));
             }
             if !said {

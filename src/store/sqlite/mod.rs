@@ -129,7 +129,10 @@ impl Store for Sqlite {
 fn path_of(settings: &StoreSettings) -> Result<PathBuf, OpenError> {
     let path = settings.url.strip_prefix("sqlite:").unwrap_or_default();
     if path.is_empty() || path.ends_with('/') {
-        let words = format!("store.url: {:?} names no file: write sqlite:PATH, like sqlite:data/posthaste.db", settings.url);
+        let words = format!(
+            "store.url: {:?} names no file: write sqlite:PATH, like sqlite:data/posthaste.db",
+            settings.url
+        );
         return Err(OpenError::Configuration(words));
     }
     Ok(PathBuf::from(path))

@@ -51,7 +51,9 @@ impl Moving {
         let (priority, accepted_ms) = match seq.band() {
             Band::Fresh(priority) | Band::Returned(priority) => (priority, at_ms),
             Band::Apart => (in_record, at_ms),
-            Band::Scheduled => (in_record, Record::peek_accepted_at(bytes).map_or(at_ms, Timestamp::as_millis)),
+            Band::Scheduled => {
+                (in_record, Record::peek_accepted_at(bytes).map_or(at_ms, Timestamp::as_millis))
+            }
         };
         Self { id, priority, accepted_ms, charged: record::charged_bytes(bytes), suspect }
     }
@@ -59,7 +61,13 @@ impl Moving {
 
 impl Work<'_> {
     /// Adds the row of a new message.
-    pub(super) fn add(&mut self, number: QueueNumber, moving: &Moving, target: Target, bytes: &[u8]) -> Sql<()> {
+    pub(super) fn add(
+        &mut self,
+        number: QueueNumber,
+        moving: &Moving,
+        target: Target,
+        bytes: &[u8],
+    ) -> Sql<()> {
         let (seq, at_ms) = self.key_for(number, moving, target)?;
         hot(&mut self.hot.insert_message, self.sql, INSERT_MESSAGE)?.execute((seq, at_ms, bytes))?;
         self.arrive(number, moving, target, seq)?;
@@ -67,7 +75,13 @@ impl Work<'_> {
     }
 
     /// Moves the row of a message that left its place; with `bytes`, its record is these from now on.
-    pub(super) fn move_row(&mut self, from: Seq, moving: &Moving, target: Target, bytes: Option<&[u8]>) -> Sql<()> {
+    pub(super) fn move_row(
+        &mut self,
+        from: Seq,
+        moving: &Moving,
+        target: Target,
+        bytes: Option<&[u8]>,
+    ) -> Sql<()> {
         let (seq, at_ms) = self.key_for(from.queue(), moving, target)?;
         match bytes {
             None => self.sql.prepare_cached(MOVE_MESSAGE)?.execute((from, seq, at_ms))?,
@@ -92,7 +106,13 @@ impl Work<'_> {
     }
 
     /// Makes a message wait until `due`; not at all when that is now or over.
-    pub(super) fn schedule(&mut self, from: Seq, moving: &Moving, due: Timestamp, bytes: Option<&[u8]>) -> Sql<()> {
+    pub(super) fn schedule(
+        &mut self,
+        from: Seq,
+        moving: &Moving,
+        due: Timestamp,
+        bytes: Option<&[u8]>,
+    ) -> Sql<()> {
         if due <= self.now.wall {
             return self.put_back(from, moving, bytes);
         }
@@ -146,7 +166,11 @@ impl Work<'_> {
                 return Ok(());
             }
         };
-        if first { waiting.push_front(apart) } else { waiting.push_back(apart) }
+        if first {
+            waiting.push_front(apart)
+        } else {
+            waiting.push_back(apart)
+        }
         Ok(())
     }
 
@@ -245,7 +269,11 @@ mod tests {
         let seq = Seq::in_list(1, List::Returned(Priority::Low), 5, false);
         let moving = Moving::of_row(seq, 77, MessageId::from_bytes([1; 16]), b"junk", false);
         assert_eq!((moving.priority, moving.accepted_ms, moving.charged), (Priority::Low, 77, 0));
-        let scheduled = Moving::of_row(Seq::scheduled(1, 6), 78, MessageId::from_bytes([1; 16]), b"junk", true);
-        assert_eq!((scheduled.priority, scheduled.accepted_ms, scheduled.suspect), (Priority::Normal, 78, true));
+        let scheduled =
+            Moving::of_row(Seq::scheduled(1, 6), 78, MessageId::from_bytes([1; 16]), b"junk", true);
+        assert_eq!(
+            (scheduled.priority, scheduled.accepted_ms, scheduled.suspect),
+            (Priority::Normal, 78, true)
+        );
     }
 }

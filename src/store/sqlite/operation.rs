@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use crate::clock::Tick;
 use crate::domain::record;
 use crate::store::enqueue::{CallId, Group, GroupResult};
-use crate::store::error::{Stored, StoreError};
+use crate::store::error::{StoreError, Stored};
 use crate::store::sqlite::work::{Sql, Work};
 
 /// The order of operations within a transaction: what makes room first, what fills it last.

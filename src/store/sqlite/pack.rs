@@ -141,24 +141,31 @@ mod tests {
     fn attempt() -> impl Strategy<Value = Attempt> {
         let words = || prop::option::of(".{0,40}");
         let fixed = (any::<u8>(), any::<u64>(), any::<u64>(), 0_u8..5, prop::option::of(any::<u16>()));
-        (fixed, words(), words()).prop_map(|((number, at, duration_ms, outcome, status), error, excerpt)| Attempt {
-            number,
-            at: Timestamp::from_millis(at),
-            duration_ms,
-            outcome: AttemptOutcome::from_index(outcome).expect("one of five"),
-            status,
-            error,
-            excerpt,
+        (fixed, words(), words()).prop_map(|((number, at, duration_ms, outcome, status), error, excerpt)| {
+            Attempt {
+                number,
+                at: Timestamp::from_millis(at),
+                duration_ms,
+                outcome: AttemptOutcome::from_index(outcome).expect("one of five"),
+                status,
+                error,
+                excerpt,
+            }
         })
     }
 
     fn ending() -> impl Strategy<Value = Ending> {
         let fixed = (any::<[u8; 16]>(), any::<bool>(), any::<u64>(), any::<[u8; 2]>(), 0_u8..3, any::<u64>());
         (fixed, ".{0,30}", prop::collection::vec(attempt(), 0..4)).prop_map(
-            |((id, delivered, accepted, [attempts, attempts_max], priority, payload_bytes), content_type, log)| {
+            |(
+                (id, delivered, accepted, [attempts, attempts_max], priority, payload_bytes),
+                content_type,
+                log,
+            )| {
                 let priority = Priority::from_index(priority).expect("one of three");
                 let accepted_at = Timestamp::from_millis(accepted);
-                let finished = Finished { accepted_at, attempts, attempts_max, priority, payload_bytes, content_type };
+                let finished =
+                    Finished { accepted_at, attempts, attempts_max, priority, payload_bytes, content_type };
                 Ending { id: MessageId::from_bytes(id), delivered, finished, log }
             },
         )

@@ -23,7 +23,13 @@ const KEYS_STEP_MAX: usize = 2_000;
 
 impl Work<'_> {
     /// Stores one group of a call of `count`, unless it is known what became of it.
-    pub(super) fn enqueue(&mut self, call: CallId, index: usize, count: usize, group: &Group) -> Sql<GroupResult> {
+    pub(super) fn enqueue(
+        &mut self,
+        call: CallId,
+        index: usize,
+        count: usize,
+        group: &Group,
+    ) -> Sql<GroupResult> {
         self.effects.durable = true;
         if let Some(result) = self.calls.result(call, index, self.now) {
             return Ok(result);
@@ -43,7 +49,9 @@ impl Work<'_> {
             return Ok(known);
         }
         let bytes = group.messages.iter().map(|message| record::charged_bytes(&message.record)).sum();
-        if let Some((setting, limit)) = self.queue(number).limit_exceeded_by(group.messages.len() as u64, bytes) {
+        if let Some((setting, limit)) =
+            self.queue(number).limit_exceeded_by(group.messages.len() as u64, bytes)
+        {
             return Ok(GroupResult::QueueFull { setting, limit });
         }
         if group.key.is_some()
@@ -100,7 +108,12 @@ impl Work<'_> {
         one(known)
     }
 
-    fn remember_key(&mut self, number: QueueNumber, key: &IdempotencyKey, messages: &[NewMessage]) -> Sql<()> {
+    fn remember_key(
+        &mut self,
+        number: QueueNumber,
+        key: &IdempotencyKey,
+        messages: &[NewMessage],
+    ) -> Sql<()> {
         let forgotten = self.sql.prepare_cached(FORGET_KEY)?.execute((number, &key.key))? as u64;
         let window = self.queue(number).entry.settings.idempotency.window;
         let until = kept_ms(self.now.wall.saturating_add(window));
@@ -131,7 +144,8 @@ impl Work<'_> {
         }
         let step = (number, kept_ms(self.now.wall), KEYS_STEP_MAX);
         let forgotten = self.sql.prepare_cached(FORGET_KEYS)?.execute(step)?;
-        let first: Option<u64> = one(self.sql.prepare_cached(FIRST_KEY)?.query_row([number], |row| row.get(0)))?;
+        let first: Option<u64> =
+            one(self.sql.prepare_cached(FIRST_KEY)?.query_row([number], |row| row.get(0)))?;
         let queue = self.queue_mut(number);
         queue.tally.keys -= forgotten as u64;
         queue.oldest.key_ms = first.unwrap_or(u64::MAX);
@@ -143,4 +157,3 @@ fn unpack_ids(bytes: &[u8]) -> Vec<MessageId> {
     let (ids, _) = bytes.as_chunks::<16>();
     ids.iter().map(|id| MessageId::from_bytes(*id)).collect()
 }
-

@@ -18,7 +18,8 @@ SELECT due.due_ms, due.seq, messages.record FROM due JOIN messages ON messages.s
 WHERE due.queue = ?1 AND due.seq <= ?2 ORDER BY due.due_ms, due.seq";
 const PURGED_ROWS: &str = "SELECT seq, record FROM messages WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq";
 const REMOVE_MESSAGE: &str = "DELETE FROM messages WHERE seq = ?1";
-const BURIED_ROWS: &str = "SELECT seq, length(record) FROM messages WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq LIMIT ?3";
+const BURIED_ROWS: &str =
+    "SELECT seq, length(record) FROM messages WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq LIMIT ?3";
 const REMOVE_BURIED_ROWS: &str = "DELETE FROM messages WHERE seq BETWEEN ?1 AND ?2";
 const BURIED_DEAD: &str = "
 SELECT place, length(record) FROM dead_records WHERE place BETWEEN ?1 AND ?2 ORDER BY place LIMIT ?3";

@@ -40,7 +40,8 @@ impl Work<'_> {
     fn make(&mut self, name: QueueName, settings: Arc<QueueSettings>, source: Source) -> Sql<QueueEntry> {
         let number = self.free_number()?;
         let generation = Generation(fastrand::u64(1..));
-        let entry = QueueEntry { name: name.clone(), generation, source, settings, paused: false, parked: None };
+        let entry =
+            QueueEntry { name: name.clone(), generation, source, settings, paused: false, parked: None };
         let queue = counts::make(self.sql, number, entry.clone())?;
         self.state.queues.insert(number, queue);
         self.state.names.insert(name, number);

@@ -30,7 +30,8 @@ impl Reader {
     /// Starts the thread; it ends when the last `Reader` is dropped.
     pub(super) fn start(path: PathBuf) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (sender, reads) = sync_channel(READS_MAX);
-        let thread = std::thread::Builder::new().name("store-reader".to_owned()).spawn(move || run(&path, &reads))?;
+        let thread =
+            std::thread::Builder::new().name("store-reader".to_owned()).spawn(move || run(&path, &reads))?;
         Ok((Self(sender), thread))
     }
 
@@ -93,7 +94,7 @@ fn run(path: &std::path::Path, reads: &Receiver<Read>) {
 /// The number of the queue that a call means.
 pub(super) fn number_of(sql: &Connection, queue: &QueueRef) -> Sql<Result<QueueNumber, StoreError>> {
     let generation = queue.generation.0.cast_signed();
-    let found = sql.prepare_cached(FIND_QUEUE)?.query_row((queue.name.as_str(), generation), |row| row.get(0));
+    let found =
+        sql.prepare_cached(FIND_QUEUE)?.query_row((queue.name.as_str(), generation), |row| row.get(0));
     Ok(one(found)?.ok_or(StoreError::Gone))
 }
-

@@ -35,7 +35,8 @@ pub(super) fn last_transaction(sql: &Connection) -> Sql<u64> {
 
 /// Builds the cache anew; the old one must be without the marks that do not hold. On an error it stays.
 pub(super) fn rebuild(sql: &Connection, cache: &mut State, now: Now) -> Sql<()> {
-    let mut state = State { transactions: last_transaction(sql)?, next_at: cache.next_at, ..State::default() };
+    let mut state =
+        State { transactions: last_transaction(sql)?, next_at: cache.next_at, ..State::default() };
     let mut graves = sql.prepare_cached(READ_GRAVES)?;
     for grave in graves.query_map([], |row| row.get(0))? {
         state.graves.insert(grave?);
@@ -44,7 +45,8 @@ pub(super) fn rebuild(sql: &Connection, cache: &mut State, now: Now) -> Sql<()> 
         read_batches(sql, &mut queue, &mut state)?;
         read_apart(sql, &mut queue, &state)?;
         if queue.tally.gauges.scheduled > 0 {
-            let due: Option<u64> = sql.prepare_cached(FIRST_DUE)?.query_row([queue.number], |row| row.get(0))?;
+            let due: Option<u64> =
+                sql.prepare_cached(FIRST_DUE)?.query_row([queue.number], |row| row.get(0))?;
             queue.next_due = due.map(Timestamp::from_millis);
         }
         state.names.insert(queue.entry.name.clone(), queue.number);
@@ -138,9 +140,9 @@ fn read_slot(sql: &Connection, slot: KeptSlot) -> Sql<Slot> {
         KeptSlot::Lost => return Ok(Slot::Lost),
         KeptSlot::Leased(seq) => seq,
     };
-    let record = sql.prepare_cached(READ_RECORD)?.query_row([seq], |row| {
-        Ok(Bytes::copy_from_slice(row.get_ref(0)?.as_blob()?))
-    });
+    let record = sql
+        .prepare_cached(READ_RECORD)?
+        .query_row([seq], |row| Ok(Bytes::copy_from_slice(row.get_ref(0)?.as_blob()?)));
     let Some(bytes) = one(record)? else {
         log::error!("a leased message has no row: the file was changed from outside or is damaged");
         return Ok(Slot::Lost);
@@ -185,10 +187,10 @@ impl Work<'_> {
                 return Ok(true);
             }
             self.take_back(number, id, |_| true)?;
-            left = left.saturating_sub(self.queue(number).marks.get(&id).map_or(1, |mark| mark.settled.len()));
+            left =
+                left.saturating_sub(self.queue(number).marks.get(&id).map_or(1, |mark| mark.settled.len()));
             self.queue_mut(number).marks.remove(&id);
         }
         Ok(false)
     }
 }
-

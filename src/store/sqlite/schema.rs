@@ -161,7 +161,8 @@ pub(super) fn open_checkpointer(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 fn connect_writer(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_WAIT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
@@ -182,7 +183,8 @@ fn refuse_junk(path: &Path) -> Result<(), OpenError> {
     if head.is_empty() || head == MAGIC {
         return Ok(());
     }
-    let words = "is no Posthaste store and no SQLite file: nothing was changed; name another file in store.url";
+    let words =
+        "is no Posthaste store and no SQLite file: nothing was changed; name another file in store.url";
     Err(OpenError::Configuration(format!("{shown} {words}")))
 }
 
@@ -194,7 +196,8 @@ fn format_of(connection: &Connection, path: &Path) -> Result<i32, OpenError> {
         let tables: i64 = connection.query_row(COUNT_TABLES, [], |row| row.get(0))?;
         Ok((application, read("user_version")?, tables))
     });
-    let (application, format, tables) = looked.map_err(|error| OpenError::Failed(format!("{shown}: {error}")))?;
+    let (application, format, tables) =
+        looked.map_err(|error| OpenError::Failed(format!("{shown}: {error}")))?;
     match (application, format) {
         (0, 0) if tables == 0 => Ok(0),
         (APPLICATION_ID, 1..=FORMAT) => Ok(format),
@@ -214,7 +217,8 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {
-        let words = format!("the file system does not let SQLite keep a write-ahead log (journal mode is {mode})");
+        let words =
+            format!("the file system does not let SQLite keep a write-ahead log (journal mode is {mode})");
         let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
         return Err(rusqlite::Error::SqliteFailure(code, Some(words)));
     }

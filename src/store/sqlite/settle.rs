@@ -35,7 +35,11 @@ impl Work<'_> {
         let queue = self.queue_mut(number);
         if let Some(mark) = queue.marks.get(&batch.batch).filter(|mark| !mark.is_forgotten(now)) {
             let settled = |settlement: &Settlement| mark.settled(settlement.index);
-            return Ok(if mark.token == batch.token { settlements.iter().map(settled).collect() } else { lost() });
+            return Ok(if mark.token == batch.token {
+                settlements.iter().map(settled).collect()
+            } else {
+                lost()
+            });
         }
         match queue.living.get(&batch.batch) {
             Some(living) if living.token == batch.token => {}
@@ -48,7 +52,12 @@ impl Work<'_> {
         Ok(results)
     }
 
-    fn settle_living(&mut self, number: QueueNumber, batch: &mut Batch, settlements: &[Settlement]) -> Sql<Vec<Settled>> {
+    fn settle_living(
+        &mut self,
+        number: QueueNumber,
+        batch: &mut Batch,
+        settlements: &[Settlement],
+    ) -> Sql<Vec<Settled>> {
         let mut results = Vec::with_capacity(settlements.len());
         let mut acknowledged = Vec::new();
         let mut released = Vec::new();
@@ -123,7 +132,13 @@ impl Work<'_> {
     }
 
     /// Carries out a verdict that moves the message.
-    fn apply(&mut self, number: QueueNumber, held: &Held, verdict: &Verdict, attempt: Option<&Attempt>) -> Sql<()> {
+    fn apply(
+        &mut self,
+        number: QueueNumber,
+        held: &Held,
+        verdict: &Verdict,
+        attempt: Option<&Attempt>,
+    ) -> Sql<()> {
         let wall = self.now.wall;
         if let Some(attempt) = attempt {
             self.log(number, held.id(), attempt)?;
@@ -210,7 +225,8 @@ impl Work<'_> {
         let now = self.now;
         let Some(number) = self.number_of(&batch.queue) else { return Ok(Extended::Lost) };
         let queue = self.state.queues.get_mut(&number).expect("its number was just looked up");
-        let Some(living) = queue.living.get_mut(&batch.batch).filter(|living| living.token == batch.token) else {
+        let Some(living) = queue.living.get_mut(&batch.batch).filter(|living| living.token == batch.token)
+        else {
             return Ok(Extended::Lost);
         };
         let deadline_before = living.deadline;

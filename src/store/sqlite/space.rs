@@ -78,7 +78,8 @@ fn file_bytes(path: &Path) -> u64 {
 impl Space {
     /// Measures the room of a store and makes its reserve.
     pub(super) fn open(path: &Path, bytes_max: Option<u64>) -> Result<Self, OpenError> {
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let reserve = beside(path, ".reserve");
         let (limit, setting) = match bytes_max {
             Some(bytes_max) if bytes_max < BYTES_MIN => {
@@ -88,8 +89,12 @@ impl Space {
             Some(bytes_max) => (bytes_max, "store.bytes_max"),
             None => {
                 let shown = directory.display();
-                let free = bytes_free(directory).map_err(|error| OpenError::Failed(format!("{shown}: {error}")))?;
-                let used = [path.to_owned(), beside(path, "-wal"), reserve.clone()].iter().map(|path| file_bytes(path)).sum();
+                let free =
+                    bytes_free(directory).map_err(|error| OpenError::Failed(format!("{shown}: {error}")))?;
+                let used = [path.to_owned(), beside(path, "-wal"), reserve.clone()]
+                    .iter()
+                    .map(|path| file_bytes(path))
+                    .sum();
                 (free.saturating_add(used) / 10 * 8, "80 % of what was free when the store was opened")
             }
         };

@@ -60,7 +60,10 @@ impl State {
     /// The number of the queue that a call means; `None` when it is gone.
     pub(super) fn number_of(&self, queue: &QueueRef) -> Option<QueueNumber> {
         let number = *self.names.get(&queue.name)?;
-        self.queues.get(&number).filter(|known| known.entry.generation == queue.generation).map(|known| known.number)
+        self.queues
+            .get(&number)
+            .filter(|known| known.entry.generation == queue.generation)
+            .map(|known| known.number)
     }
 }
 
@@ -281,7 +284,10 @@ impl Queue {
             Front::Empty | Front::From(_) => None,
         });
         // Those apart lie in no order of age, and are few.
-        let apart = [self.suspects.front(), self.head.front()].into_iter().flatten().map(|(_, accepted_ms)| *accepted_ms);
+        let apart = [self.suspects.front(), self.head.front()]
+            .into_iter()
+            .flatten()
+            .map(|(_, accepted_ms)| *accepted_ms);
         QueueStats {
             name: self.entry.name.clone(),
             generation: self.entry.generation,

@@ -142,7 +142,9 @@ impl Work<'_> {
             return Ok(());
         }
         for (due_ms, seq) in self.due(number)? {
-            let Some((_, bytes)) = self.read_row(seq)? else { return Err(rusqlite::Error::QueryReturnedNoRows) };
+            let Some((_, bytes)) = self.read_row(seq)? else {
+                return Err(rusqlite::Error::QueryReturnedNoRows);
+            };
             if !budget.take(crate::domain::record::charged_bytes(&bytes)) {
                 break;
             }

@@ -110,7 +110,11 @@ impl Engine {
     }
 
     /// Does something in one transaction, flushed when `durable` or when it turns out to be.
-    pub(super) fn transact_with(&mut self, durable: bool, run: impl FnOnce(&mut Work<'_>) -> Sql<()>) -> Fate {
+    pub(super) fn transact_with(
+        &mut self,
+        durable: bool,
+        run: impl FnOnce(&mut Work<'_>) -> Sql<()>,
+    ) -> Fate {
         let (done, effects) = match self.begin(durable) {
             Ok(()) => self.run(run),
             Err(error) => (Err(error), Effects::default()),
@@ -146,7 +150,11 @@ impl Engine {
         let Some(connection) = &self.connection else { return Err(away()) };
         let flushes = durable && !self.is_relaxed;
         if flushes != self.flushes {
-            connection.execute_batch(if flushes { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" })?;
+            connection.execute_batch(if flushes {
+                "PRAGMA synchronous = FULL"
+            } else {
+                "PRAGMA synchronous = NORMAL"
+            })?;
             self.flushes = flushes;
         }
         connection.prepare_cached(BEGIN)?.execute([])?;
@@ -171,7 +179,10 @@ impl Engine {
         let effects = std::mem::take(&mut work.effects);
         drop(work);
         self.wrote = connection.total_changes() > before;
-        (done.unwrap_or_else(|_| Err(failure(ffi::SQLITE_INTERNAL, "a defect: the operation panicked"))), effects)
+        (
+            done.unwrap_or_else(|_| Err(failure(ffi::SQLITE_INTERNAL, "a defect: the operation panicked"))),
+            effects,
+        )
     }
 
     fn commit(&self) -> Sql<()> {
@@ -215,7 +226,8 @@ impl Engine {
             }
         }
         for number in effects.woken {
-            if let Some(queue) = self.state.queues.get(&number).filter(|queue| queue.tally.gauges.pending > 0) {
+            if let Some(queue) = self.state.queues.get(&number).filter(|queue| queue.tally.gauges.pending > 0)
+            {
                 self.shared.wakes.post(&queue.entry.name);
             }
         }
@@ -309,7 +321,9 @@ pub(super) fn refusal(error: &rusqlite::Error) -> StoreError {
     let words = error.to_string();
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => StoreError::Full(words),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::CannotOpen) => StoreError::Unavailable(words),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::CannotOpen) => {
+            StoreError::Unavailable(words)
+        }
         _ => StoreError::Internal(words),
     }
 }

@@ -201,7 +201,9 @@ impl Writer {
     fn note(&self, error: &rusqlite::Error) {
         log::error!("the store failed: {error}");
         if is_damage(error) {
-            let words = format!("{error}: stop the gateway, keep the file, restore a copy; what can be read is still served");
+            let words = format!(
+                "{error}: stop the gateway, keep the file, restore a copy; what can be read is still served"
+            );
             self.shared.vitals.warn("store_damaged", Some(words));
         }
     }
