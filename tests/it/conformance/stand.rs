@@ -129,11 +129,15 @@ pub(crate) fn plain_settings() -> QueueSettings {
 }
 
 impl Stand {
-    pub(crate) fn new(mut fixture: Box<dyn Fixture>) -> Self {
-        let clock = Clock::manual(START);
-        let store = fixture.open(&clock, None);
+    pub(crate) fn new(fixture: Box<dyn Fixture>) -> Self {
+        Self::with_clock(fixture, &Clock::manual(START))
+    }
+
+    /// On a clock that another store goes by as well.
+    pub(crate) fn with_clock(mut fixture: Box<dyn Fixture>, clock: &Clock) -> Self {
+        let store = fixture.open(clock, None);
         let connection = store.connect();
-        Self { clock, store, connection, fixture, closed: false }
+        Self { clock: clock.clone(), store, connection, fixture, closed: false }
     }
 
     pub(crate) fn kind(&self) -> &'static str {
