@@ -61,6 +61,5 @@ pub mod processor;
 pub mod store;
 pub mod telemetry;
 
-pub use app::{App, Builder, Handle, Publication, StartError};
+pub use app::{App, Builder, Handle, Message, Outcome, Publication, StartError};
 pub use config::Settings;
-pub use processor::function::{Message, Outcome};

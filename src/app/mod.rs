@@ -27,11 +27,11 @@ use crate::config::Settings;
 use crate::http::{self, Edge, Gateway, Listener};
 use crate::pipeline::catalog::Catalog;
 use crate::pipeline::{Parts, Pipeline, phase};
-use crate::processor::function::{Message, Outcome};
 use crate::processor::{Context, Guard, NameError, Registry, Resolution};
 use crate::store::error::OpenError;
 use crate::store::{self, Store};
 
+pub use crate::processor::function::{Message, Outcome};
 pub use handle::Handle;
 pub use publication::Publication;
 

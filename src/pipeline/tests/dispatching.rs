@@ -1,3 +1,5 @@
+//! Leasing: what, how much, and from whom in turn.
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! Publishing: gathering, sending again, refusing.
+
 use std::sync::mpsc;
 use std::time::Duration;
 

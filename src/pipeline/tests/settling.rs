@@ -1,3 +1,5 @@
+//! Settling: whole batches, sent again, kept within bounds.
+
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;

@@ -1,3 +1,5 @@
+//! What time brings: due moments, lost leases, wake-ups.
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

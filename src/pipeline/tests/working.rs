@@ -1,3 +1,5 @@
+//! Working: bounds, panics, time-outs, lost workers.
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -88,8 +88,8 @@ fn without_generation(entry: &QueueEntry) -> QueueEntry {
 /// What two leases must agree in: everything but the names of the batch.
 fn comparable(leased: &Leased) -> String {
     let until = (!leased.leases.is_empty()).then_some(leased.until);
-    let leases: Vec<_> = leased.leases.iter().map(|lease| (lease.index, lease.record.bytes())).collect();
-    format!("{leases:?}, until {until:?}, more {}", leased.more)
+    let shown: Vec<_> = leased.leases.iter().map(|lease| (lease.index, lease.record.bytes())).collect();
+    format!("{shown:?}, until {until:?}, more {}", leased.more)
 }
 
 impl<T> Both<T> {

@@ -123,7 +123,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-    use futures_util::future::join_all;
+    use futures_util::future::{join, join_all};
 
     use super::*;
 
@@ -143,8 +143,9 @@ mod tests {
     #[tokio::test]
     async fn whoever_asks_for_the_same_name_shares_one_lookup() {
         let (lookups, calls, open) = gated();
-        open.send(()).expect("room");
-        let found = join_all((0..50).map(|_| lookups.addresses("a.example"))).await;
+        let asked = join_all((0..50).map(|_| lookups.addresses("a.example")));
+        // Polled in this order, so all have asked before the gate opens.
+        let (found, ()) = join(asked, async { open.send(()).expect("room") }).await;
         assert!(found.iter().all(|found| found.as_ref().is_ok_and(|addresses| addresses.len() == 1)));
         assert_eq!(calls.load(Ordering::SeqCst), 1);
         assert!(lock(&lookups.shares).is_empty(), "nothing is kept after the answer");

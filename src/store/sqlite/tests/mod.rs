@@ -113,7 +113,11 @@ fn request(queue: &QueueRef, kind: LeaseKind, max: u16) -> LeaseRequest {
 }
 
 fn acknowledge(leased: &Leased) -> Arc<Vec<Settlement>> {
-    let settle = |lease: &crate::store::lease::Lease| Settlement { index: lease.index, verdict: Verdict::Ack, attempt: None };
+    let settle = |lease: &crate::store::lease::Lease| Settlement {
+        index: lease.index,
+        verdict: Verdict::Ack,
+        attempt: None,
+    };
     Arc::new(leased.leases.iter().map(settle).collect())
 }
 

@@ -36,7 +36,13 @@ impl Watch {
     }
 }
 
-async fn enqueue_calls(connection: &Rc<dyn MessageStore>, queue: &QueueRef, first: u64, calls: u64, groups: u64) {
+async fn enqueue_calls(
+    connection: &Rc<dyn MessageStore>,
+    queue: &QueueRef,
+    first: u64,
+    calls: u64,
+    groups: u64,
+) {
     let payload = [0x61; 100];
     for call in 0..calls {
         let numbers = (0..groups).map(|index| first + call * groups + index);
@@ -69,7 +75,11 @@ async fn drain(connection: &Rc<dyn MessageStore>, queue: &QueueRef, max: u16) ->
 
 async fn measure(stand: &Stand, lookup: bool, base: u64) {
     let connection = stand.connect();
-    let limits = crate::domain::queue::LimitSettings { length_max: 100_000_000, bytes_max: 1 << 40, ..Default::default() };
+    let limits = crate::domain::queue::LimitSettings {
+        length_max: 100_000_000,
+        bytes_max: 1 << 40,
+        ..Default::default()
+    };
     let settings = QueueSettings { processor: "log".to_owned(), lookup, limits, ..QueueSettings::default() };
     let queue = make_queue(&connection, if lookup { "found" } else { "blind" }, settings).await;
     let word = if lookup { "lookup on" } else { "lookup off" };
