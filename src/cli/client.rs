@@ -36,7 +36,7 @@ pub enum ClientError {
         cause: String,
     },
     /// The gateway refused.
-    #[error("{} ({}): {}", .0.code, .0.status, .0.detail)]
+    #[error("{0}")]
     Refused(Box<Problem>),
     /// Something answered that is no gateway of this version.
     #[error("{url} answered {status} with what is no answer of a gateway")]
