@@ -1,3 +1,5 @@
+//! Leasing: in turn, never beyond what there is room for, never forgotten.
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;

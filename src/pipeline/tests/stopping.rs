@@ -1,3 +1,5 @@
+//! Stopping: what has begun ends, the rest goes back.
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! What time brings: due messages, retries, what others changed.
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! Attempts: bounded, timed, and each panic kept to its message.
+
 use std::sync::Arc;
 use std::time::Duration;
 
