@@ -88,16 +88,16 @@ pub mod phase {
     /// Each phase ends as soon as its actors have; the others are bounded so that a stuck one leaves time to the rest.
     #[must_use]
     pub fn all(grace: Duration) -> Vec<Phase> {
-        let short = Duration::from_secs(2).min(grace);
-        let phase = |name, deadline| Phase { name, deadline };
+        // A tenth each to tell the store and to close it: what an attempt did must not be lost for lack of time.
+        let tail = (grace / 10).min(Duration::from_secs(1));
         vec![
-            phase(ACCEPT, grace),
-            phase(INGEST, short),
-            phase(DISPATCH, short),
-            phase(WORK, grace),
-            phase(SETTLE, short),
-            phase(SWEEP, short),
-            phase(STORE, short),
+            Phase::new(ACCEPT, grace / 4),
+            Phase::new(INGEST, grace / 4),
+            Phase::new(DISPATCH, grace / 10),
+            Phase::new(WORK, grace).leaving(3 * tail),
+            Phase::new(SETTLE, grace).leaving(2 * tail),
+            Phase::new(SWEEP, grace).leaving(tail),
+            Phase::new(STORE, grace),
         ]
     }
 }

@@ -1,4 +1,4 @@
-//! Leasing: in turn, never beyond what there is room for, never forgotten.
+//! Leasing: what, how much, and from whom in turn.
 
 use std::collections::HashSet;
 use std::sync::Arc;

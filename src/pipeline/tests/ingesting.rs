@@ -1,4 +1,4 @@
-//! Publishing: few calls, each answer the truth.
+//! Publishing: gathering, sending again, refusing.
 
 use std::sync::mpsc;
 use std::time::Duration;

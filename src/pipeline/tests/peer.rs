@@ -110,6 +110,10 @@ impl Store for Peer {
         self.inner.kind()
     }
 
+    fn id(&self) -> Arc<str> {
+        self.inner.id()
+    }
+
     fn connect(&self) -> Rc<dyn MessageStore> {
         Rc::new(Connection { inner: self.inner.connect(), script: self.script.clone() })
     }

@@ -1,4 +1,4 @@
-//! Settling: whole batches, once.
+//! Settling: whole batches, sent again, kept within bounds.
 
 use std::sync::Arc;
 

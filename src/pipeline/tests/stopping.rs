@@ -1,4 +1,4 @@
-//! Stopping: what has begun ends, the rest goes back.
+//! Stopping: what has begun ends, what has not goes back.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What time brings: due messages, retries, what others changed.
+//! What time brings: due moments, lost leases, wake-ups.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

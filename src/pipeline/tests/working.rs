@@ -1,4 +1,4 @@
-//! Attempts: bounded, timed, and each panic kept to its message.
+//! Working: bounds, panics, time-outs, lost workers.
 
 use std::sync::Arc;
 use std::time::Duration;
