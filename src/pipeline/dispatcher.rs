@@ -211,13 +211,15 @@ impl Dispatcher {
         for _ in 0..self.ring.turns.len() {
             let Some(name) = self.ring.next() else { break };
             let Some(entry) = self.known.get(&name).filter(|entry| self.is_leased(entry)).cloned() else {
+                self.tools.suspects.note(&name, false);
                 continue;
             };
             let lane = self.tools.lanes.of(&entry);
-            let prefetch = self.tools.settings.prefetch as usize;
-            let (room, bytes) = self.tools.held.room(&self.tools.settings, lane.early(prefetch));
-            let wanted = room.min(usize::from(self.tools.settings.lease_max));
-            let reserved = lane.reserve(wanted, prefetch);
+            let settings = &self.tools.settings;
+            let early = lane.early(settings.prefetch as usize, settings.concurrency as usize);
+            let (room, bytes) = self.tools.held.room(settings, early);
+            let wanted = room.min(usize::from(settings.lease_max));
+            let reserved = lane.reserve(wanted, early);
             if reserved == 0 {
                 // Room on this thread is told of by its worker; room in a lane may come from another thread.
                 if wanted > 0 {
@@ -299,7 +301,12 @@ impl Dispatcher {
                 }
                 Err(error) if error.stored() == Stored::Unknown && !is_late(life) => {
                     self.note(Some(&error));
-                    sleep(self.backoff.failed()).await;
+                    let pause = self.backoff.failed();
+                    tokio::select! {
+                        biased;
+                        () = until_late(life) => return,
+                        () = sleep(pause) => {}
+                    }
                 }
                 Err(error) => {
                     self.forget_unanswered();

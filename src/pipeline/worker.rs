@@ -114,6 +114,8 @@ impl Actor for Worker {
             }
             tokio::select! {
                 biased;
+                // Extending comes first: under load there is always an attempt that has ended.
+                () = &mut timer => self.extend_due(&extensions, timer.as_mut()),
                 () = next_many(&mut attempts, &mut finished), if !attempts.is_empty() => {
                     for (key, finished) in finished.drain(..) {
                         self.finish(&key, finished);
@@ -136,7 +138,6 @@ impl Actor for Worker {
                         }
                     }
                 }
-                () = &mut timer => self.extend_due(&extensions, timer.as_mut()),
                 () = &mut stopping, if !is_stopping => {}
                 () = &mut late => {}
             }

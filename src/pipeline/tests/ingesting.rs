@@ -110,11 +110,14 @@ async fn at_its_deadline_a_waiter_is_told_whether_the_store_was_asked() {
 #[tokio::test]
 async fn what_stays_unknown_ends_at_the_deadline_and_the_next_call_leaves() {
     let (rig, queue) = rig(IngestSettings::default()).await;
-    rig.peer.tell(Kind::Enqueue, vec![Act::LoseAnswer; 4]);
-    let unknown =
-        rig.ingester.publish(group(&rig.clock, &queue, 1), Instant::now() + Duration::from_millis(1));
+    rig.peer.tell(Kind::Enqueue, vec![Act::LoseAnswer; 10_000]);
+    let unknown = rig.ingester.publish(group(&rig.clock, &queue, 1), Instant::now() + Duration::from_secs(1));
     assert_eq!(unknown.await, Err(Refused::TimedOut { stored: Stored::Unknown }));
+    let tries = rig.peer.enqueues();
+    assert!(tries.len() > 1 && tries.iter().all(|(id, _)| *id == tries[0].0));
+    rig.peer.tell_no_more();
     rig.publish(&queue, 1).await;
+    assert_ne!(rig.peer.enqueues().last().map(|(id, _)| *id), Some(tries[0].0));
     rig.stop().await;
 }
 

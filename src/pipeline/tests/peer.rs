@@ -75,6 +75,11 @@ impl Peer {
         self.script.acts.lock().unwrap().push((kind, acts.into_iter().collect()));
     }
 
+    /// From now on calls just pass.
+    pub(super) fn tell_no_more(&self) {
+        self.script.acts.lock().unwrap().clear();
+    }
+
     /// Holds the next call of a kind until a permit is added.
     pub(super) fn hold(&self, kind: Kind) -> Arc<Semaphore> {
         let gate = Arc::new(Semaphore::new(0));

@@ -98,17 +98,36 @@ async fn nothing_is_leased_while_too_many_attempts_wait_to_be_settled() {
     let mut bed = Bed::new();
     bed.workers.unsettled_max = 20;
     bed.workers.lease_max = 10;
+    bed.workers.prefetch = 0;
     let queue = bed.queue("orders", build_done(|_| {})).await;
     let rig = bed.start();
     let gate = Arc::new(Semaphore::new(0));
     rig.peer.tell(Kind::Settle, vec![Act::Hold(gate.clone()); 100]);
     rig.publish(&queue, 200).await;
     rig.until(&queue, "some are leased", |stats| stats.gauges.leased >= 20).await;
-    // What is leased before the settler has heard of all: a full thread at most.
+    // Time enough to lease all of them, were it not for the bound.
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     let leased = rig.stats(&queue).await.gauges.leased;
-    assert!(leased <= 20 + 64 + 10, "{leased} are leased");
+    assert!(
+        leased <= 20 + 64 + 10,
+        "{leased} are leased: more than wait to be settled, run, and are one lease"
+    );
     gate.add_permits(1_000);
     rig.until(&queue, "all are delivered", |stats| stats.counters.delivered == 200).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn what_can_never_be_settled_ends_by_its_lost_leases_and_the_gateway_lives() {
+    let mut bed = Bed::new();
+    let second = std::time::Duration::from_secs(1);
+    let queue = bed.queue_with("orders", build_done(|_| {}), |settings| settings.lease = Some(second)).await;
+    let rig = bed.start();
+    let away = Act::Refuse(StoreError::Unavailable("told so".to_owned()));
+    rig.peer.tell(Kind::Settle, vec![away; 10_000]);
+    let messages = vec![message(&rig.clock, 2, b"")];
+    rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages }).await;
+    rig.until(&queue, "it is dead", |stats| stats.gauges.dead == 1 && stats.counters.recovered == 2).await;
+    assert!(rig.supervisor.watch().iter().all(|actor| actor.restarts == 0));
     rig.stop().await;
 }

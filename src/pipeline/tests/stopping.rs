@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::peer::{Act, Call, Kind};
-use super::rig::{Bed, Crowd, PATIENCE, Rig, build, build_done, until};
+use super::rig::{Bed, Crowd, PATIENCE, Rig, Seen, build, build_done, message, until};
 use crate::domain::outcome::Outcome;
 use crate::pipeline::phase;
 use crate::store::QueueEntry;
+use crate::store::enqueue::Group;
 
 /// One attempt under way, three messages leased early that have not begun.
 async fn one_of_four(grace: Duration) -> (Rig, QueueEntry, Arc<Semaphore>, Crowd) {
@@ -70,14 +71,30 @@ async fn what_runs_at_the_end_of_the_grace_is_left_to_the_end_of_its_lease() {
 async fn settlements_are_sent_before_the_end_although_their_batch_is_not_whole() {
     let mut bed = Bed::new();
     bed.workers.settle_wait = Duration::from_secs(1);
-    let queue = bed.queue("orders", build_done(|_| {})).await;
+    bed.grace = Duration::from_millis(300);
+    let done = Seen::default();
+    let process = {
+        let done = done.clone();
+        build(move |delivery| {
+            let done = done.clone();
+            Box::pin(async move {
+                if &delivery.record.payload()[..] == b"slow" {
+                    std::future::pending::<()>().await;
+                }
+                done.add(&delivery);
+                Outcome::Done.into()
+            })
+        })
+    };
+    let queue = bed.queue("orders", process).await;
     let rig = bed.start();
     rig.peer.tell(Kind::Settle, [Act::LoseAnswer]);
-    rig.publish(&queue, 10).await;
-    rig.until(&queue, "they are leased", |stats| stats.gauges.leased + stats.counters.delivered == 10).await;
+    let messages = [&b"fast"[..], b"slow", b"fast"].map(|payload| message(&rig.clock, 3, payload)).to_vec();
+    rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages }).await;
+    until("the fast ones are done", || done.len() == 2).await;
     assert!(rig.supervisor.shutdown(None).await.is_clean());
-    assert_eq!(rig.stats(&queue).await.counters.delivered, 10);
-    rig.stop().await;
+    let stats = rig.stats(&queue).await;
+    assert_eq!((stats.counters.delivered, stats.gauges.leased), (2, 1));
 }
 
 #[tokio::test]
@@ -101,7 +118,7 @@ async fn a_lease_under_way_when_the_gateway_stops_is_handed_back() {
 async fn under_load_a_shutdown_loses_nothing_and_repeats_nothing() {
     let mut bed = Bed::new();
     bed.workers.threads = 2;
-    let seen = super::rig::Seen::default();
+    let seen = Seen::default();
     let process = build({
         let seen = seen.clone();
         move |delivery| {
