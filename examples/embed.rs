@@ -27,9 +27,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 if message.payload.is_empty() {
                     return Outcome::Reject { reason: "there is nothing to resize".to_owned() };
                 }
-                // Full means that nobody looks any more, which is no reason to process the message again.
-                drop(processed.try_send((message.id, message.attempt)));
-                Outcome::Done
+                match processed.try_send((message.id, message.attempt)) {
+                    Ok(()) => Outcome::Done,
+                    Err(_) => Outcome::Retry { after: Some(Duration::from_secs(60)) },
+                }
             }
         })
         .build()?

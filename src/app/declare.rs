@@ -8,12 +8,15 @@ use crate::config::Settings;
 use crate::domain::queue::{HTTP, ParkReason, QueueName, QueueSettings};
 use crate::processor::{Guard, Registry};
 use crate::store::error::StoreError;
+use crate::store::health::StoreHealth;
 use crate::store::{Hold, MessageStore, QueueEntry, Store};
 
 /// The queues after the operator's were declared.
 pub(super) struct Declared {
     /// All there are.
     pub(super) entries: Vec<QueueEntry>,
+    /// What the store says of itself.
+    pub(super) health: StoreHealth,
 }
 
 /// Checks what a declared queue names.
@@ -78,7 +81,7 @@ async fn declare_here(
             *entry = store.hold(entry.queue_ref(), Hold::Resume).await?;
         }
     }
-    Ok(Declared { entries })
+    Ok(Declared { entries, health: store.health().await? })
 }
 
 /// What is against where the queue's destination leads now.

@@ -113,6 +113,8 @@ pub struct Parts {
     pub registry: Registry,
     /// The queues; filled once before the start, so that nobody waits for the first look.
     pub catalog: Catalog,
+    /// How the store is, as far as who opened it knows; kept up to date from the start on.
+    pub watch: StoreWatch,
     /// The time.
     pub clock: Clock,
     /// `[workers]`.
@@ -128,7 +130,6 @@ pub struct Pipeline(Arc<Running>);
 struct Running {
     parts: Parts,
     lanes: Lanes,
-    watch: StoreWatch,
     ingesters: AtomicUsize,
 }
 
@@ -160,12 +161,7 @@ impl Pipeline {
     /// As [`Supervisor::start`].
     #[must_use]
     pub fn start_in(parts: Parts, workers: &[Place], upkeep: &Place) -> Self {
-        let running = Running {
-            parts,
-            lanes: Lanes::default(),
-            watch: StoreWatch::default(),
-            ingesters: AtomicUsize::new(0),
-        };
+        let running = Running { parts, lanes: Lanes::default(), ingesters: AtomicUsize::new(0) };
         let suspects = Suspects::default();
         let registry = Arc::new(running.parts.registry.clone());
         let settings = Arc::new(running.parts.workers.clone());
@@ -205,7 +201,7 @@ impl Pipeline {
     /// How the store is.
     #[must_use]
     pub fn store_watch(&self) -> &StoreWatch {
-        &self.0.watch
+        &self.0.parts.watch
     }
 
     /// What of each queue is in flight in this process.
@@ -297,7 +293,7 @@ impl Running {
         });
         supervisor.start(place, role("prober".to_owned(), phase::SWEEP, 1), {
             let (store, catalog) = (store.clone(), catalog.clone());
-            let (watch, clock) = (self.watch.clone(), clock.clone());
+            let (watch, clock) = (self.parts.watch.clone(), clock.clone());
             move || Prober {
                 store: store.connect(),
                 catalog: catalog.clone(),
