@@ -107,6 +107,7 @@ pub(super) fn refusal(refusal: Refusal, id: RequestId, stored: Option<Stored>) -
         let methods = HeaderValue::from_str(&methods).expect("methods are visible ASCII");
         headers.insert(header::ALLOW, methods);
     }
+    let answer = named(answer, id);
     if row.retry_after_s > 0 { retry_after(answer, row.retry_after_s) } else { answer }
 }
 
@@ -127,7 +128,8 @@ pub(super) fn accepted(queue: &QueueName, id: MessageId, request: RequestId) -> 
         all.extend_from_slice(part.as_bytes());
     }
     let all = all.freeze();
-    let value = |range| HeaderValue::from_maybe_shared(all.slice(range)).expect("names and ids are visible ASCII");
+    let value =
+        |range| HeaderValue::from_maybe_shared(all.slice(range)).expect("names and ids are visible ASCII");
     let mut answer = Response::with_body(StatusCode::ACCEPTED, BoxBody::new(all.slice(request_end..)));
     let headers = answer.headers_mut();
     headers.insert(header::LOCATION, value(0..location_end));
@@ -137,9 +139,9 @@ pub(super) fn accepted(queue: &QueueName, id: MessageId, request: RequestId) -> 
 }
 
 /// The message that an idempotency key stands for: 200.
-pub(super) fn duplicate(queue: &QueueName, id: MessageId) -> Answer {
+pub(super) fn duplicate(queue: &QueueName, id: MessageId, request: RequestId) -> Answer {
     let published = Published { id, queue: queue.clone(), duplicate: true };
-    at(json(StatusCode::OK, &published), &message_path(queue, id))
+    named(at(json(StatusCode::OK, &published), &message_path(queue, id)), request)
 }
 
 /// Where a message is to be found.
@@ -225,8 +227,15 @@ mod tests {
         assert!((2..=4).contains(&wait), "{wait}");
         let problem: Problem = serde_json::from_slice(&body(answer)).expect("valid");
         assert_eq!((problem.request_id.as_str(), problem.limit), ("0123456789abcdef", Some(3)));
-        let answer = refusal(Refusal::new(Code::MethodNotAllowed, "").allow("GET, HEAD".to_owned()), RequestId::random(), None);
-        assert_eq!((header(&answer, "allow"), header(&answer, "posthaste-stored")), (Some("GET, HEAD"), None));
+        let answer = refusal(
+            Refusal::new(Code::MethodNotAllowed, "").allow("GET, HEAD".to_owned()),
+            RequestId::random(),
+            None,
+        );
+        assert_eq!(
+            (header(&answer, "allow"), header(&answer, "posthaste-stored")),
+            (Some("GET, HEAD"), None)
+        );
         assert_eq!(header(&answer, "retry-after"), None);
     }
 

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ::bytes::{Bytes, BytesMut};
+use actix_http::Payload;
 use actix_http::error::PayloadError;
 use actix_http::header::{self, HeaderMap};
-use actix_http::Payload;
-use ::bytes::{Bytes, BytesMut};
 use futures_util::Stream as _;
 use tokio::time::Instant;
 
@@ -86,19 +86,12 @@ pub(super) struct SizeLimit {
 impl SizeLimit {
     fn refusal(self) -> Refusal {
         let shown = bytes::show(self.bytes_max);
-        match self.setting {
-            Some(setting) => {
-                let detail = format!("the body is larger than {setting}, which is {shown}");
-                Refusal::new(Code::PayloadTooLarge, detail).setting(setting, Some(self.bytes_max))
-            }
-            None => {
-                let mut problem = crate::api::Problem::new(
-                    Code::PayloadTooLarge,
-                    format!("the body is larger than the {shown} that are taken here"),
-                );
-                problem.limit = Some(self.bytes_max);
-                problem.into()
-            }
+        if let Some(setting) = self.setting {
+            let detail = format!("the body is larger than {setting}, which is {shown}");
+            Refusal::new(Code::PayloadTooLarge, detail).setting(setting, Some(self.bytes_max))
+        } else {
+            let detail = format!("the body is larger than the {shown} that are taken here");
+            Refusal::new(Code::PayloadTooLarge, detail).limit(self.bytes_max)
         }
     }
 }
@@ -125,7 +118,16 @@ pub(super) async fn read(
         return Err(limit.refusal().unread(payload));
     }
     let share = Share { budget: budget.clone(), bytes: 0 };
-    let mut reading = Reading { payload, declared, limit, limits, connection, share, started: None, gathered: Gathered::None };
+    let mut reading = Reading {
+        payload,
+        declared,
+        limit,
+        limits,
+        connection,
+        share,
+        started: None,
+        gathered: Gathered::None,
+    };
     match poll_fn(|context| reading.poll(context)).await {
         Ok(()) => Ok(Body { bytes: reading.gathered.into_bytes(), _share: reading.share }),
         Err(refusal) => Err(refusal.unread(reading.payload)),
@@ -210,7 +212,9 @@ impl Reading<'_> {
         if !self.share.grow(length) {
             let setting = "server.limits.bodies_bytes_max";
             let detail = format!("the bodies of all requests together are larger than {setting}");
-            return Err(Refusal::new(Code::Overloaded, detail).setting(setting, Some(self.limits.bodies_bytes_max)));
+            return Err(
+                Refusal::new(Code::Overloaded, detail).setting(setting, Some(self.limits.bodies_bytes_max))
+            );
         }
         self.gathered.push(chunk, self.declared);
         Ok(())
@@ -231,7 +235,9 @@ impl Reading<'_> {
         let so_far = now.duration_since(started);
         if so_far >= limits.body_timeout {
             let detail = format!("the body did not arrive within {}", duration::show(limits.body_timeout));
-            return Poll::Ready(Refusal::new(Code::RequestTimeout, detail).setting("server.limits.body_timeout", None));
+            return Poll::Ready(
+                Refusal::new(Code::RequestTimeout, detail).setting("server.limits.body_timeout", None),
+            );
         }
         let least = limits.body_bytes_per_s_min.saturating_mul(so_far.as_secs());
         if so_far >= limits.body_rate_after && self.gathered.length() < least {
@@ -338,7 +344,10 @@ mod tests {
         assert_eq!(read_parts(Some("10"), [data("0123456789"), End]).await, whole());
         assert_eq!(read_parts(None, [data("01234"), data("56789"), End]).await, whole());
         assert_eq!(read_parts(Some("11"), []).await, Err("payload_too_large"));
-        assert_eq!(read_parts(None, [data("01234"), data("56789"), data("x")]).await, Err("payload_too_large"));
+        assert_eq!(
+            read_parts(None, [data("01234"), data("56789"), data("x")]).await,
+            Err("payload_too_large")
+        );
         assert_eq!(read_parts(None, [End]).await, Ok(vec![]));
         assert_eq!(read_parts(Some("0"), [End]).await, Ok(vec![]));
     }

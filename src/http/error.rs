@@ -62,6 +62,12 @@ impl Refusal {
         self
     }
 
+    /// Names a limit that is no setting.
+    pub(super) fn limit(mut self, limit: u64) -> Self {
+        self.0.problem.limit = Some(limit);
+        self
+    }
+
     /// The methods that are allowed.
     pub(super) fn allow(mut self, methods: String) -> Self {
         self.0.allow = Some(methods);
@@ -141,10 +147,10 @@ impl fmt::Debug for Refusal {
     }
 }
 
-impl From<Problem> for Refusal {
-    fn from(problem: Problem) -> Self {
+impl From<Box<Problem>> for Refusal {
+    fn from(problem: Box<Problem>) -> Self {
         let code = problem.known_code().unwrap_or(Code::Internal);
-        Self::of(code, problem)
+        Self::of(code, *problem)
     }
 }
 
@@ -220,7 +226,10 @@ pub(super) fn of_store(error: &StoreError) -> Refusal {
 
 /// The gateway is about to end.
 pub(super) fn shutting_down() -> Refusal {
-    Refusal::new(Code::ShuttingDown, "this gateway is shutting down: another one, or this one once restarted, takes it")
+    Refusal::new(
+        Code::ShuttingDown,
+        "this gateway is shutting down: another one, or this one once restarted, takes it",
+    )
 }
 
 #[cfg(test)]
@@ -231,25 +240,36 @@ mod tests {
 
     type Row = (&'static str, Result<GroupResult, Refused>, u16, &'static str, &'static str, &'static str);
 
-    fn failed(error: StoreError) -> Result<GroupResult, Refused> {
-        Ok(GroupResult::Failed(error))
-    }
-
     fn table() -> Vec<Row> {
         let text = || "why".to_owned();
         let full = GroupResult::QueueFull { setting: "limits.length_max", limit: 7 };
         let overloaded = Refused::Overloaded { setting: "ingest.waiting_messages_max", limit: 9 };
+        let failed = |error| Ok(GroupResult::Failed(error));
         let timed_out = |stored| Err(Refused::TimedOut { stored });
         vec![
             ("reused", Ok(GroupResult::KeyReused), 422, "idempotency_key_reused", "no", "no"),
             ("full queue", Ok(full), 429, "queue_full", "no", "no"),
             ("no id", Ok(GroupResult::Duplicate(vec![])), 500, "internal", "unknown", "unknown"),
-            ("unavailable", failed(StoreError::Unavailable(text())), 503, "store_unavailable", "no", "unknown"),
+            (
+                "unavailable",
+                failed(StoreError::Unavailable(text())),
+                503,
+                "store_unavailable",
+                "no",
+                "unknown",
+            ),
             ("newer", failed(StoreError::Newer(text())), 503, "store_unavailable", "no", "unknown"),
             ("full", failed(StoreError::Full(text())), 503, "store_full", "no", "no"),
             ("not durable", failed(StoreError::NotDurable(text())), 503, "not_durable", "no", "unknown"),
             ("unknown", failed(StoreError::Unknown(text())), 503, "store_timeout", "unknown", "unknown"),
-            ("timeout", failed(StoreError::Timeout(Duration::ZERO)), 503, "store_timeout", "unknown", "unknown"),
+            (
+                "timeout",
+                failed(StoreError::Timeout(Duration::ZERO)),
+                503,
+                "store_timeout",
+                "unknown",
+                "unknown",
+            ),
             ("internal", failed(StoreError::Internal(text())), 500, "internal", "unknown", "unknown"),
             ("overloaded", Err(overloaded), 503, "overloaded", "no", "unknown"),
             ("stopping", Err(Refused::ShuttingDown), 503, "shutting_down", "no", "unknown"),
@@ -276,7 +296,7 @@ mod tests {
         let duplicate = of_publish(Ok(GroupResult::Duplicate(vec![id])));
         assert!(matches!(duplicate, Ok(Accepted::Duplicate(first)) if first == id));
         assert!(matches!(of_publish(Ok(GroupResult::Gone)), Err(NotAccepted::Gone)));
-        assert!(matches!(of_publish(failed(StoreError::Gone)), Err(NotAccepted::Gone)));
+        assert!(matches!(of_publish(Ok(GroupResult::Failed(StoreError::Gone))), Err(NotAccepted::Gone)));
     }
 
     #[test]
@@ -289,7 +309,9 @@ mod tests {
 
     #[test]
     fn a_publish_that_can_never_pass_is_not_stored_whether_it_has_a_key_or_not() {
-        for code in [Code::InvalidValue, Code::QueueUnknown, Code::PayloadTooLarge, Code::HeaderNotForwardable] {
+        for code in
+            [Code::InvalidValue, Code::QueueUnknown, Code::PayloadTooLarge, Code::HeaderNotForwardable]
+        {
             assert_eq!(Refusal::new(code, "").stored(true), Stored::No);
         }
         assert_eq!(Refusal::new(Code::RequestTimeout, "").stored(true), Stored::Unknown);

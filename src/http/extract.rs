@@ -11,14 +11,13 @@ use crate::http::error::Refusal;
 
 /// The queue's name in a path segment as it came, percent-encoded or not; `None` when no queue can be called that.
 pub(super) fn queue_name(segment: &str) -> Result<Cow<'_, str>, Refusal> {
-    let name = match segment.contains('%') {
-        false => Cow::Borrowed(segment),
-        true => decode(segment).map_or(Cow::Borrowed(segment), Cow::Owned),
-    };
+    let decoded = segment.contains('%').then(|| decode(segment)).flatten();
+    let name = decoded.map_or(Cow::Borrowed(segment), Cow::Owned);
     if QueueName::is_valid(&name) {
         Ok(name)
     } else {
-        let rule = "it is a letter or digit followed by up to 127 letters, digits, dots, hyphens or underscores";
+        let rule =
+            "it is a letter or digit followed by up to 127 letters, digits, dots, hyphens or underscores";
         Err(Refusal::new(Code::InvalidQueueName, format!("{:?} is no queue name: {rule}", shown(&name))))
     }
 }
@@ -26,10 +25,8 @@ pub(super) fn queue_name(segment: &str) -> Result<Cow<'_, str>, Refusal> {
 /// The beginning of a text that somebody else wrote: enough to recognise it.
 pub(super) fn shown(text: &str) -> Cow<'_, str> {
     const CHARS_MAX: usize = 64;
-    match text.char_indices().nth(CHARS_MAX) {
-        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
-        None => Cow::Borrowed(text),
-    }
+    let end = text.char_indices().nth(CHARS_MAX);
+    end.map_or(Cow::Borrowed(text), |(end, _)| Cow::Owned(format!("{}…", &text[..end])))
 }
 
 /// Percent-decodes once; `None` when an escape is broken or the bytes are no UTF-8.
@@ -74,13 +71,12 @@ pub(super) fn parameters<'u>(uri: &'u Uri, known: &[&str]) -> Result<Vec<Paramet
 /// The value of a parameter that may be there once.
 pub(super) fn once<'p>(parameters: &'p [Parameter<'_>], name: &str) -> Result<Option<&'p str>, Refusal> {
     let mut values = parameters.iter().filter(|(key, _)| key == name).map(|(_, value)| &**value);
-    match (values.next(), values.next()) {
-        (value, None) => Ok(value),
-        (_, Some(_)) => {
-            let detail = format!("the query parameter {name} is there twice");
-            Err(Refusal::new(Code::ContradictoryOptions, detail).parameter(name))
-        }
+    let value = values.next();
+    if values.next().is_some() {
+        let detail = format!("the query parameter {name} is there twice");
+        return Err(Refusal::new(Code::ContradictoryOptions, detail).parameter(name));
     }
+    Ok(value)
 }
 
 /// `true` or `false`, else a refusal; absent means false.
@@ -110,8 +106,8 @@ mod tests {
         assert_eq!(queue_name("orders").expect("valid"), "orders");
         assert_eq!(queue_name("or%64ers").expect("valid"), "orders");
         for segment in [
-            "", ".", "..", "%2e%2e", "a%2Fb", "a%00", "a%0d%0ab", "%", "%4", "%zz", "a%2541", "%ff", "*", "{q}", "-a",
-            "_a", "a b", "a+b", "ä", "%C3%A4",
+            "", ".", "..", "%2e%2e", "a%2Fb", "a%00", "a%0d%0ab", "%", "%4", "%zz", "a%2541", "%ff", "*",
+            "{q}", "-a", "_a", "a b", "a+b", "ä", "%C3%A4",
         ] {
             let refusal = queue_name(segment).expect_err(segment);
             assert_eq!(refusal.problem().known_code(), Some(Code::InvalidQueueName), "{segment}");
@@ -124,7 +120,10 @@ mod tests {
     #[test]
     fn only_known_parameters_pass_and_a_slip_is_recognised() {
         assert_eq!(names("", &[]), Ok(vec![]));
-        assert_eq!(names("a=1&a=%32+x", &["a"]), Ok(vec![("a".into(), "1".into()), ("a".into(), "2 x".into())]));
+        assert_eq!(
+            names("a=1&a=%32+x", &["a"]),
+            Ok(vec![("a".into(), "1".into()), ("a".into(), "2 x".into())])
+        );
         let expected = "\"b\" is not a query parameter: none is taken here";
         assert_eq!(names("b", &[]), Err(expected.to_owned()));
         let expected = "\"payloda\" is not a query parameter: taken here: payload; did you mean \"payload\"?";
@@ -134,7 +133,8 @@ mod tests {
     #[test]
     fn a_flag_is_true_or_false_and_there_once() {
         let with = |values: &[&str]| {
-            let parameters: Vec<Parameter<'_>> = values.iter().map(|value| ("f".into(), (*value).into())).collect();
+            let parameters: Vec<Parameter<'_>> =
+                values.iter().map(|value| ("f".into(), (*value).into())).collect();
             flag(&parameters, "f").map_err(|refusal| refusal.problem().code.clone().into_owned())
         };
         assert_eq!(with(&[]), Ok(false));

@@ -44,7 +44,8 @@ pub(super) fn never(name: &str) -> Option<Never> {
     if name.starts_with("posthaste-") || OURS.contains(&name) {
         return Some(Never::Ours);
     }
-    let ours = matches!(name, "accept-encoding" | "content-type" | "traceparent" | "tracestate" | "user-agent");
+    let ours =
+        matches!(name, "accept-encoding" | "content-type" | "traceparent" | "tracestate" | "user-agent");
     match NEVER.binary_search(&name) {
         Ok(_) if ours => Some(Never::Ours),
         Ok(_) => Some(Never::Connection),
@@ -64,13 +65,24 @@ mod tests {
     #[test]
     fn what_frames_a_request_or_is_ours_is_never_forwarded() {
         assert!(NEVER.is_sorted(), "the search needs the order");
-        for name in ["connection", "host", "te", "transfer-encoding", "content-length", "upgrade", "proxy-authorization"] {
+        for name in [
+            "connection",
+            "host",
+            "te",
+            "transfer-encoding",
+            "content-length",
+            "upgrade",
+            "proxy-authorization",
+        ] {
             assert_eq!(never(name), Some(Never::Connection), "{name}");
         }
-        for name in ["posthaste-attempt", "posthaste-x", "webhook-id", "content-type", "user-agent", "traceparent"] {
+        for name in
+            ["posthaste-attempt", "posthaste-x", "webhook-id", "content-type", "user-agent", "traceparent"]
+        {
             assert_eq!(never(name), Some(Never::Ours), "{name}");
         }
-        for name in ["authorization", "cookie", "content-encoding", "x-tenant", "accept", "webhook-delivery"] {
+        for name in ["authorization", "cookie", "content-encoding", "x-tenant", "accept", "webhook-delivery"]
+        {
             assert_eq!(never(name), None, "{name}");
         }
         assert!(is_credential("authorization") && is_credential("cookie") && !is_credential("x-tenant"));

@@ -170,7 +170,8 @@ fn rounded(count: u64, span: Duration) -> f64 {
 fn reason(state: &State, entry: &QueueEntry) -> Option<(&'static str, String)> {
     let store = state.gateway.store_watch.now();
     if !store.reachable {
-        let why = store.error.as_ref().map_or_else(|| "it has not answered yet".to_owned(), ToString::to_string);
+        let why =
+            store.error.as_ref().map_or_else(|| "it has not answered yet".to_owned(), ToString::to_string);
         return Some(("store_unavailable", why));
     }
     if let Some(why) = store.health.as_ref().and_then(|health| health.newer.clone()) {
@@ -185,10 +186,9 @@ fn reason(state: &State, entry: &QueueEntry) -> Option<(&'static str, String)> {
                 "dead_full",
                 "its dead letters are at dead.length_max or dead.bytes_max: replay or discard some, then resume it",
             ),
-            ParkReason::DestinationGone => (
-                "destination_gone",
-                "its destination answered 410: give it another one, or resume it",
-            ),
+            ParkReason::DestinationGone => {
+                ("destination_gone", "its destination answered 410: give it another one, or resume it")
+            }
             ParkReason::EgressRefused => (
                 "egress_refused",
                 "its destination may not be reached: allow it under [egress], or give it another one",
@@ -314,7 +314,8 @@ mod tests {
         for second in 0..1_000 {
             note(&seen, second, vec![queue(1, second, 0)]);
         }
-        let kept = |seen: &Observations| seen.lock().queues.values().map(|track| track.samples.len()).sum::<usize>();
+        let kept =
+            |seen: &Observations| seen.lock().queues.values().map(|track| track.samples.len()).sum::<usize>();
         assert_eq!(kept(&seen), SAMPLES_MAX);
         note(&seen, 1_010, vec![queue(2, 7, 0)]);
         assert_eq!(kept(&seen), 1);

@@ -14,10 +14,15 @@ pub(super) fn status() -> ProcessStatus {
     ProcessStatus {
         rss_bytes: fs::read_to_string("/proc/self/status").ok().and_then(|text| rss_bytes(&text)),
         // Less the one that the listing itself opens.
-        fds_open: fs::read_dir("/proc/self/fd").ok().map(|entries| (entries.count() as u64).saturating_sub(1)),
+        fds_open: fs::read_dir("/proc/self/fd")
+            .ok()
+            .map(|entries| (entries.count() as u64).saturating_sub(1)),
         fds_max: limit.map(|(soft, _)| soft),
         cpu_s: cpu.map(|cpu| {
-            #[expect(clippy::cast_precision_loss, reason = "milliseconds of processor time are far below 2⁵³")]
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "milliseconds of processor time are far below 2⁵³"
+            )]
             let cpu_s = cpu.num_milliseconds() as f64 / 1_000.0;
             cpu_s
         }),

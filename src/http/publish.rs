@@ -48,7 +48,7 @@ pub(super) async fn publish(
     let mut request = Publish { desk, head, connection, now, is_keyed: false };
     match request.run(segment, payload).await {
         Ok((Accepted::New, entry, message)) => answer::accepted(&entry.name, message, id),
-        Ok((Accepted::Duplicate(first), entry, _)) => answer::duplicate(&entry.name, first),
+        Ok((Accepted::Duplicate(first), entry, _)) => answer::duplicate(&entry.name, first, id),
         Err(refusal) => {
             let stored = refusal.stored(request.is_keyed);
             answer::refusal(refusal.of_publish(request.is_keyed), id, Some(stored))
@@ -99,7 +99,8 @@ impl Publish<'_> {
         let bytes_max = entry.settings.limits.payload_max;
         let limit = SizeLimit { bytes_max, setting: Some("limits.payload_max") };
         let headers = &self.head.headers;
-        let body = body::read(payload, headers, limit, state.limits(), &state.bodies, self.connection).await?;
+        let body =
+            body::read(payload, headers, limit, state.limits(), &state.bodies, self.connection).await?;
         let mut is_second_try = false;
         loop {
             let _in_flight = state.begin_publish()?;
@@ -130,7 +131,9 @@ impl Publish<'_> {
     ) -> Result<(Group, MessageId), Refusal> {
         let settings = &entry.settings;
         let headers = options.headers.encode().map_err(|HeadersTooLarge(bytes)| {
-            let detail = format!("the headers to keep with the message have {bytes} bytes: at most 65535 are possible");
+            let detail = format!(
+                "the headers to keep with the message have {bytes} bytes: at most 65535 are possible"
+            );
             Refusal::new(Code::HeadTooLarge, detail)
         })?;
         let random = fastrand::u128(..).to_be_bytes();
@@ -148,10 +151,10 @@ impl Publish<'_> {
             due: options.due.unwrap_or(Due::Now),
             record: record::encode(&head, &headers, &body.bytes),
         };
-        let key = options.key.as_ref().map(|key| IdempotencyKey {
-            key: key.clone(),
-            fingerprint: fingerprint(options, &body.bytes),
-        });
+        let key = options
+            .key
+            .as_ref()
+            .map(|key| IdempotencyKey { key: key.clone(), fingerprint: fingerprint(options, &body.bytes) });
         Ok((Group { queue: entry.queue_ref(), key, messages: vec![message] }, head.id))
     }
 }
@@ -174,7 +177,8 @@ fn fingerprint(options: &Options, payload: &[u8]) -> [u8; 16] {
     let method = options.headers.method.as_deref().unwrap_or_default();
     let destination = options.destination.as_ref().map_or("", |destination| destination.as_str());
     let mut digest = Sha256::new();
-    for part in [payload, options.headers.content_type.as_bytes(), method.as_bytes(), destination.as_bytes()] {
+    for part in [payload, options.headers.content_type.as_bytes(), method.as_bytes(), destination.as_bytes()]
+    {
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part);
     }

@@ -122,9 +122,12 @@ impl State {
         }
         let store = self.gateway.store_watch.now();
         let Some(health) = store.health.as_ref().filter(|_| store.reachable) else {
-            let refusal = store.error.as_ref().map(of_store).filter(|refusal| refusal.code() != Code::Internal);
+            let refusal =
+                store.error.as_ref().map(of_store).filter(|refusal| refusal.code() != Code::Internal);
             let unknown = || Refusal::new(Code::StoreUnavailable, "the store has not answered yet");
-            return Err(refusal.filter(|refusal| refusal.code() == Code::StoreUnavailable).unwrap_or_else(unknown));
+            return Err(refusal
+                .filter(|refusal| refusal.code() == Code::StoreUnavailable)
+                .unwrap_or_else(unknown));
         };
         if let Some(why) = &health.full {
             return Err(Refusal::new(Code::StoreFull, format!("the store is full: {why}")));
@@ -162,7 +165,8 @@ impl State {
     }
 
     fn too_many_publishes(&self) -> Refusal {
-        let (setting, limit) = ("server.limits.publishes_in_flight_max", self.limits().publishes_in_flight_max);
+        let (setting, limit) =
+            ("server.limits.publishes_in_flight_max", self.limits().publishes_in_flight_max);
         let detail = format!("too many publishes wait for the store: {setting} is {limit}");
         Refusal::new(Code::Overloaded, detail).setting(setting, Some(limit.into()))
     }

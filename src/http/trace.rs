@@ -9,7 +9,8 @@ const STATE_MEMBERS_MAX: usize = 32;
 pub(super) fn is_parent(text: &str) -> bool {
     let bytes = text.as_bytes();
     let Some((head, tail)) = bytes.split_at_checked(55) else { return false };
-    let hex = |range: std::ops::Range<usize>| head[range].iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let hex =
+        |range: std::ops::Range<usize>| head[range].iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let some = |range: std::ops::Range<usize>| head[range].iter().any(|b| *b != b'0');
     let dashes = [2, 35, 52].iter().all(|at| head[*at] == b'-');
     let version = &head[..2];
@@ -24,7 +25,8 @@ pub(super) fn is_parent(text: &str) -> bool {
 /// Whether a `tracestate` is a list of `key=value`, at most 32 of them and 512 bytes, no key twice.
 pub(super) fn is_state(text: &str) -> bool {
     let members: Vec<_> = text.split(',').map(|member| member.trim_matches([' ', '\t'])).collect();
-    let keys: Vec<_> = members.iter().filter_map(|member| member.split_once('=')).map(|(key, _)| key).collect();
+    let keys: Vec<_> =
+        members.iter().filter_map(|member| member.split_once('=')).map(|(key, _)| key).collect();
     let filled = members.iter().filter(|member| !member.is_empty()).count();
     let unique = keys.iter().enumerate().all(|(at, key)| !keys[..at].contains(key));
     (1..=STATE_MEMBERS_MAX).contains(&filled)

@@ -60,8 +60,10 @@ fn what_is_said_is_read() {
     assert_eq!(headers.deliver_at, Some(NOW.saturating_add(Duration::from_mins(90))));
     assert_eq!(headers.tracestate.as_deref(), Some("a=1,b=2"));
     assert!(headers.traceparent.is_some());
-    let forward: Vec<_> = headers.forward.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let expected = [("authorization", "Bearer x"), ("content-encoding", "gzip"), ("empty", ""), ("x-tenant", "a b\tc")];
+    let forward: Vec<_> =
+        headers.forward.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let expected =
+        [("authorization", "Bearer x"), ("content-encoding", "gzip"), ("empty", ""), ("x-tenant", "a b\tc")];
     assert_eq!(forward, expected);
 }
 
@@ -83,9 +85,24 @@ fn each_refusal_names_its_header_and_code() {
         (("Posthaste-Delay", "31d"), Code::InvalidValue, "Posthaste-Delay", "0s to 30d"),
         (("Posthaste-Delay", "1000000000000000000d"), Code::InvalidValue, "Posthaste-Delay", "too long"),
         (("Posthaste-Deliver-At", "tomorrow"), Code::InvalidValue, "Posthaste-Deliver-At", "RFC 3339"),
-        (("Posthaste-Deliver-At", "0000-01-01T00:00:00Z"), Code::InvalidValue, "Posthaste-Deliver-At", "outside"),
-        (("Posthaste-Deliver-At", "10000-01-01T00:00:00Z"), Code::InvalidValue, "Posthaste-Deliver-At", "RFC 3339"),
-        (("Posthaste-Deliver-At", "2999-01-01T00:00:00Z"), Code::InvalidValue, "Posthaste-Deliver-At", "more than 30d"),
+        (
+            ("Posthaste-Deliver-At", "0000-01-01T00:00:00Z"),
+            Code::InvalidValue,
+            "Posthaste-Deliver-At",
+            "outside",
+        ),
+        (
+            ("Posthaste-Deliver-At", "10000-01-01T00:00:00Z"),
+            Code::InvalidValue,
+            "Posthaste-Deliver-At",
+            "RFC 3339",
+        ),
+        (
+            ("Posthaste-Deliver-At", "2999-01-01T00:00:00Z"),
+            Code::InvalidValue,
+            "Posthaste-Deliver-At",
+            "more than 30d",
+        ),
         (("Posthaste-TTL", "0s"), Code::InvalidValue, "Posthaste-TTL", "1ms to 30d"),
         (("Posthaste-TTL", "30d1ms"), Code::InvalidValue, "Posthaste-TTL", "1ms to 30d"),
         (("Posthaste-Priority", "HIGH"), Code::InvalidValue, "Posthaste-Priority", "high, normal or low"),
@@ -103,13 +120,28 @@ fn each_refusal_names_its_header_and_code() {
         (("Posthaste-Request-Id", "x"), Code::UnknownHeader, "posthaste-request-id", "is not an option"),
         (("Posthaste-Forward-Host", "x"), Code::HeaderNotForwardable, "posthaste-forward-host", "never"),
         (("Posthaste-Forward-TE", "x"), Code::HeaderNotForwardable, "posthaste-forward-te", "one connection"),
-        (("Posthaste-Forward-Webhook-Id", "x"), Code::HeaderNotForwardable, "posthaste-forward-webhook-id", "itself"),
+        (
+            ("Posthaste-Forward-Webhook-Id", "x"),
+            Code::HeaderNotForwardable,
+            "posthaste-forward-webhook-id",
+            "itself",
+        ),
         (("Idempotency-Key", ""), Code::InvalidValue, "Idempotency-Key", "is empty"),
         (("Idempotency-Key", "\"\""), Code::InvalidValue, "Idempotency-Key", "is empty"),
         (("Idempotency-Key", &long), Code::InvalidValue, "Idempotency-Key", "257 bytes"),
-        (("Content-Encoding", "gzip"), Code::UnsupportedContentEncoding, "Content-Encoding", "Posthaste-Forward-"),
+        (
+            ("Content-Encoding", "gzip"),
+            Code::UnsupportedContentEncoding,
+            "Content-Encoding",
+            "Posthaste-Forward-",
+        ),
         (("Content-Encoding", ""), Code::UnsupportedContentEncoding, "Content-Encoding", "never decoded"),
-        (("Content-Encoding", "identity, gzip"), Code::UnsupportedContentEncoding, "Content-Encoding", "never"),
+        (
+            ("Content-Encoding", "identity, gzip"),
+            Code::UnsupportedContentEncoding,
+            "Content-Encoding",
+            "never",
+        ),
     ] {
         let refusal = refused(&[line]);
         let problem = refusal.problem();
@@ -122,7 +154,12 @@ fn each_refusal_names_its_header_and_code() {
 #[test]
 fn an_option_is_said_once() {
     for name in [
-        "Posthaste-TTL", "Posthaste-Timeout", "Posthaste-Delay", "Posthaste-Forward-X", "Idempotency-Key", "Content-Type",
+        "Posthaste-TTL",
+        "Posthaste-Timeout",
+        "Posthaste-Delay",
+        "Posthaste-Forward-X",
+        "Idempotency-Key",
+        "Content-Type",
     ] {
         let problem_of = refused(&[(name, "5s"), (name, "5s")]);
         assert_eq!(problem_of.code(), Code::ContradictoryOptions, "{name}");
@@ -156,7 +193,10 @@ fn the_edges_of_each_range_are_within() {
 
 #[test]
 fn bytes_that_are_not_ascii_pass_in_a_key_only() {
-    assert_eq!(read_bytes(&[("idempotency-key", b"\xff\xfe")]).expect("opaque").key, Some(b"\xff\xfe".to_vec()));
+    assert_eq!(
+        read_bytes(&[("idempotency-key", b"\xff\xfe")]).expect("opaque").key,
+        Some(b"\xff\xfe".to_vec())
+    );
     for name in ["content-type", "posthaste-forward-x", "posthaste-delay", "posthaste-destination"] {
         let refusal = read_bytes(&[(name, b"a\xffb")]).expect_err(name);
         assert_eq!(refusal.code(), Code::InvalidValue, "{name}");

@@ -16,13 +16,13 @@ use crate::http::state::State;
 const RETRY_AFTER_S: u16 = 1;
 
 /// `OK`: the process lives.
-pub(super) async fn health(call: Call) -> Result<Answer, Refusal> {
+pub(super) fn health(call: &Call) -> Result<Answer, Refusal> {
     parameters(call.request.uri(), &[])?;
     Ok(answer::text(StatusCode::OK, "OK"))
 }
 
 /// 200 when the gateway can accept and serve, else 503 with the reasons.
-pub(super) async fn ready(call: Call) -> Result<Answer, Refusal> {
+pub(super) fn ready(call: &Call) -> Result<Answer, Refusal> {
     let parameters = parameters(call.request.uri(), &["check"])?;
     let state = &call.desk.state;
     let mut reasons = reasons(state);
@@ -53,7 +53,8 @@ fn reasons(state: &State) -> Vec<Reason> {
     }
     let store = state.gateway.store_watch.now();
     if !store.reachable {
-        let why = store.error.as_ref().map_or_else(|| "it has not answered yet".to_owned(), ToString::to_string);
+        let why =
+            store.error.as_ref().map_or_else(|| "it has not answered yet".to_owned(), ToString::to_string);
         add("store_unavailable", why);
     }
     if let Some(health) = &store.health {

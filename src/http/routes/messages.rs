@@ -59,7 +59,8 @@ async fn find(
 
 fn message_unknown(entry: &QueueEntry, text: &str) -> Refusal {
     let (text, name) = (shown(text), &entry.name);
-    let detail = format!("there is no message {text:?} in queue {name}, or it ended and has left the history since");
+    let detail =
+        format!("there is no message {text:?} in queue {name}, or it ended and has left the history since");
     Refusal::new(Code::MessageUnknown, detail)
 }
 

@@ -8,6 +8,7 @@ mod status;
 
 pub(super) use self::status::status;
 
+use std::future::ready;
 use std::rc::Rc;
 
 use actix_http::{Payload, Request};
@@ -37,16 +38,13 @@ type Handler = fn(Call) -> LocalBoxFuture<'static, Result<Answer, Refusal>>;
 
 /// Every route there is.
 static ROUTES: &[Route] = &[
-    Route { path: "/", methods: &[("GET", |call| Box::pin(root::show(call)))] },
-    Route { path: "/health", methods: &[("GET", |call| Box::pin(health::health(call)))] },
-    Route { path: "/ready", methods: &[("GET", |call| Box::pin(health::ready(call)))] },
+    Route { path: "/", methods: &[("GET", |call| Box::pin(ready(root::show(&call))))] },
+    Route { path: "/health", methods: &[("GET", |call| Box::pin(ready(health::health(&call))))] },
+    Route { path: "/ready", methods: &[("GET", |call| Box::pin(ready(health::ready(&call))))] },
     Route { path: "/status", methods: &[("GET", |call| Box::pin(status::show(call)))] },
     Route {
         path: "/v1/queues/{queue}",
-        methods: &[
-            ("GET", |call| Box::pin(queues::show(call))),
-            ("PUT", |call| Box::pin(queues::put(call))),
-        ],
+        methods: &[("GET", |call| Box::pin(queues::show(call))), ("PUT", |call| Box::pin(queues::put(call)))],
     },
     Route {
         path: "/v1/queues/{queue}/messages",
@@ -109,7 +107,8 @@ async fn dispatch(route: &'static Route, request: HttpRequest, payload: Payload)
 
 async fn unknown(request: HttpRequest, payload: web::Payload) -> HttpResponse {
     let call = call(request, payload.into_inner());
-    let detail = format!("there is nothing at {:?}; docs/API.md lists what there is", shown(call.request.path()));
+    let detail =
+        format!("there is nothing at {:?}; docs/API.md lists what there is", shown(call.request.path()));
     answer::refusal(Refusal::new(Code::RouteUnknown, detail).unread(call.payload), call.id, None).into()
 }
 

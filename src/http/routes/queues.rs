@@ -92,8 +92,10 @@ async fn check(state: &State, settings: &QueueSettings) -> Result<(), Refusal> {
     for name in settings.delivery.headers.keys() {
         if never(&name.to_ascii_lowercase()).is_some() {
             let pointer = json::pointer("/delivery/headers", name);
-            let detail =
-                format!("{:?} is not for a queue to set: it frames the request or is the gateway's own", shown(name));
+            let detail = format!(
+                "{:?} is not for a queue to set: it frames the request or is the gateway's own",
+                shown(name)
+            );
             return Err(Refusal::new(Code::HeaderNotForwardable, detail).pointer(pointer));
         }
     }

@@ -57,14 +57,15 @@ pub(super) struct Options {
 impl Options {
     /// Reads the options of a publish that came `now`.
     pub(super) fn read(headers: &HeaderMap, limits: &ServerLimits, now: Timestamp) -> Result<Self, Refusal> {
-        let mut reader = Reader { options: Self::default(), limits, now, traceparent: Trace::None, tracestate: None };
+        let mut reader =
+            Reader { options: Self::default(), limits, now, traceparent: Trace::None, tracestate: None };
         let mut seen_content_type = false;
         for (name, value) in headers {
             match name.as_str() {
                 "content-type" if seen_content_type => return Err(twice("Content-Type")),
                 "content-type" => {
                     seen_content_type = true;
-                    reader.options.headers.content_type = text("Content-Type", value)?.to_owned();
+                    text("Content-Type", value)?.clone_into(&mut reader.options.headers.content_type);
                 }
                 "content-encoding" => check_encoding(value)?,
                 "idempotency-key" => reader.key(value)?,
@@ -110,7 +111,8 @@ impl Reader<'_> {
                 let at = parsed(KNOWN[1], value, Timestamp::parse)?;
                 let wait = at.since(self.now);
                 if wait > self.limits.delay_max {
-                    let detail = format!("it is more than {} from now", duration::show(self.limits.delay_max));
+                    let detail =
+                        format!("it is more than {} from now", duration::show(self.limits.delay_max));
                     return Err(invalid(KNOWN[1], &detail).setting("server.limits.delay_max", None));
                 }
                 set(&mut options.due, KNOWN[1], Due::At(at))
@@ -123,7 +125,9 @@ impl Reader<'_> {
             "posthaste-priority" => {
                 let priority = parsed(KNOWN[3], value, |word| {
                     let named = Priority::ALL.into_iter().find(|priority| priority.as_str() == word);
-                    named.ok_or_else(|| format!("{:?} is not a priority: write high, normal or low", shown(word)))
+                    named.ok_or_else(|| {
+                        format!("{:?} is not a priority: write high, normal or low", shown(word))
+                    })
                 })?;
                 set(&mut options.priority, KNOWN[3], priority)
             }
@@ -131,7 +135,9 @@ impl Reader<'_> {
                 let attempts = parsed(KNOWN[4], value, |word| {
                     let digits = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
                     let number = word.parse::<u8>().ok().filter(|number| digits && *number > 0);
-                    number.ok_or_else(|| format!("{:?} is not a number of attempts: write 1 to 255", shown(word)))
+                    number.ok_or_else(|| {
+                        format!("{:?} is not a number of attempts: write 1 to 255", shown(word))
+                    })
                 })?;
                 set(&mut options.attempts_max, KNOWN[4], attempts)
             }
@@ -142,7 +148,10 @@ impl Reader<'_> {
             "posthaste-method" => {
                 let method = parsed(KNOWN[6], value, |word| match word {
                     "POST" | "PUT" | "PATCH" | "DELETE" | "GET" => Ok(word.to_owned()),
-                    _ => Err(format!("{:?} is not allowed: write POST, PUT, PATCH, DELETE or GET", shown(word))),
+                    _ => Err(format!(
+                        "{:?} is not allowed: write POST, PUT, PATCH, DELETE or GET",
+                        shown(word)
+                    )),
                 })?;
                 set(&mut options.headers.method, KNOWN[6], method)
             }
