@@ -86,19 +86,12 @@ pub(super) struct SizeLimit {
 impl SizeLimit {
     fn refusal(self) -> Refusal {
         let shown = bytes::show(self.bytes_max);
-        match self.setting {
-            Some(setting) => {
-                let detail = format!("the body is larger than {setting}, which is {shown}");
-                Refusal::new(Code::PayloadTooLarge, detail).setting(setting, Some(self.bytes_max))
-            }
-            None => {
-                let mut problem = crate::api::Problem::new(
-                    Code::PayloadTooLarge,
-                    format!("the body is larger than the {shown} that are taken here"),
-                );
-                problem.limit = Some(self.bytes_max);
-                problem.into()
-            }
+        if let Some(setting) = self.setting {
+            let detail = format!("the body is larger than {setting}, which is {shown}");
+            Refusal::new(Code::PayloadTooLarge, detail).setting(setting, Some(self.bytes_max))
+        } else {
+            let detail = format!("the body is larger than the {shown} that are taken here");
+            Refusal::new(Code::PayloadTooLarge, detail).limit(self.bytes_max)
         }
     }
 }

@@ -1,8 +1,8 @@
 //! One client's connection: nobody may be slow for ever, neither with a head nor with reading an answer.
 //!
-//! The server's own time-out covers the head of a connection's first request only. [`Guarded`] wraps the socket and
-//! gives every later head the same time, ends a connection that is idle for long, and one whose client takes nothing of
-//! its answer. Both the socket and the request under way know the [`Connection`], which carries the one timer they share.
+//! The server's own time-out covers the head of a connection's first request only, and not to the half second. So [`Guarded`]
+//! wraps the socket: it times every head, ends a connection that is idle for long, and one whose client takes nothing of its
+//! answer. Both the socket and the request under way know the [`Connection`], which carries the one timer they share.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -23,29 +23,31 @@ pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// would cut honest ones; more would let a few thousand of them hold memory for long.
 pub(super) const WRITE_STALL_MAX: Duration = Duration::from_secs(10);
 
-/// What a client gets whose head does not come; the same as for a first head.
+/// What a client gets whose head does not come.
 const HEAD_TOO_SLOW: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 /// Where a connection is between its requests.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 enum Phase {
-    /// Before the first request, whose head the server times itself.
-    #[default]
-    New,
     /// A request is being served: what comes in now is its body, which has a deadline of its own.
     Serving,
     /// Nothing has come since the last request was answered at that moment.
     Idle(Instant),
-    /// The first bytes of a head came at that moment.
+    /// The first bytes of a head came at that moment, or the connection was made.
     Head(Instant),
 }
 
 /// What a request and its socket know of their connection.
-#[derive(Default)]
 pub(super) struct Connection {
     phase: Cell<Phase>,
     timer: RefCell<Option<Pin<Box<Sleep>>>>,
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        Self { phase: Cell::new(Phase::Head(Instant::now())), timer: RefCell::default() }
+    }
 }
 
 impl Connection {
@@ -106,7 +108,7 @@ impl Guarded {
     /// Ends the wait for a request that takes too long to begin or to become whole.
     fn poll_request(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match self.connection.phase.get() {
-            Phase::New | Phase::Serving => return Poll::Pending,
+            Phase::Serving => return Poll::Pending,
             Phase::Idle(since) => ready!(self.connection.poll_until(context, since + KEEP_ALIVE)),
             Phase::Head(since) => {
                 ready!(self.connection.poll_until(context, since + self.head_timeout));
@@ -141,17 +143,16 @@ impl AsyncRead for Guarded {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        match Pin::new(&mut self.stream).poll_read(context, buffer) {
+        let result = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if result.is_pending() {
             // To the reader, "nothing more will come" is the end of the connection.
-            Poll::Pending => self.poll_request(context).map(Ok),
-            ready => {
-                let phase = &self.connection.phase;
-                if buffer.filled().len() > before && matches!(phase.get(), Phase::Idle(_)) {
-                    phase.set(Phase::Head(Instant::now()));
-                }
-                ready
-            }
+            return self.poll_request(context).map(Ok);
         }
+        let phase = &self.connection.phase;
+        if buffer.filled().len() > before && matches!(phase.get(), Phase::Idle(_)) {
+            phase.set(Phase::Head(Instant::now()));
+        }
+        result
     }
 }
 

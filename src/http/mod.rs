@@ -138,9 +138,9 @@ impl Edge {
             .shutdown_timeout(settings.grace.as_secs() + 1);
         let (state, stopping) = (self.0.clone(), builder.graceful_shutdown_signal());
         let make = move || connections(&state, &stopping);
-        let server = builder.listen("http", listener.listener, make)?.run();
-        let (handle, kill) = (server.handle(), Arc::new(Notify::new()));
-        Ok(Server { server, stopper: Stopper { handle, kill }, address: listener.address })
+        let serving = builder.listen("http", listener.listener, make)?.run();
+        let (handle, kill) = (serving.handle(), Arc::new(Notify::new()));
+        Ok(Server { serving, stopper: Stopper { handle, kill }, address: listener.address })
     }
 }
 
@@ -158,9 +158,9 @@ fn connections(
             let stopping = stopping.clone();
             async move { stopping.notified().await }
         })
-        // Idle connections are ended by `Guarded`.
+        // `Guarded` ends idle connections and times the heads.
         .keep_alive(KeepAlive::Os)
-        .client_request_timeout(head_timeout)
+        .client_request_timeout(Duration::ZERO)
         .client_disconnect_timeout(LINGER)
         .on_connect_ext(|stream: &Guarded, data| {
             let _: Option<Rc<connection::Connection>> = data.insert(stream.connection());
@@ -177,7 +177,7 @@ fn connections(
 
 /// A server that is about to serve.
 pub struct Server {
-    server: actix_server::Server,
+    serving: actix_server::Server,
     stopper: Stopper,
     address: SocketAddr,
 }
@@ -207,9 +207,9 @@ impl Server {
     /// # Errors
     /// A thread cannot be started, or the gateway's ingester cannot.
     pub async fn run(self) -> io::Result<()> {
-        let Self { server, stopper, .. } = self;
+        let Self { serving, stopper, .. } = self;
         tokio::select! {
-            result = server => result,
+            result = serving => result,
             () = stopper.kill.notified() => Ok(()),
         }
     }

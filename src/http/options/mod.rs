@@ -65,7 +65,7 @@ impl Options {
                 "content-type" if seen_content_type => return Err(twice("Content-Type")),
                 "content-type" => {
                     seen_content_type = true;
-                    reader.options.headers.content_type = text("Content-Type", value)?.to_owned();
+                    text("Content-Type", value)?.clone_into(&mut reader.options.headers.content_type);
                 }
                 "content-encoding" => check_encoding(value)?,
                 "idempotency-key" => reader.key(value)?,
