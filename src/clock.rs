@@ -68,7 +68,10 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::System(_) => {
-                #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "this is the one place that reads the wall clock"
+                )]
                 let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 Timestamp::from_millis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
             }

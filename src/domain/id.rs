@@ -45,7 +45,8 @@ impl MessageId {
     /// Makes the id of a message accepted `at`, from 80 random bits of which the last 10 are replaced by the shard.
     #[must_use]
     pub fn new(at: Timestamp, random: [u8; 10], shard: Shard) -> Self {
-        let mut bytes = *uuid::Builder::from_unix_timestamp_millis(at.as_millis(), &random).as_uuid().as_bytes();
+        let mut bytes =
+            *uuid::Builder::from_unix_timestamp_millis(at.as_millis(), &random).as_uuid().as_bytes();
         let tail = u16::from_be_bytes([bytes[14], bytes[15]]) & !SHARD_MASK | shard.0;
         bytes[14..].copy_from_slice(&tail.to_be_bytes());
         Self(bytes)

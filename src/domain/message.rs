@@ -129,7 +129,9 @@ impl Headers {
             if let Ok(length) = u16::try_from(length) {
                 out.push(tag);
                 out.extend_from_slice(&length.to_be_bytes());
-                parts.iter().for_each(|part| out.extend_from_slice(part));
+                for part in parts {
+                    out.extend_from_slice(part);
+                }
             }
         };
         if !self.content_type.is_empty() {
@@ -208,18 +210,24 @@ mod tests {
             (prop::option::of(any::<u32>()), prop::option::of(0_u64..(1 << 48))),
             (prop::option::of(text()), prop::option::of(text()), prop::option::of(text())),
         )
-            .prop_map(|((content_type, forward, method), (timeout_ms, deliver_ms), (parent, state, destination))| {
-                Headers {
-                    content_type,
-                    forward,
-                    method,
-                    timeout: timeout_ms.map(|ms| Duration::from_millis(ms.into())),
-                    deliver_at: deliver_ms.map(Timestamp::from_millis),
-                    traceparent: parent,
-                    tracestate: state,
-                    destination,
-                }
-            })
+            .prop_map(
+                |(
+                    (content_type, forward, method),
+                    (timeout_ms, deliver_ms),
+                    (parent, state, destination),
+                )| {
+                    Headers {
+                        content_type,
+                        forward,
+                        method,
+                        timeout: timeout_ms.map(|ms| Duration::from_millis(ms.into())),
+                        deliver_at: deliver_ms.map(Timestamp::from_millis),
+                        traceparent: parent,
+                        tracestate: state,
+                        destination,
+                    }
+                },
+            )
     }
 
     proptest! {
@@ -231,7 +239,7 @@ mod tests {
 
         #[test]
         fn junk_is_read_or_refused_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Headers::decode(&Bytes::from(bytes));
+            drop(Headers::decode(&Bytes::from(bytes)));
         }
     }
 

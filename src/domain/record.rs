@@ -79,14 +79,15 @@ pub struct Record(Bytes);
 
 /// Builds the bytes of a new message.
 ///
-/// `headers` has at most 65,535 bytes (`Headers::encode` sees to it), times at most [`MILLIS_MAX`].
+/// `headers` has at most 65,535 bytes (`Headers::encode` sees to it; more would be cut), times at most [`MILLIS_MAX`].
 #[must_use]
 pub fn encode(head: &Head, headers: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(FIXED_BYTES + headers.len() + payload.len() + CHECKSUM_BYTES);
     let accepted_ms = head.accepted_at.as_millis().min(MILLIS_MAX);
     let ttl_ms = head.ttl.map_or(0, |ttl| millis(ttl).clamp(1, MILLIS_MAX));
     let expires_ms = if ttl_ms == 0 { 0 } else { (accepted_ms + ttl_ms).min(MILLIS_MAX) };
-    let header_length = u16::try_from(headers.len()).expect("Headers::encode holds the bound");
+    let header_length = u16::try_from(headers.len()).unwrap_or(u16::MAX);
+    let headers = &headers[..usize::from(header_length)];
     out.push(VERSION);
     out.extend_from_slice(head.id.as_bytes());
     out.extend_from_slice(&[0, 0, head.attempts_max, head.priority.index(), 0]);
@@ -162,6 +163,18 @@ impl Record {
         bytes.get(ID..ATTEMPTS)?.try_into().ok().map(MessageId::from_bytes)
     }
 
+    /// The priority in bytes that may be damaged; `None` when they are too short or it is none.
+    #[must_use]
+    pub fn peek_priority(bytes: &[u8]) -> Option<Priority> {
+        bytes.get(PRIORITY).copied().and_then(Priority::from_index)
+    }
+
+    /// The moment of acceptance in bytes that may be damaged; `None` when they are too short.
+    #[must_use]
+    pub fn peek_accepted_at(bytes: &[u8]) -> Option<Timestamp> {
+        (bytes.len() >= FIXED_BYTES).then(|| Timestamp::from_millis(u48(bytes, ACCEPTED)))
+    }
+
     /// The whole record as stored.
     #[must_use]
     pub const fn bytes(&self) -> &Bytes {
@@ -171,7 +184,9 @@ impl Record {
     /// The message.
     #[must_use]
     pub fn id(&self) -> MessageId {
-        MessageId::from_bytes(self.0[ID..ATTEMPTS].try_into().expect("16 bytes"))
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&self.0[ID..ATTEMPTS]);
+        MessageId::from_bytes(bytes)
     }
 
     /// Attempts counted so far, lost leases included.
@@ -195,7 +210,7 @@ impl Record {
     /// Its priority.
     #[must_use]
     pub fn priority(&self) -> Priority {
-        Priority::from_index(self.0[PRIORITY]).expect("checked when read")
+        Priority::from_index(self.0[PRIORITY]).unwrap_or_default()
     }
 
     /// Whether a worker that had it was lost, so that it is leased alone.
@@ -314,8 +329,8 @@ mod tests {
             let head = head(ttl_ms);
             let record = Record::decode(encode(&head, &headers, &payload).into()).expect("sound");
             prop_assert_eq!(record.id(), head.id);
-            prop_assert_eq!(record.headers(), headers.clone());
-            prop_assert_eq!(record.payload(), payload.clone());
+            prop_assert!(record.headers() == headers[..]);
+            prop_assert!(record.payload() == payload[..]);
             prop_assert_eq!(record.ttl(), head.ttl);
             prop_assert_eq!(record.expires_at(), head.ttl.map(|ttl| head.accepted_at.saturating_add(ttl)));
             prop_assert_eq!((record.attempts(), record.losses(), record.attempts_max()), (0, 0, 12));

@@ -7,9 +7,9 @@ use crate::domain::queue::QueueSettings;
 use crate::domain::timestamp::Timestamp;
 
 /// The longest wait that a receiver may ask for.
-pub const RETRY_HINT_MAX: Duration = Duration::from_secs(86_400);
+pub const RETRY_HINT_MAX: Duration = Duration::from_hours(24);
 /// The longest wait for a shut lane before it is looked at again.
-pub const DEFER_MAX: Duration = Duration::from_secs(300);
+pub const DEFER_MAX: Duration = Duration::from_mins(5);
 
 /// How a lease ends.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,7 +69,13 @@ impl<'a> RetryPolicy<'a> {
 ///
 /// `now` turns a receiver's date into a delay; `random` (0 ≤ random < 1) spreads the backoff.
 #[must_use]
-pub fn decide(outcome: Outcome, attempts: u8, policy: RetryPolicy<'_>, now: Timestamp, random: f64) -> Verdict {
+pub fn decide(
+    outcome: Outcome,
+    attempts: u8,
+    policy: RetryPolicy<'_>,
+    now: Timestamp,
+    random: f64,
+) -> Verdict {
     let dead = |reason, detail| Verdict::Dead { reason, detail };
     match outcome {
         Outcome::Done => Verdict::Ack,
@@ -98,7 +104,7 @@ mod tests {
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
-    const SCHEDULE: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(30), Duration::from_secs(120)];
+    const SCHEDULE: [Duration; 3] = [Duration::from_secs(5), Duration::from_secs(30), Duration::from_mins(2)];
 
     fn policy(attempts_max: u8, jitter: f64) -> RetryPolicy<'static> {
         RetryPolicy { schedule: &SCHEDULE, jitter, attempts_max }
@@ -127,7 +133,7 @@ mod tests {
 
     #[test]
     fn beyond_the_schedule_its_last_delay_repeats_and_an_empty_one_means_at_once() {
-        assert_eq!(policy(200, 0.0).backoff(150, 0.5), Duration::from_secs(120));
+        assert_eq!(policy(200, 0.0).backoff(150, 0.5), Duration::from_mins(2));
         let empty = RetryPolicy { schedule: &[], jitter: 0.2, attempts_max: 3 };
         assert_eq!(decide(Outcome::retry(), 1, empty, NOW, 0.9), Verdict::Retry { delay: Duration::ZERO });
     }

@@ -68,18 +68,12 @@ impl Timestamp {
     pub fn parse(text: &str) -> Result<Self, FormatError> {
         let fields = Fields::read(text.as_bytes())
             .ok_or_else(|| FormatError::new(text, format_args!("is not a time: {WRITE}")))?;
-        let seconds = fields
-            .unix_seconds()
-            .ok_or_else(|| FormatError::new(text, "is not a time that exists"))?;
-        let millis = u64::try_from(seconds)
-            .ok()
-            .map(|seconds| seconds * 1_000 + fields.millis);
+        let seconds =
+            fields.unix_seconds().ok_or_else(|| FormatError::new(text, "is not a time that exists"))?;
+        let millis = u64::try_from(seconds).ok().map(|seconds| seconds * 1_000 + fields.millis);
         match millis {
             Some(millis) if millis <= LAST_MS => Ok(Self(millis)),
-            _ => Err(FormatError::new(
-                text,
-                "lies outside the years 1970 to 9999 (UTC)",
-            )),
+            _ => Err(FormatError::new(text, "lies outside the years 1970 to 9999 (UTC)")),
         }
     }
 
@@ -108,8 +102,7 @@ fn millis(duration: Duration) -> u64 {
 /// Writes the decimal digits of a number that is not negative over a field of zeros, from its right end.
 fn put(field: &mut [u8], mut number: i16) {
     for digit in field.iter_mut().rev() {
-        *digit += u8::try_from(number % 10)
-            .expect("the remainder of a positive number by ten is a digit");
+        *digit += u8::try_from(number % 10).expect("the remainder of a positive number by ten is a digit");
         number /= 10;
     }
 }
@@ -173,19 +166,13 @@ impl Fields {
         if fraction.is_empty() {
             return None;
         }
-        let digit_at = |index: usize| {
-            fraction
-                .get(index)
-                .map_or(0, |digit| u64::from(digit - b'0'))
-        };
+        let digit_at = |index: usize| fraction.get(index).map_or(0, |digit| u64::from(digit - b'0'));
         Some((digit_at(0) * 100 + digit_at(1) * 10 + digit_at(2), zone))
     }
 
     /// Seconds since the Unix epoch; nothing when the day or the time of day does not exist.
     fn unix_seconds(&self) -> Option<i64> {
-        let midnight = Date::new(self.year, self.month, self.day)
-            .ok()?
-            .at(0, 0, 0, 0);
+        let midnight = Date::new(self.year, self.month, self.day).ok()?.at(0, 0, 0, 0);
         if self.hour > 23 || self.minute > 59 || self.second > 60 {
             return None;
         }
@@ -203,10 +190,9 @@ fn digits(field: &[u8], count: usize) -> Option<i64> {
     if field.len() != count {
         return None;
     }
-    field.iter().try_fold(0, |number, byte| {
-        byte.is_ascii_digit()
-            .then(|| number * 10 + i64::from(byte - b'0'))
-    })
+    field
+        .iter()
+        .try_fold(0, |number, byte| byte.is_ascii_digit().then(|| number * 10 + i64::from(byte - b'0')))
 }
 
 impl fmt::Display for Timestamp {
@@ -227,8 +213,7 @@ impl FromStr for Timestamp {
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let text = self.text();
-        serializer
-            .serialize_str(std::str::from_utf8(&text).expect("digits and punctuation are ASCII"))
+        serializer.serialize_str(std::str::from_utf8(&text).expect("digits and punctuation are ASCII"))
     }
 }
 
@@ -259,9 +244,7 @@ mod tests {
     use super::*;
 
     fn refusal(text: &str) -> String {
-        Timestamp::parse(text)
-            .expect_err("must be refused")
-            .to_string()
+        Timestamp::parse(text).expect_err("must be refused").to_string()
     }
 
     #[test]
@@ -275,14 +258,8 @@ mod tests {
             assert_eq!(Timestamp::from_millis(ms).to_string(), text);
             assert_eq!(Timestamp::parse(text), Ok(Timestamp::from_millis(ms)));
         }
-        assert_eq!(
-            Timestamp::from_millis(u64::MAX).to_string(),
-            "9999-12-31T23:59:59.999Z"
-        );
-        assert_eq!(
-            format!("{:>26}", Timestamp::default()),
-            "  1970-01-01T00:00:00.000Z"
-        );
+        assert_eq!(Timestamp::from_millis(u64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
+        assert_eq!(format!("{:>26}", Timestamp::default()), "  1970-01-01T00:00:00.000Z");
     }
 
     #[test]
@@ -290,21 +267,14 @@ mod tests {
         for (text, ms) in [
             ("2026-11-22T13:25:00Z", 1_795_353_900_000),
             ("2026-11-22t13:25:00.25z", 1_795_353_900_250),
-            (
-                "2026-11-22T14:25:00.250999999999999999+01:00",
-                1_795_353_900_250,
-            ),
+            ("2026-11-22T14:25:00.250999999999999999+01:00", 1_795_353_900_250),
             ("2026-11-22T02:55:00-10:30", 1_795_353_900_000),
             ("2026-11-22T13:25:00-00:00", 1_795_353_900_000),
             ("2016-12-31T23:59:60Z", 1_483_228_800_000),
             ("2017-01-01T05:29:60.5+05:30", 1_483_228_800_500),
             ("1969-12-31T23:59:59-00:01", 59_000),
         ] {
-            assert_eq!(
-                Timestamp::parse(text),
-                Ok(Timestamp::from_millis(ms)),
-                "{text}"
-            );
+            assert_eq!(Timestamp::parse(text), Ok(Timestamp::from_millis(ms)), "{text}");
         }
     }
 
@@ -328,8 +298,7 @@ mod tests {
             "+026-11-22T13:25:00Z",
             "2026-11-22T13:25:00ZZ",
         ] {
-            let write =
-                "write RFC 3339, like 2026-11-22T13:25:00.250Z or 2026-11-22T14:25:00+01:00";
+            let write = "write RFC 3339, like 2026-11-22T13:25:00.250Z or 2026-11-22T14:25:00+01:00";
             assert_eq!(refusal(text), format!("{text:?} is not a time: {write}"));
         }
         for text in [
@@ -350,32 +319,17 @@ mod tests {
             "9999-12-31T23:59:59-00:01",
             "9999-12-31T23:59:60Z",
         ] {
-            assert_eq!(
-                refusal(text),
-                format!("{text:?} lies outside the years 1970 to 9999 (UTC)")
-            );
+            assert_eq!(refusal(text), format!("{text:?} lies outside the years 1970 to 9999 (UTC)"));
         }
     }
 
     #[test]
     fn arithmetic_saturates_at_both_ends() {
         let moment = Timestamp::from_millis(1_000);
-        assert_eq!(
-            moment.saturating_add(Duration::from_micros(1_999)),
-            Timestamp::from_millis(1_001)
-        );
-        assert_eq!(
-            moment.saturating_sub(Duration::from_secs(2)),
-            Timestamp::default()
-        );
-        assert_eq!(
-            moment.saturating_add(Duration::MAX),
-            Timestamp::from_millis(u64::MAX)
-        );
-        assert_eq!(
-            moment.since(Timestamp::from_millis(400)),
-            Duration::from_millis(600)
-        );
+        assert_eq!(moment.saturating_add(Duration::from_micros(1_999)), Timestamp::from_millis(1_001));
+        assert_eq!(moment.saturating_sub(Duration::from_secs(2)), Timestamp::default());
+        assert_eq!(moment.saturating_add(Duration::MAX), Timestamp::from_millis(u64::MAX));
+        assert_eq!(moment.since(Timestamp::from_millis(400)), Duration::from_millis(600));
         assert_eq!(moment.since(Timestamp::from_millis(1_001)), Duration::ZERO);
     }
 
@@ -384,17 +338,9 @@ mod tests {
         let moment = Timestamp::from_millis(250);
         let text = serde_json::to_string(&moment).expect("serialises");
         assert_eq!(text, r#""1970-01-01T00:00:00.250Z""#);
-        assert_eq!(
-            serde_json::from_str::<Timestamp>(&text).expect("valid"),
-            moment
-        );
-        let error = serde_json::from_str::<Timestamp>("250")
-            .expect_err("must be refused")
-            .to_string();
-        assert!(
-            error.contains("expected an RFC 3339 time like 2026-11-22T13:25:00.250Z"),
-            "{error}"
-        );
+        assert_eq!(serde_json::from_str::<Timestamp>(&text).expect("valid"), moment);
+        let error = serde_json::from_str::<Timestamp>("250").expect_err("must be refused").to_string();
+        assert!(error.contains("expected an RFC 3339 time like 2026-11-22T13:25:00.250Z"), "{error}");
     }
 
     proptest! {

@@ -58,13 +58,13 @@ use crate::store::stats::{Cancelled, Found, QueueStats, Swept};
 use crate::store::wake::WakeBoard;
 
 /// How long a call id and the mark of an ended batch are remembered.
-pub const CALL_MEMORY: Duration = Duration::from_secs(60);
+pub const CALL_MEMORY: Duration = Duration::from_mins(1);
 /// Messages that one sweep moves in one queue at most.
 pub const SWEEP_MESSAGES_MAX: usize = 1_000;
 /// Bytes that one sweep moves in one queue at most; one message may exceed it alone.
 pub const SWEEP_BYTES_MAX: u64 = 4 << 20;
 /// A lease's longest life, extensions included.
-pub const LEASE_LIFE_MAX: Duration = Duration::from_secs(12 * 3_600);
+pub const LEASE_LIFE_MAX: Duration = Duration::from_hours(12);
 
 /// What a call to a store gives: on the thread that asked, when it is known.
 pub type Answer<'a, T> = LocalBoxFuture<'a, Result<T, StoreError>>;
@@ -141,6 +141,9 @@ pub trait Store: Send + Sync {
     /// `sqlite`, `memory`, … as shown on `/status`.
     fn kind(&self) -> &'static str;
 
+    /// What tells this store from every other: made at random with it, and kept as long as it is. Sent as `posthaste-via`.
+    fn id(&self) -> Arc<str>;
+
     /// A connection for the current thread. Cheap and never blocks; what it needs it makes on first use.
     fn connect(&self) -> Rc<dyn MessageStore>;
 
@@ -177,7 +180,13 @@ pub trait MessageStore {
     fn cancel(&self, queue: QueueRef, id: MessageId) -> Answer<'_, Cancelled>;
 
     /// One page of dead letters, oldest death first, without payloads.
-    fn list_dead(&self, queue: QueueRef, filter: DeadFilter, cursor: Option<String>, limit: usize) -> Answer<'_, DeadPage>;
+    fn list_dead(
+        &self,
+        queue: QueueRef,
+        filter: DeadFilter,
+        cursor: Option<String>,
+        limit: usize,
+    ) -> Answer<'_, DeadPage>;
 
     /// One dead letter with its record.
     fn dead(&self, queue: QueueRef, id: MessageId) -> Answer<'_, Option<DeadLetter>>;
@@ -206,7 +215,10 @@ pub trait MessageStore {
 
     /// Applies an operator's file at start: makes or updates its queues; what an earlier file declared and this one does not
     /// stays as made by API. Gives all queues, and the names of those whose settings another file had declared differently.
-    fn declare(&self, queues: Vec<(QueueName, Arc<QueueSettings>)>) -> Answer<'_, (Vec<QueueEntry>, Vec<QueueName>)>;
+    fn declare(
+        &self,
+        queues: Vec<(QueueName, Arc<QueueSettings>)>,
+    ) -> Answer<'_, (Vec<QueueEntry>, Vec<QueueName>)>;
 
     /// Deletes a queue by API; with `force` also what is in it.
     fn delete_queue(&self, queue: QueueRef, force: bool) -> Answer<'_, Deleted>;
@@ -230,14 +242,15 @@ pub struct Backend {
     /// The URL's scheme, without the colon.
     pub scheme: &'static str,
     /// Opens it. May block until the store is free or recovered.
-    pub open: fn(&StoreSettings, &Clock) -> Result<Arc<dyn Store>, OpenError>,
+    pub open: Open,
 }
 
+/// Opens one kind of store.
+pub type Open = fn(&StoreSettings, &Clock) -> Result<Arc<dyn Store>, OpenError>;
+
 /// Every kind of store there is.
-pub const BACKENDS: &[Backend] = &[
-    Backend { scheme: "memory", open: memory::open },
-    Backend { scheme: "sqlite", open: sqlite::open },
-];
+pub const BACKENDS: &[Backend] =
+    &[Backend { scheme: "memory", open: memory::open }, Backend { scheme: "sqlite", open: sqlite::open }];
 
 /// Opens the store that `settings.url` names. Blocks: call it before any runtime's thread depends on this one.
 ///
@@ -246,6 +259,7 @@ pub const BACKENDS: &[Backend] = &[
 pub fn open(settings: &StoreSettings, clock: &Clock) -> Result<Arc<dyn Store>, OpenError> {
     let scheme = settings.url.split(':').next().unwrap_or_default();
     let backend = BACKENDS.iter().find(|backend| backend.scheme == scheme);
-    let backend = backend.ok_or_else(|| OpenError::Configuration(format!("store.url: no store of kind {scheme:?}")))?;
+    let backend =
+        backend.ok_or_else(|| OpenError::Configuration(format!("store.url: no store of kind {scheme:?}")))?;
     (backend.open)(settings, clock)
 }

@@ -18,6 +18,7 @@ pub struct WakeBoard(Arc<Mutex<Vec<Weak<Subscriber>>>>);
 struct Subscriber {
     posted: Mutex<Posted>,
     notify: Notify,
+    is_for_time_only: bool,
 }
 
 #[derive(Default)]
@@ -42,7 +43,17 @@ impl WakeBoard {
     /// Listens from now on.
     #[must_use]
     pub fn subscribe(&self) -> WakeSubscription {
-        let subscriber = Arc::new(Subscriber::default());
+        self.add(Subscriber::default())
+    }
+
+    /// Listens from now on for what becomes due sooner, and is not woken for queues.
+    #[must_use]
+    pub fn subscribe_time(&self) -> WakeSubscription {
+        self.add(Subscriber { is_for_time_only: true, ..Subscriber::default() })
+    }
+
+    fn add(&self, subscriber: Subscriber) -> WakeSubscription {
+        let subscriber = Arc::new(subscriber);
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|other| other.strong_count() > 0);
         all.push(Arc::downgrade(&subscriber));
@@ -51,7 +62,7 @@ impl WakeBoard {
 
     /// Says that `queue` got something to lease.
     pub fn post(&self, queue: &QueueName) {
-        self.tell(|posted| {
+        self.tell(false, |posted| {
             if !posted.queues.contains(queue) {
                 posted.queues.insert(queue.clone());
             }
@@ -60,11 +71,13 @@ impl WakeBoard {
 
     /// Says that something became due sooner than known before.
     pub fn post_time(&self) {
-        self.tell(|posted| posted.time_changed = true);
+        self.tell(true, |posted| posted.time_changed = true);
     }
 
-    fn tell(&self, what: impl Fn(&mut Posted)) {
-        for subscriber in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
+    fn tell(&self, is_time: bool, what: impl Fn(&mut Posted)) {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = |subscriber: &Arc<Subscriber>| is_time || !subscriber.is_for_time_only;
+        for subscriber in all.iter().filter_map(Weak::upgrade).filter(told) {
             what(&mut subscriber.posted.lock().unwrap_or_else(PoisonError::into_inner));
             subscriber.notify.notify_one();
         }
@@ -90,7 +103,10 @@ impl WakeSubscription {
     #[must_use]
     pub fn take(&self) -> Wakes {
         let mut posted = self.0.posted.lock().unwrap_or_else(PoisonError::into_inner);
-        Wakes { queues: std::mem::take(&mut posted.queues), time_changed: std::mem::take(&mut posted.time_changed) }
+        Wakes {
+            queues: std::mem::take(&mut posted.queues),
+            time_changed: std::mem::take(&mut posted.time_changed),
+        }
     }
 }
 
@@ -110,6 +126,17 @@ mod tests {
         let wakes = subscription.take();
         assert_eq!((wakes.queues.len(), wakes.time_changed), (1, true));
         assert_eq!(subscription.take(), Wakes::default());
+    }
+
+    #[tokio::test]
+    async fn who_listens_for_time_only_is_not_told_of_queues() {
+        let board = WakeBoard::default();
+        let subscription = board.subscribe_time();
+        board.post(&"orders".parse().expect("a name"));
+        assert_eq!(subscription.take(), Wakes::default());
+        board.post_time();
+        subscription.posted().await;
+        assert!(subscription.take().time_changed);
     }
 
     #[tokio::test]

@@ -20,37 +20,22 @@ const WRITE: &str = "write a whole number of bytes, or 64KiB, 8MiB, 1GiB or 1TiB
 ///
 /// Refuses everything but digits with at most one of the units, and what does not fit 64 bits.
 pub fn parse(text: &str) -> Result<u64, FormatError> {
-    let digits_end = text
-        .bytes()
-        .position(|byte| !byte.is_ascii_digit())
-        .unwrap_or(text.len());
+    let digits_end = text.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits_end);
     if number.is_empty() {
-        return Err(FormatError::new(
-            text,
-            format_args!("is not a size: {WRITE}"),
-        ));
+        return Err(FormatError::new(text, format_args!("is not a size: {WRITE}")));
     }
     let shift = if unit.is_empty() {
         0
     } else if let Some((_, shift)) = UNITS.iter().find(|(name, _)| *name == unit) {
         *shift
     } else if unit.bytes().all(|byte| byte.is_ascii_alphabetic()) {
-        return Err(FormatError::new(
-            text,
-            format_args!("has an unknown unit: {WRITE}"),
-        ));
+        return Err(FormatError::new(text, format_args!("has an unknown unit: {WRITE}")));
     } else {
-        return Err(FormatError::new(
-            text,
-            format_args!("is not a size: {WRITE}"),
-        ));
+        return Err(FormatError::new(text, format_args!("is not a size: {WRITE}")));
     };
     // Digits only, so the one way to fail is a number too large for 64 bits.
-    let bytes = number
-        .parse::<u64>()
-        .ok()
-        .and_then(|count| count.checked_mul(1 << shift));
+    let bytes = number.parse::<u64>().ok().and_then(|count| count.checked_mul(1 << shift));
     bytes.ok_or_else(|| FormatError::new(text, "is too large: at most 18446744073709551615 bytes"))
 }
 
@@ -65,9 +50,7 @@ pub fn show(bytes: u64) -> String {
 
 /// The largest unit that divides a size; none of them divides zero.
 fn divisor(bytes: u64) -> Option<(&'static str, u32)> {
-    UNITS
-        .into_iter()
-        .find(|(_, shift)| bytes != 0 && bytes.trailing_zeros() >= *shift)
+    UNITS.into_iter().find(|(_, shift)| bytes != 0 && bytes.trailing_zeros() >= *shift)
 }
 
 /// Serialises as a string with a unit where one divides the size, else as an integer.
@@ -103,19 +86,12 @@ impl de::Visitor<'_> for BytesVisitor {
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<u64, E> {
-        u64::try_from(number).map_err(|_| {
-            E::custom(FormatError::unquoted(
-                number,
-                format_args!("is negative: {WRITE}"),
-            ))
-        })
+        u64::try_from(number)
+            .map_err(|_| E::custom(FormatError::unquoted(number, format_args!("is negative: {WRITE}"))))
     }
 
     fn visit_f64<E: de::Error>(self, number: f64) -> Result<u64, E> {
-        Err(E::custom(FormatError::unquoted(
-            number,
-            format_args!("is not a whole number: {WRITE}"),
-        )))
+        Err(E::custom(FormatError::unquoted(number, format_args!("is not a whole number: {WRITE}"))))
     }
 }
 
@@ -144,9 +120,7 @@ pub mod option {
     }
 
     /// Deserialises null, or as [`deserialize`](super::deserialize) does.
-    pub fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<u64>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
         Ok(Option::<Wrapped>::deserialize(deserializer)?.map(|wrapped| wrapped.0))
     }
 }
@@ -188,16 +162,10 @@ mod tests {
             assert_eq!(refusal(text), format!("{text:?} is not a size: {write}"));
         }
         for text in ["1KB", "1kib", "1K", "1B", "1PiB"] {
-            assert_eq!(
-                refusal(text),
-                format!("{text:?} has an unknown unit: {write}")
-            );
+            assert_eq!(refusal(text), format!("{text:?} has an unknown unit: {write}"));
         }
         for text in ["18446744073709551616", "16777216TiB"] {
-            assert_eq!(
-                refusal(text),
-                format!("{text:?} is too large: at most 18446744073709551615 bytes")
-            );
+            assert_eq!(refusal(text), format!("{text:?} is too large: at most 18446744073709551615 bytes"));
         }
     }
 
@@ -212,29 +180,11 @@ mod tests {
     #[test]
     fn serde_reads_both_forms_and_writes_the_canonical_one() {
         let holder: Holder = serde_json::from_str(r#"{"one":1024,"maybe":"1000"}"#).expect("valid");
-        assert_eq!(
-            holder,
-            Holder {
-                one: 1_024,
-                maybe: Some(1_000)
-            }
-        );
-        assert_eq!(
-            serde_json::to_string(&holder).expect("serialises"),
-            r#"{"one":"1KiB","maybe":1000}"#
-        );
+        assert_eq!(holder, Holder { one: 1_024, maybe: Some(1_000) });
+        assert_eq!(serde_json::to_string(&holder).expect("serialises"), r#"{"one":"1KiB","maybe":1000}"#);
         let holder: Holder = toml::from_str("one = \"2MiB\"").expect("valid");
-        assert_eq!(
-            holder,
-            Holder {
-                one: 2_097_152,
-                maybe: None
-            }
-        );
-        let largest = Holder {
-            one: u64::MAX,
-            maybe: None,
-        };
+        assert_eq!(holder, Holder { one: 2_097_152, maybe: None });
+        let largest = Holder { one: u64::MAX, maybe: None };
         let text = toml::to_string(&largest).expect("serialises");
         assert_eq!(toml::from_str::<Holder>(&text).expect("valid"), largest);
     }
@@ -243,16 +193,10 @@ mod tests {
     fn serde_refuses_negative_numbers_fractions_and_other_types() {
         let refusal = |value: &str| {
             let text = format!(r#"{{"one":{value}}}"#);
-            serde_json::from_str::<Holder>(&text)
-                .expect_err("must be refused")
-                .to_string()
+            serde_json::from_str::<Holder>(&text).expect_err("must be refused").to_string()
         };
         let write = "write a whole number of bytes, or 64KiB, 8MiB, 1GiB or 1TiB at line";
-        assert!(
-            refusal("-1").starts_with(&format!("-1 is negative: {write}")),
-            "{}",
-            refusal("-1")
-        );
+        assert!(refusal("-1").starts_with(&format!("-1 is negative: {write}")), "{}", refusal("-1"));
         assert!(
             refusal("1.5").starts_with(&format!("1.5 is not a whole number: {write}")),
             "{}",
@@ -263,9 +207,7 @@ mod tests {
             "{}",
             refusal("[]")
         );
-        let refusal = toml::from_str::<Holder>("one = -1")
-            .expect_err("must be refused")
-            .to_string();
+        let refusal = toml::from_str::<Holder>("one = -1").expect_err("must be refused").to_string();
         assert!(refusal.contains("-1 is negative"), "{refusal}");
     }
 

@@ -15,13 +15,7 @@ use serde::ser::Serializer;
 use super::FormatError;
 
 /// The units with their length in milliseconds, largest first.
-const UNITS: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
+const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// The longest duration that [`parse`] accepts: 10,000 days.
 pub const LONGEST: Duration = Duration::from_millis(LONGEST_MS);
@@ -37,10 +31,7 @@ const WRITE: &str = "write 15s, 500ms, 2m, 1h30m or 7d";
 /// Refuses everything but the documented form and what is longer than [`LONGEST`].
 pub fn parse(text: &str) -> Result<Duration, FormatError> {
     if text.is_empty() {
-        return Err(FormatError::new(
-            text,
-            format_args!("is not a duration: {WRITE}"),
-        ));
+        return Err(FormatError::new(text, format_args!("is not a duration: {WRITE}")));
     }
     let mut total_ms: u64 = 0;
     let mut units_left = &UNITS[..];
@@ -56,15 +47,8 @@ pub fn parse(text: &str) -> Result<Duration, FormatError> {
             ));
         }
         if unit.is_empty() {
-            let place = if number.len() == text.len() {
-                String::new()
-            } else {
-                format!(" after {number}")
-            };
-            return Err(FormatError::new(
-                text,
-                format_args!("has no unit{place}: {WRITE}"),
-            ));
+            let place = if number.len() == text.len() { String::new() } else { format!(" after {number}") };
+            return Err(FormatError::new(text, format_args!("has no unit{place}: {WRITE}")));
         }
         let Some(index) = units_left.iter().position(|(name, _)| *name == unit) else {
             return Err(unit_refused(text, unit));
@@ -88,10 +72,7 @@ pub fn parse(text: &str) -> Result<Duration, FormatError> {
 /// Why a unit that is none of those still possible is refused.
 fn unit_refused(text: &str, unit: &str) -> FormatError {
     if UNITS.iter().any(|(name, _)| *name == unit) {
-        FormatError::new(
-            text,
-            "has its units out of order: the largest first, each once, like 1h30m",
-        )
+        FormatError::new(text, "has its units out of order: the largest first, each once, like 1h30m")
     } else {
         FormatError::new(text, format_args!("has an unknown unit: {WRITE}"))
     }
@@ -99,10 +80,7 @@ fn unit_refused(text: &str, unit: &str) -> FormatError {
 
 /// Cuts `text` where the bytes at its start stop to be as `matches` wants them (ASCII only).
 fn split(text: &str, matches: impl Fn(u8) -> bool) -> (&str, &str) {
-    let end = text
-        .bytes()
-        .position(|byte| !matches(byte))
-        .unwrap_or(text.len());
+    let end = text.bytes().position(|byte| !matches(byte)).unwrap_or(text.len());
     text.split_at(end)
 }
 
@@ -140,10 +118,7 @@ struct DurationVisitor;
 
 impl DurationVisitor {
     fn bare<E: de::Error>(number: impl fmt::Display) -> E {
-        E::custom(FormatError::unquoted(
-            number,
-            format_args!("has no unit: {WRITE}"),
-        ))
+        E::custom(FormatError::unquoted(number, format_args!("has no unit: {WRITE}")))
     }
 }
 
@@ -190,10 +165,7 @@ pub mod option {
     use super::Wrapped;
 
     /// Serialises as the string that [`show`](super::show) gives, or as null.
-    pub fn serialize<S: Serializer>(
-        duration: &Option<Duration>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
         match duration {
             Some(duration) => serializer.serialize_some(&super::show(*duration)),
             None => serializer.serialize_none(),
@@ -201,9 +173,7 @@ pub mod option {
     }
 
     /// Deserialises null, or a string in the form that [`parse`](super::parse) reads.
-    pub fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Duration>, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
         Ok(Option::<Wrapped>::deserialize(deserializer)?.map(|wrapped| wrapped.0))
     }
 }
@@ -218,21 +188,13 @@ pub mod list {
     use super::Wrapped;
 
     /// Serialises as a list of the strings that [`show`](super::show) gives.
-    pub fn serialize<S: Serializer>(
-        durations: &[Duration],
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(durations: &[Duration], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(durations.iter().map(|duration| super::show(*duration)))
     }
 
     /// Deserialises a list of strings in the form that [`parse`](super::parse) reads.
-    pub fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Vec<Duration>, D::Error> {
-        Ok(Vec::<Wrapped>::deserialize(deserializer)?
-            .into_iter()
-            .map(|wrapped| wrapped.0)
-            .collect())
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Duration>, D::Error> {
+        Ok(Vec::<Wrapped>::deserialize(deserializer)?.into_iter().map(|wrapped| wrapped.0).collect())
     }
 }
 
@@ -285,32 +247,16 @@ mod tests {
 
     #[test]
     fn a_refusal_says_what_is_wrong_and_what_is_allowed() {
-        assert_eq!(
-            refusal("15"),
-            r#""15" has no unit: write 15s, 500ms, 2m, 1h30m or 7d"#
-        );
-        assert_eq!(
-            refusal("1h30"),
-            r#""1h30" has no unit after 30: write 15s, 500ms, 2m, 1h30m or 7d"#
-        );
-        assert_eq!(
-            refusal(""),
-            r#""" is not a duration: write 15s, 500ms, 2m, 1h30m or 7d"#
-        );
-        for text in [
-            "1.5h", "-1s", "+1s", " 1s", "1s ", "1 s", "s", "soon", "1h,30m", "１s",
-        ] {
-            let expected = "is not a duration, which is whole numbers with units: write 15s, 500ms, 2m, 1h30m or 7d";
+        assert_eq!(refusal("15"), r#""15" has no unit: write 15s, 500ms, 2m, 1h30m or 7d"#);
+        assert_eq!(refusal("1h30"), r#""1h30" has no unit after 30: write 15s, 500ms, 2m, 1h30m or 7d"#);
+        assert_eq!(refusal(""), r#""" is not a duration: write 15s, 500ms, 2m, 1h30m or 7d"#);
+        for text in ["1.5h", "-1s", "+1s", " 1s", "1s ", "1 s", "s", "soon", "1h,30m", "１s"] {
+            let expected =
+                "is not a duration, which is whole numbers with units: write 15s, 500ms, 2m, 1h30m or 7d";
             assert_eq!(refusal(text), format!("{text:?} {expected}"));
         }
-        assert_eq!(
-            refusal("3w"),
-            r#""3w" has an unknown unit: write 15s, 500ms, 2m, 1h30m or 7d"#
-        );
-        assert_eq!(
-            refusal("3S"),
-            r#""3S" has an unknown unit: write 15s, 500ms, 2m, 1h30m or 7d"#
-        );
+        assert_eq!(refusal("3w"), r#""3w" has an unknown unit: write 15s, 500ms, 2m, 1h30m or 7d"#);
+        assert_eq!(refusal("3S"), r#""3S" has an unknown unit: write 15s, 500ms, 2m, 1h30m or 7d"#);
         let order = "has its units out of order: the largest first, each once, like 1h30m";
         assert_eq!(refusal("30m1h"), format!(r#""30m1h" {order}"#));
         assert_eq!(refusal("1s1s"), format!(r#""1s1s" {order}"#));
@@ -318,17 +264,10 @@ mod tests {
 
     #[test]
     fn what_is_longer_than_ten_thousand_days_is_refused_without_overflow() {
-        for text in [
-            "10000d1ms",
-            "10001d",
-            "18446744073709551615d",
-            "99999999999999999999999999d",
-            "864000000001ms",
-        ] {
-            assert_eq!(
-                refusal(text),
-                format!("{text:?} is too long: at most 10000d")
-            );
+        for text in
+            ["10000d1ms", "10001d", "18446744073709551615d", "99999999999999999999999999d", "864000000001ms"]
+        {
+            assert_eq!(refusal(text), format!("{text:?} is too long: at most 10000d"));
         }
     }
 
@@ -347,20 +286,10 @@ mod tests {
         let text = r#"{"one":"1m30s","maybe":"5s","many":["5s","1d"]}"#;
         let holder: Holder = serde_json::from_str(text).expect("valid");
         assert_eq!(holder.one, Duration::from_secs(90));
-        assert_eq!(
-            holder.many,
-            [Duration::from_secs(5), Duration::from_hours(24)]
-        );
+        assert_eq!(holder.many, [Duration::from_secs(5), Duration::from_hours(24)]);
         assert_eq!(serde_json::to_string(&holder).expect("serialises"), text);
         let holder: Holder = serde_json::from_str(r#"{"one":"1s","maybe":null}"#).expect("valid");
-        assert_eq!(
-            holder,
-            Holder {
-                one: Duration::from_secs(1),
-                maybe: None,
-                many: Vec::new()
-            }
-        );
+        assert_eq!(holder, Holder { one: Duration::from_secs(1), maybe: None, many: Vec::new() });
         let holder: Holder = toml::from_str("one = \"1s\"\nmaybe = \"2s\"").expect("valid");
         assert_eq!(holder.maybe, Some(Duration::from_secs(2)));
     }
@@ -369,34 +298,14 @@ mod tests {
     fn serde_refuses_a_bare_number_and_other_types() {
         let refusal = |value: &str| {
             let text = format!(r#"{{"one":{value}}}"#);
-            serde_json::from_str::<Holder>(&text)
-                .expect_err("must be refused")
-                .to_string()
+            serde_json::from_str::<Holder>(&text).expect_err("must be refused").to_string()
         };
         let unit = "has no unit: write 15s, 500ms, 2m, 1h30m or 7d at line";
-        assert!(
-            refusal("15").starts_with(&format!("15 {unit}")),
-            "{}",
-            refusal("15")
-        );
-        assert!(
-            refusal("-15").starts_with(&format!("-15 {unit}")),
-            "{}",
-            refusal("-15")
-        );
-        assert!(
-            refusal("1.5").starts_with(&format!("1.5 {unit}")),
-            "{}",
-            refusal("1.5")
-        );
-        assert!(
-            refusal("true").contains("expected a duration like 15s"),
-            "{}",
-            refusal("true")
-        );
-        let refusal = toml::from_str::<Holder>("one = 15")
-            .expect_err("must be refused")
-            .to_string();
+        assert!(refusal("15").starts_with(&format!("15 {unit}")), "{}", refusal("15"));
+        assert!(refusal("-15").starts_with(&format!("-15 {unit}")), "{}", refusal("-15"));
+        assert!(refusal("1.5").starts_with(&format!("1.5 {unit}")), "{}", refusal("1.5"));
+        assert!(refusal("true").contains("expected a duration like 15s"), "{}", refusal("true"));
+        let refusal = toml::from_str::<Holder>("one = 15").expect_err("must be refused").to_string();
         assert!(refusal.contains("15 has no unit"), "{refusal}");
     }
 

@@ -25,11 +25,14 @@ impl FormatError {
         Self { text }
     }
 
+    /// The same refusal, its subject preceded by what it is: `a length of 12 is out of range …`.
+    pub(crate) fn about(self, subject: &str) -> Self {
+        Self { text: format!("{subject} {}", self.text) }
+    }
+
     /// A refusal of something that is not a string, a bare number for example, which is shown without quotes.
     pub(crate) fn unquoted(input: impl Display, problem: impl Display) -> Self {
-        Self {
-            text: format!("{input} {problem}"),
-        }
+        Self { text: format!("{input} {problem}") }
     }
 }
 
@@ -41,10 +44,7 @@ mod tests {
     fn a_long_input_is_shortened_and_control_characters_are_escaped() {
         let long = "é".repeat(100);
         let error = FormatError::new(&long, "is too long");
-        assert_eq!(
-            error.to_string(),
-            format!("\"{}\"… is too long", "é".repeat(40))
-        );
+        assert_eq!(error.to_string(), format!("\"{}\"… is too long", "é".repeat(40)));
         let error = FormatError::new("1\n\u{1b}s", "is odd");
         assert_eq!(error.to_string(), r#""1\n\u{1b}s" is odd"#);
     }

@@ -6,7 +6,9 @@
 pub mod bytes;
 pub mod duration;
 mod error;
+pub mod range;
 mod rate;
+pub mod secret;
 
 pub use error::FormatError;
 pub use rate::{Rate, RatePeriod};

@@ -103,21 +103,14 @@ impl FromStr for Rate {
     type Err = FormatError;
 
     fn from_str(text: &str) -> Result<Self, FormatError> {
-        let refused = |problem: &str| {
-            FormatError::new(text, format_args!("{problem}: write 100/s, 600/m or 5/h"))
-        };
+        let refused =
+            |problem: &str| FormatError::new(text, format_args!("{problem}: write 100/s, 600/m or 5/h"));
         let Some((number, unit)) = text.split_once('/') else {
             let bare = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            return Err(refused(if bare {
-                "has no period"
-            } else {
-                "is not a rate"
-            }));
+            return Err(refused(if bare { "has no period" } else { "is not a rate" }));
         };
         if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(refused(
-                "is not a rate, which is a whole number for each s, m or h",
-            ));
+            return Err(refused("is not a rate, which is a whole number for each s, m or h"));
         }
         let per = match unit {
             "s" => RatePeriod::Second,
@@ -126,9 +119,7 @@ impl FromStr for Rate {
             _ => return Err(refused("has an unknown period")),
         };
         let rate = number.parse().ok().and_then(|count| Self::new(count, per));
-        rate.ok_or_else(|| {
-            FormatError::new(text, "has a count out of range: 1 to 1000000000 is allowed")
-        })
+        rate.ok_or_else(|| FormatError::new(text, "has a count out of range: 1 to 1000000000 is allowed"))
     }
 }
 
@@ -165,9 +156,7 @@ mod tests {
     use super::*;
 
     fn refusal(text: &str) -> String {
-        text.parse::<Rate>()
-            .expect_err("must be refused")
-            .to_string()
+        text.parse::<Rate>().expect_err("must be refused").to_string()
     }
 
     #[test]
@@ -187,27 +176,16 @@ mod tests {
 
     #[test]
     fn a_refusal_says_what_is_wrong_and_what_is_allowed() {
-        assert_eq!(
-            refusal("100"),
-            r#""100" has no period: write 100/s, 600/m or 5/h"#
-        );
-        assert_eq!(
-            refusal(""),
-            r#""" is not a rate: write 100/s, 600/m or 5/h"#
-        );
-        assert_eq!(
-            refusal("fast"),
-            r#""fast" is not a rate: write 100/s, 600/m or 5/h"#
-        );
+        assert_eq!(refusal("100"), r#""100" has no period: write 100/s, 600/m or 5/h"#);
+        assert_eq!(refusal(""), r#""" is not a rate: write 100/s, 600/m or 5/h"#);
+        assert_eq!(refusal("fast"), r#""fast" is not a rate: write 100/s, 600/m or 5/h"#);
         for text in ["/s", "1.5/s", "-1/s", "1 /s", "+1/s"] {
-            let expected = "is not a rate, which is a whole number for each s, m or h: write 100/s, 600/m or 5/h";
+            let expected =
+                "is not a rate, which is a whole number for each s, m or h: write 100/s, 600/m or 5/h";
             assert_eq!(refusal(text), format!("{text:?} {expected}"));
         }
         for text in ["5/d", "5/", "5/S", "5/s/m", "5/ s"] {
-            assert_eq!(
-                refusal(text),
-                format!("{text:?} has an unknown period: write 100/s, 600/m or 5/h")
-            );
+            assert_eq!(refusal(text), format!("{text:?} has an unknown period: write 100/s, 600/m or 5/h"));
         }
         for text in ["0/s", "1000000001/h", "99999999999999999999/s"] {
             assert_eq!(
@@ -221,17 +199,9 @@ mod tests {
     fn serde_uses_the_same_spelling_and_refuses_numbers() {
         let rate: Rate = serde_json::from_str(r#""5/h""#).expect("valid");
         assert_eq!(Some(rate), Rate::new(5, RatePeriod::Hour));
-        assert_eq!(
-            serde_json::to_string(&rate).expect("serialises"),
-            r#""5/h""#
-        );
-        let error = serde_json::from_str::<Rate>("5")
-            .expect_err("must be refused")
-            .to_string();
-        assert!(
-            error.contains("expected a rate like 100/s, 600/m or 5/h"),
-            "{error}"
-        );
+        assert_eq!(serde_json::to_string(&rate).expect("serialises"), r#""5/h""#);
+        let error = serde_json::from_str::<Rate>("5").expect_err("must be refused").to_string();
+        assert!(error.contains("expected a rate like 100/s, 600/m or 5/h"), "{error}");
     }
 
     proptest! {

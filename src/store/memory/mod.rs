@@ -101,6 +101,7 @@ pub struct Memory {
 }
 
 struct Shared {
+    id: Arc<str>,
     clock: Clock,
     wakes: WakeBoard,
     /// `None` once the store is closed.
@@ -137,12 +138,13 @@ impl Memory {
                 return Err(OpenError::Configuration(detail));
             }
         };
-        Ok(Self::with(clock, State::new(settings.bytes_max, not_as_configured)))
+        let id = format!("{:016x}", fastrand::u64(..)).into();
+        Ok(Self::with(id, clock, State::new(settings.bytes_max, not_as_configured)))
     }
 
-    fn with(clock: &Clock, state: State) -> Arc<Self> {
-        let shared =
-            Shared { clock: clock.clone(), wakes: WakeBoard::default(), state: Mutex::new(Some(state)) };
+    fn with(id: Arc<str>, clock: &Clock, state: State) -> Arc<Self> {
+        let (clock, wakes, state) = (clock.clone(), WakeBoard::default(), Mutex::new(Some(state)));
+        let shared = Shared { id, clock, wakes, state };
         Arc::new(Self { shared: Arc::new(shared) })
     }
 
@@ -155,13 +157,17 @@ impl Memory {
         let kept = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut state = kept.ok_or_else(|| OpenError::Failed("the store is closed".to_owned()))?;
         state.reopen(self.shared.now());
-        Ok(Self::with(&self.shared.clock, state))
+        Ok(Self::with(Arc::clone(&self.shared.id), &self.shared.clock, state))
     }
 }
 
 impl Store for Memory {
     fn kind(&self) -> &'static str {
         "memory"
+    }
+
+    fn id(&self) -> Arc<str> {
+        Arc::clone(&self.shared.id)
     }
 
     fn connect(&self) -> Rc<dyn MessageStore> {

@@ -55,7 +55,6 @@ impl Fixture for MemoryFixture {
 }
 
 /// The store in a file of its own.
-#[expect(dead_code, reason = "used as soon as the store is there")]
 #[derive(Default)]
 pub(crate) struct SqliteFixture(Option<(tempfile::TempDir, StoreSettings, Clock, Arc<dyn Store>)>);
 

@@ -296,7 +296,6 @@ mod memory {
     every_behaviour!(tests!(super::fixtures::MemoryFixture));
 }
 
-// Switched on when the store is there.
-// mod sqlite {
-//     every_behaviour!(tests!(super::fixtures::SqliteFixture));
-// }
+mod sqlite {
+    every_behaviour!(tests!(super::fixtures::SqliteFixture));
+}

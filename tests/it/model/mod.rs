@@ -13,7 +13,7 @@ use proptest::test_runner::{Config, TestRng, TestRunner};
 use twin::{Reached, Twin};
 
 use crate::conformance::Fixture;
-use crate::conformance::fixtures::MemoryFixture;
+use crate::conformance::fixtures::{MemoryFixture, SqliteFixture};
 
 /// Operations of a case, those that make the queues aside.
 const OPERATIONS: std::ops::RangeInclusive<usize> = 30..=60;
@@ -61,11 +61,10 @@ proptest! {
         agree(Box::<MemoryFixture>::default(), queues, &operations, &mut Reached::default());
     }
 
-    // Switched on when the store is there.
-    // #[test]
-    // fn the_sqlite_store_agrees_with_the_model((queues, operations) in case()) {
-    //     agree(Box::<crate::conformance::fixtures::SqliteFixture>::default(), queues, &operations, &mut Reached::default());
-    // }
+    #[test]
+    fn the_sqlite_store_agrees_with_the_model((queues, operations) in case()) {
+        agree(Box::<SqliteFixture>::default(), queues, &operations, &mut Reached::default());
+    }
 }
 
 #[test]

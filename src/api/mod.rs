@@ -1,0 +1,34 @@
+//! The JSON of the HTTP API, version 1: what the server writes and the command line, the tests and every other client
+//! read. Values only; how they come about is `http`'s business.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `code` | [`Code`]: the table of errors |
+//! | `problem` | [`Problem`]: a refusal, RFC 9457 |
+//! | `message` | [`Message`]: one message and its attempts; [`Published`]: the answer to a publish |
+//! | `queue` | [`Queue`]: one queue and its settings; reading the settings of a PUT |
+//! | `status` | [`Status`]: everything `/status` says |
+//! | `ready` | [`Ready`]: whether the gateway can accept and serve |
+//! | `json` | reading JSON strictly: no key twice |
+//! | `nearest` | the known name a wrong one was probably meant to be |
+
+pub mod code;
+pub mod json;
+pub mod message;
+pub mod nearest;
+pub mod problem;
+pub mod queue;
+pub mod ready;
+pub mod status;
+
+pub use code::Code;
+pub use message::{Message, Published};
+pub use problem::Problem;
+pub use queue::Queue;
+pub use ready::Ready;
+pub use status::Status;
+
+/// The header that names a request in answers and in the log.
+pub const REQUEST_ID_HEADER: &str = "posthaste-request-id";
+/// The header that says of a refused publish whether it may have been stored all the same: `no` or `unknown`.
+pub const STORED_HEADER: &str = "posthaste-stored";

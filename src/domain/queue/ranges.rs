@@ -1,0 +1,161 @@
+//! Which settings of a queue are possible: every range in one table.
+
+use std::time::Duration;
+
+use crate::domain::format::{bytes, duration};
+use crate::domain::queue::{DestinationOverride, HTTP, QueueSettings};
+
+/// A setting that cannot be: which, and what is allowed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SettingProblem {
+    /// The key within the queue, dotted.
+    pub key: &'static str,
+    /// What is wrong and what is allowed.
+    pub detail: String,
+}
+
+/// Whether a value is possible, and the words for when it is not.
+type Check = (bool, String);
+
+const DAY: Duration = Duration::from_hours(24);
+const DECADE: Duration = Duration::from_hours(24 * 3_650);
+const ATTEMPT_MIN: Duration = Duration::from_millis(100);
+const ATTEMPT_MAX: Duration = Duration::from_mins(15);
+const COUNT_MAX: u64 = 1_000_000_000;
+const TEBIBYTE: u64 = 1 << 40;
+const MEBIBYTE: u64 = 1 << 20;
+const METHODS: [&str; 5] = ["POST", "PUT", "PATCH", "DELETE", "GET"];
+
+fn span(value: Duration, least: Duration, most: Duration) -> Check {
+    let (shown, from, to) = (duration::show(value), duration::show(least), duration::show(most));
+    ((least..=most).contains(&value), format!("{shown} is out of range: {from} to {to}"))
+}
+
+fn number(value: u64, least: u64, most: u64) -> Check {
+    ((least..=most).contains(&value), format!("{value} is out of range: {least} to {most}"))
+}
+
+fn size(value: u64, least: u64, most: u64) -> Check {
+    let (shown, from, to) = (bytes::show(value), bytes::show(least), bytes::show(most));
+    ((least..=most).contains(&value), format!("{shown} is out of range: {from} to {to}"))
+}
+
+impl QueueSettings {
+    /// Everything that is out of its range; empty when all is well.
+    #[must_use]
+    pub fn problems(&self) -> Vec<SettingProblem> {
+        let checks = self.times().into_iter().chain(self.amounts()).chain(self.retries()).chain(self.words());
+        checks
+            .filter(|(_, (holds, _))| !holds)
+            .map(|(key, (_, detail))| SettingProblem { key, detail })
+            .collect()
+    }
+
+    fn times(&self) -> [(&'static str, Check); 7] {
+        let second = Duration::from_secs(1);
+        [
+            ("timeout", span(self.timeout, ATTEMPT_MIN, ATTEMPT_MAX)),
+            ("connect_timeout", span(self.connect_timeout, ATTEMPT_MIN, ATTEMPT_MAX)),
+            ("lease", span(self.lease(), second, Duration::from_hours(12))),
+            ("ttl", span(self.ttl.unwrap_or(DAY), Duration::from_millis(1), 30 * DAY)),
+            ("dead.retention", span(self.dead.retention, second, DECADE)),
+            ("history.retention", span(self.history.retention, second, DECADE)),
+            ("idempotency.window", span(self.idempotency.window, second, DAY)),
+        ]
+    }
+
+    fn amounts(&self) -> [(&'static str, Check); 11] {
+        [
+            ("limits.length_max", number(self.limits.length_max, 1, COUNT_MAX)),
+            ("limits.bytes_max", size(self.limits.bytes_max, 1, TEBIBYTE)),
+            ("limits.payload_max", size(self.limits.payload_max, 1, 16 * MEBIBYTE)),
+            ("dead.length_max", number(self.dead.length_max, 1, COUNT_MAX)),
+            ("dead.bytes_max", size(self.dead.bytes_max, 1, TEBIBYTE)),
+            ("history.finished_max", number(self.history.finished_max, 0, 10_000_000)),
+            ("history.attempts", number(self.history.attempts.into(), 0, 100)),
+            ("idempotency.keys_max", number(self.idempotency.keys_max, 1, COUNT_MAX)),
+            ("delivery.concurrency_max", number(self.delivery.concurrency_max.into(), 1, 65_536)),
+            ("answer.bytes_max", size(self.answer.bytes_max, 0, MEBIBYTE)),
+            ("answer.excerpt_max", size(self.answer.excerpt_max, 0, MEBIBYTE)),
+        ]
+    }
+
+    fn retries(&self) -> Vec<(&'static str, Check)> {
+        let (schedule, jitter) = (&self.retry.schedule, self.retry.jitter);
+        let entries = format!("{} entries are too many: at most 99 are allowed", schedule.len());
+        let longest = schedule.iter().max().copied().unwrap_or_default();
+        let delay = format!("{} is out of range: an entry is at most 1d", duration::show(longest));
+        vec![
+            ("retry.schedule", (schedule.len() <= 99, entries)),
+            ("retry.schedule", (longest <= DAY, delay)),
+            ("retry.jitter", ((0.0..=1.0).contains(&jitter), format!("{jitter} is out of range: 0 to 1"))),
+        ]
+    }
+
+    fn words(&self) -> Vec<(&'static str, Check)> {
+        let processor = "is required: log, http, pull, or a registered name".to_owned();
+        let goes_somewhere = self.processor != HTTP
+            || self.destination.is_some()
+            || self.destination_override != DestinationOverride::None;
+        let destination =
+            "is required by processor \"http\": a URL such as https://example.com/hook".to_owned();
+        let method = &self.delivery.method;
+        let methods = format!("{method:?} is not allowed: POST, PUT, PATCH, DELETE or GET");
+        let shards = format!("{} is not possible: only 1 in this version", self.shards);
+        let statuses = self.delivery.reject.iter().map(|status| {
+            let detail = format!("{status} is out of range: 400 to 599");
+            ("delivery.reject", ((400..=599).contains(status), detail))
+        });
+        let mut checks = vec![
+            ("processor", (!self.processor.is_empty(), processor)),
+            ("destination", (goes_somewhere, destination)),
+            ("delivery.method", (METHODS.contains(&method.as_str()), methods)),
+            ("shards", (self.shards == 1, shards)),
+        ];
+        checks.extend(statuses);
+        checks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sound() -> QueueSettings {
+        QueueSettings { processor: "log".to_owned(), ..QueueSettings::default() }
+    }
+
+    #[test]
+    fn the_defaults_are_possible() {
+        assert_eq!(sound().problems(), []);
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_named_with_what_is_allowed() {
+        let mut settings = sound();
+        settings.timeout = Duration::from_millis(1);
+        settings.limits.length_max = 0;
+        settings.retry.schedule = vec![Duration::ZERO; 100];
+        settings.retry.jitter = f64::NAN;
+        settings.delivery.reject = vec![400, 200];
+        settings.delivery.method = "BREW".to_owned();
+        settings.shards = 2;
+        settings.processor = HTTP.to_owned();
+        let problems = settings.problems();
+        let lines: Vec<String> =
+            problems.iter().map(|problem| format!("{} {}", problem.key, problem.detail)).collect();
+        assert_eq!(
+            lines,
+            [
+                "timeout 1ms is out of range: 100ms to 15m",
+                "limits.length_max 0 is out of range: 1 to 1000000000",
+                "retry.schedule 100 entries are too many: at most 99 are allowed",
+                "retry.jitter NaN is out of range: 0 to 1",
+                "destination is required by processor \"http\": a URL such as https://example.com/hook",
+                "delivery.method \"BREW\" is not allowed: POST, PUT, PATCH, DELETE or GET",
+                "shards 2 is not possible: only 1 in this version",
+                "delivery.reject 200 is out of range: 400 to 599",
+            ]
+        );
+    }
+}

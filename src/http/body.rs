@@ -1,0 +1,393 @@
+//! Reading a body: whole or not at all, within its size, its time, and the memory that all bodies share.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use ::bytes::{Bytes, BytesMut};
+use actix_http::Payload;
+use actix_http::error::PayloadError;
+use actix_http::header::{self, HeaderMap};
+use futures_util::Stream as _;
+use tokio::time::Instant;
+
+use crate::api::code::Code;
+use crate::domain::format::{bytes, duration};
+use crate::http::connection::Connection;
+use crate::http::error::Refusal;
+use crate::http::settings::ServerLimits;
+
+/// How often the speed of a body is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Bytes of bodies in memory, over all requests of all threads.
+#[derive(Debug)]
+pub(super) struct BodyBudget {
+    used: AtomicU64,
+    bytes_max: u64,
+}
+
+impl BodyBudget {
+    /// A budget of so many bytes.
+    pub(super) fn new(bytes_max: u64) -> Arc<Self> {
+        Arc::new(Self { used: AtomicU64::new(0), bytes_max })
+    }
+
+    /// Bytes in use.
+    #[cfg(test)]
+    fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+/// A part of the budget, given back when it is dropped.
+#[derive(Debug)]
+struct Share {
+    budget: Arc<BodyBudget>,
+    bytes: u64,
+}
+
+impl Share {
+    /// Takes so much more, or says that it is not there.
+    fn grow(&mut self, bytes: u64) -> bool {
+        let before = self.budget.used.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+        before + bytes <= self.budget.bytes_max
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A body that came whole, with the memory it takes.
+#[derive(Debug)]
+pub(super) struct Body {
+    /// Its bytes.
+    pub(super) bytes: Bytes,
+    /// Its part of the budget, for as long as this is kept.
+    _share: Share,
+}
+
+/// The most bytes a body may have, and which setting says so.
+#[derive(Clone, Copy)]
+pub(super) struct SizeLimit {
+    /// The bytes.
+    pub(super) bytes_max: u64,
+    /// The setting; `None` for a limit that is built in.
+    pub(super) setting: Option<&'static str>,
+}
+
+impl SizeLimit {
+    fn refusal(self) -> Refusal {
+        let shown = bytes::show(self.bytes_max);
+        match self.setting {
+            Some(setting) => {
+                let detail = format!("the body is larger than {setting}, which is {shown}");
+                Refusal::new(Code::PayloadTooLarge, detail).setting(setting, Some(self.bytes_max))
+            }
+            None => {
+                let mut problem = crate::api::Problem::new(
+                    Code::PayloadTooLarge,
+                    format!("the body is larger than the {shown} that are taken here"),
+                );
+                problem.limit = Some(self.bytes_max);
+                problem.into()
+            }
+        }
+    }
+}
+
+/// The length that a request declares; `None` for a chunked body. The server refuses what is no number.
+pub(super) fn declared(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// Reads a body of at most `limit`.
+///
+/// The first chunk is used as it is when it is all there is. What is too large is refused before it is read where its length
+/// is declared, and at the first byte too many where it is not. Dropping the future gives all memory back.
+pub(super) async fn read(
+    payload: Payload,
+    headers: &HeaderMap,
+    limit: SizeLimit,
+    limits: &ServerLimits,
+    budget: &Arc<BodyBudget>,
+    connection: &Connection,
+) -> Result<Body, Refusal> {
+    let declared = declared(headers);
+    if declared.is_some_and(|length| length > limit.bytes_max) {
+        return Err(limit.refusal().unread(payload));
+    }
+    let share = Share { budget: budget.clone(), bytes: 0 };
+    let mut reading = Reading {
+        payload,
+        declared,
+        limit,
+        limits,
+        connection,
+        share,
+        started: None,
+        gathered: Gathered::None,
+    };
+    match poll_fn(|context| reading.poll(context)).await {
+        Ok(()) => Ok(Body { bytes: reading.gathered.into_bytes(), _share: reading.share }),
+        Err(refusal) => Err(refusal.unread(reading.payload)),
+    }
+}
+
+enum Gathered {
+    None,
+    One(Bytes),
+    Many(BytesMut),
+}
+
+impl Gathered {
+    fn length(&self) -> u64 {
+        let length = match self {
+            Self::None => 0,
+            Self::One(chunk) => chunk.len(),
+            Self::Many(all) => all.len(),
+        };
+        length as u64
+    }
+
+    fn push(&mut self, chunk: Bytes, declared: Option<u64>) {
+        match self {
+            Self::None => *self = Self::One(chunk),
+            Self::One(first) => {
+                // Not the whole declared length at once: who declares much and sends little should not get memory for it.
+                const ROOM_MAX: usize = 64 << 10;
+                let declared = declared.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+                let room = (first.len() + chunk.len()).max(declared.min(ROOM_MAX));
+                let mut all = BytesMut::with_capacity(room);
+                all.extend_from_slice(first);
+                all.extend_from_slice(&chunk);
+                *self = Self::Many(all);
+            }
+            Self::Many(all) => all.extend_from_slice(&chunk),
+        }
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Self::None => Bytes::new(),
+            Self::One(chunk) => chunk,
+            Self::Many(all) => all.freeze(),
+        }
+    }
+}
+
+struct Reading<'r> {
+    payload: Payload,
+    declared: Option<u64>,
+    limit: SizeLimit,
+    limits: &'r ServerLimits,
+    connection: &'r Connection,
+    share: Share,
+    /// When it was first found that there is something to wait for.
+    started: Option<Instant>,
+    gathered: Gathered,
+}
+
+impl Reading<'_> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        loop {
+            match Pin::new(&mut self.payload).poll_next(context) {
+                Poll::Ready(Some(Ok(chunk))) => {
+                    if let Err(refusal) = self.take(chunk) {
+                        return Poll::Ready(Err(refusal));
+                    }
+                }
+                Poll::Ready(None) => return Poll::Ready(self.whole()),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(broken(&error))),
+                Poll::Pending => return self.poll_slow(context).map(Err),
+            }
+        }
+    }
+
+    fn take(&mut self, chunk: Bytes) -> Result<(), Refusal> {
+        let length = chunk.len() as u64;
+        if self.gathered.length() + length > self.limit.bytes_max {
+            return Err(self.limit.refusal());
+        }
+        if !self.share.grow(length) {
+            let setting = "server.limits.bodies_bytes_max";
+            let detail = format!("the bodies of all requests together are larger than {setting}");
+            return Err(
+                Refusal::new(Code::Overloaded, detail).setting(setting, Some(self.limits.bodies_bytes_max))
+            );
+        }
+        self.gathered.push(chunk, self.declared);
+        Ok(())
+    }
+
+    /// The server ends a body that is too short with an error; this is the last line before a truncated message.
+    fn whole(&self) -> Result<(), Refusal> {
+        match self.declared {
+            Some(declared) if declared != self.gathered.length() => Err(ended_early()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ready when the client is too slow; else the task is woken to look again.
+    fn poll_slow(&mut self, context: &mut Context<'_>) -> Poll<Refusal> {
+        let started = *self.started.get_or_insert_with(Instant::now);
+        let (limits, now) = (self.limits, Instant::now());
+        let so_far = now.duration_since(started);
+        if so_far >= limits.body_timeout {
+            let detail = format!("the body did not arrive within {}", duration::show(limits.body_timeout));
+            return Poll::Ready(
+                Refusal::new(Code::RequestTimeout, detail).setting("server.limits.body_timeout", None),
+            );
+        }
+        let least = limits.body_bytes_per_s_min.saturating_mul(so_far.as_secs());
+        if so_far >= limits.body_rate_after && self.gathered.length() < least {
+            let rate = limits.body_bytes_per_s_min;
+            let detail = format!("the body arrives at less than {}/s", bytes::show(rate));
+            let setting = "server.limits.body_bytes_per_s_min";
+            return Poll::Ready(Refusal::new(Code::RequestTimeout, detail).setting(setting, Some(rate)));
+        }
+        let next_look = (so_far + LOOK_EVERY).max(limits.body_rate_after).min(limits.body_timeout);
+        match self.connection.poll_until(context, started + next_look) {
+            // It passed while we looked: look again at once.
+            Poll::Ready(()) => {
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+fn broken(error: &PayloadError) -> Refusal {
+    match error {
+        PayloadError::Incomplete(_) => ended_early(),
+        error => Refusal::new(Code::Malformed, format!("the body cannot be read: {error}")),
+    }
+}
+
+fn ended_early() -> Refusal {
+    Refusal::new(Code::Malformed, "the body ended before it was whole; nothing was stored")
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_http::h1;
+
+    use super::*;
+
+    const LIMIT: SizeLimit = SizeLimit { bytes_max: 10, setting: Some("limits.payload_max") };
+
+    /// What the socket brings.
+    enum Part {
+        Data(Bytes),
+        End,
+        Reset,
+    }
+    use Part::{Data, End, Reset};
+
+    fn data(text: &'static str) -> Part {
+        Data(Bytes::from_static(text.as_bytes()))
+    }
+
+    async fn read_within(
+        budget: &Arc<BodyBudget>,
+        limits: &ServerLimits,
+        declared: Option<&'static str>,
+        parts: impl IntoIterator<Item = Part>,
+    ) -> Result<Body, Refusal> {
+        let (mut sender, payload) = h1::Payload::create(false);
+        for part in parts {
+            match part {
+                Data(bytes) => sender.feed_data(bytes),
+                End => sender.feed_eof(),
+                Reset => sender.set_error(PayloadError::Incomplete(None)),
+            }
+        }
+        let mut headers = HeaderMap::new();
+        if let Some(length) = declared {
+            headers.insert(header::CONTENT_LENGTH, header::HeaderValue::from_static(length));
+        }
+        let connection = Connection::default();
+        read(Payload::H1 { payload }, &headers, LIMIT, limits, budget, &connection).await
+    }
+
+    async fn read_parts(
+        declared: Option<&'static str>,
+        parts: impl IntoIterator<Item = Part>,
+    ) -> Result<Vec<u8>, &'static str> {
+        let budget = BodyBudget::new(16);
+        let result = code(read_within(&budget, &ServerLimits::default(), declared, parts).await);
+        assert_eq!(budget.used(), 0);
+        result
+    }
+
+    fn code(result: Result<Body, Refusal>) -> Result<Vec<u8>, &'static str> {
+        result.map(|body| body.bytes.to_vec()).map_err(|refusal| refusal.code().word())
+    }
+
+    #[tokio::test]
+    async fn one_chunk_is_used_as_it_is_and_several_become_one() {
+        let (budget, limits) = (BodyBudget::new(16), ServerLimits::default());
+        let chunk = Bytes::from(b"hello".to_vec());
+        let parts = [Data(chunk.clone()), End];
+        let body = read_within(&budget, &limits, Some("5"), parts).await.expect("whole");
+        assert_eq!(body.bytes.as_ptr(), chunk.as_ptr());
+        assert_eq!(budget.used(), 5);
+        drop(body);
+        assert_eq!(budget.used(), 0);
+        assert_eq!(read_parts(None, [data("ab"), data(""), data("cde"), End]).await, Ok(b"abcde".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn a_body_of_the_limit_passes_and_one_byte_more_does_not() {
+        let whole = || Ok(b"0123456789".to_vec());
+        assert_eq!(read_parts(Some("10"), [data("0123456789"), End]).await, whole());
+        assert_eq!(read_parts(None, [data("01234"), data("56789"), End]).await, whole());
+        assert_eq!(read_parts(Some("11"), []).await, Err("payload_too_large"));
+        assert_eq!(
+            read_parts(None, [data("01234"), data("56789"), data("x")]).await,
+            Err("payload_too_large")
+        );
+        assert_eq!(read_parts(None, [End]).await, Ok(vec![]));
+        assert_eq!(read_parts(Some("0"), [End]).await, Ok(vec![]));
+    }
+
+    #[tokio::test]
+    async fn what_ends_early_is_never_taken_for_whole() {
+        assert_eq!(read_parts(Some("5"), [data("abc"), End]).await, Err("malformed"));
+        assert_eq!(read_parts(Some("5"), [data("abc"), Reset]).await, Err("malformed"));
+        assert_eq!(read_parts(None, [data("abc"), Reset]).await, Err("malformed"));
+    }
+
+    #[tokio::test]
+    async fn all_bodies_together_stay_within_the_budget() {
+        let (budget, limits) = (BodyBudget::new(16), ServerLimits::default());
+        let held = read_within(&budget, &limits, None, [data("0123456789"), End]).await.expect("room");
+        let refused = read_within(&budget, &limits, None, [data("0123456"), End]).await;
+        assert_eq!(code(refused), Err("overloaded"));
+        assert_eq!(budget.used(), 10);
+        drop(held);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stops_or_trickles_is_cut() {
+        let (budget, limits) = (BodyBudget::new(16), ServerLimits::default());
+        let before = Instant::now();
+        assert_eq!(code(read_within(&budget, &limits, Some("5"), []).await), Err("request_timeout"));
+        assert_eq!(before.elapsed().as_secs(), 5, "nothing at all is less than 1 KiB/s");
+
+        let unlimited = ServerLimits { body_bytes_per_s_min: 0, ..ServerLimits::default() };
+        let before = Instant::now();
+        let refusal = read_within(&budget, &unlimited, None, [data("x")]).await.expect_err("cut");
+        assert_eq!(refusal.problem().setting.as_deref(), Some("server.limits.body_timeout"));
+        assert_eq!(before.elapsed().as_secs(), 10);
+    }
+}

@@ -1,0 +1,341 @@
+//! Looks at the counters now and then, so that `/status` can tell of rates and of how long a queue has stood still.
+//!
+//! # What it does
+//! Asks the store for all counts every ten seconds and keeps, for each queue, those of the last five minutes, and since
+//! when it has been stalled and why.
+//!
+//! # What it waits for
+//! The store, then the next ten seconds.
+//!
+//! # What it guarantees
+//! What it keeps is bounded: 32 samples of 32 bytes a queue, so 1 MB for a thousand queues. A queue that was deleted and made
+//! again starts anew. It asks only what costs a store the same however much is queued.
+//!
+//! # When it fails
+//! With the store away it keeps what it had; rates then cover a longer time than their name says by as long as the store was
+//! away. Without it, rates are measured between the readings of `/status`.
+
+use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::actor::{Actor, Exit, Inbox, Life};
+use crate::api::status::{Rates, Stalled};
+use crate::clock::Tick;
+use crate::domain::queue::{Generation, ParkReason, QueueName};
+use crate::domain::timestamp::Timestamp;
+use crate::http::state::State;
+use crate::store::stats::QueueStats;
+use crate::store::{MessageStore, QueueEntry};
+
+/// The time between two samples.
+const SAMPLE_EVERY: Duration = Duration::from_secs(10);
+/// Samples kept of a queue: five minutes of them, one more for the beginning of the first, and one under way.
+const SAMPLES_MAX: usize = 32;
+/// A rate over less than this would be noise.
+const MEASURE_MIN: Duration = Duration::from_secs(1);
+
+/// What was seen of the store before: shared by the observer and all HTTP threads.
+#[derive(Debug, Default)]
+pub(super) struct Observations(Mutex<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    queues: HashMap<QueueName, Track>,
+    stalled: HashMap<QueueName, (&'static str, Timestamp)>,
+    sampled: Option<Tick>,
+    last: Option<Snapshot>,
+}
+
+/// The counts of all queues at one moment.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshot {
+    /// The counts.
+    pub(super) stats: Arc<Vec<QueueStats>>,
+    /// When they were read.
+    pub(super) at: Timestamp,
+    /// The same, by a clock that never jumps.
+    pub(super) tick: Tick,
+}
+
+#[derive(Debug)]
+struct Track {
+    generation: Generation,
+    samples: VecDeque<Sample>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    tick: Tick,
+    accepted: u64,
+    delivered: u64,
+}
+
+impl Observations {
+    /// The last counts of all queues; `None` when there never were any.
+    pub(super) fn last(&self) -> Option<Snapshot> {
+        self.lock().last.clone()
+    }
+
+    /// Notes the counts of all queues; a sample is kept of them when the last one is old enough.
+    pub(super) fn note(&self, snapshot: &Snapshot) {
+        let mut seen = self.lock();
+        let seen = &mut *seen;
+        seen.last = Some(snapshot.clone());
+        // A little early is not too early: the timer and the clock are not the same.
+        let due = SAMPLE_EVERY.saturating_sub(MEASURE_MIN);
+        if seen.sampled.is_some_and(|sampled| snapshot.tick.since(sampled) < due) {
+            return;
+        }
+        seen.sampled = Some(snapshot.tick);
+        let stats = &snapshot.stats;
+        seen.queues.retain(|name, _| stats.iter().any(|queue| queue.name == *name));
+        for queue in stats.iter() {
+            let new = || Track { generation: queue.generation, samples: VecDeque::new() };
+            let track = seen.queues.entry(queue.name.clone()).or_insert_with(new);
+            if track.generation != queue.generation {
+                *track = new();
+            }
+            if track.samples.len() == SAMPLES_MAX {
+                track.samples.pop_front();
+            }
+            let (accepted, delivered) = (queue.counters.accepted, queue.counters.delivered);
+            track.samples.push_back(Sample { tick: snapshot.tick, accepted, delivered });
+        }
+    }
+
+    /// How fast a queue is, whose counts at `now` are these.
+    pub(super) fn rates(&self, queue: &QueueStats, now: Tick) -> Rates {
+        let seen = self.lock();
+        let track = seen.queues.get(&queue.name).filter(|track| track.generation == queue.generation);
+        let over = |window: Duration| {
+            let samples = &track?.samples;
+            // The youngest that is as old as the window, or the oldest there is.
+            let old = |sample: &&Sample| now.since(sample.tick) >= window;
+            let sample = samples.iter().rev().find(old).or_else(|| samples.front())?;
+            let span = now.since(sample.tick);
+            let per_s = |count: u64, before: u64| rounded(count.saturating_sub(before), span);
+            (span >= MEASURE_MIN).then(|| {
+                let counters = &queue.counters;
+                (per_s(counters.accepted, sample.accepted), per_s(counters.delivered, sample.delivered))
+            })
+        };
+        let (minute, five) = (over(Duration::from_mins(1)), over(Duration::from_mins(5)));
+        Rates {
+            accepted_per_s_1m: minute.map(|(accepted, _)| accepted),
+            accepted_per_s_5m: five.map(|(accepted, _)| accepted),
+            delivered_per_s_1m: minute.map(|(_, delivered)| delivered),
+            delivered_per_s_5m: five.map(|(_, delivered)| delivered),
+        }
+    }
+
+    /// Notes whether a queue is stalled, and gives since when it has been so for this reason.
+    fn stalled(
+        &self,
+        queue: &QueueName,
+        why: Option<(&'static str, String)>,
+        now: Timestamp,
+    ) -> Option<Stalled> {
+        let mut seen = self.lock();
+        let Some((code, detail)) = why else {
+            seen.stalled.remove(queue);
+            return None;
+        };
+        let known = seen.stalled.entry(queue.clone()).or_insert((code, now));
+        if known.0 != code {
+            *known = (code, now);
+        }
+        Some(Stalled { code: code.into(), detail, since: known.1 })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// So many in so long, per second, to the thousandth.
+fn rounded(count: u64, span: Duration) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a rate is rounded to a thousandth anyway")]
+    let per_s = count as f64 / span.as_secs_f64();
+    (per_s * 1_000.0).round() / 1_000.0
+}
+
+/// Why a queue does not move; `None` when nothing holds it. Whether anything waits in it makes no difference: what is published
+/// next would wait.
+fn reason(state: &State, entry: &QueueEntry) -> Option<(&'static str, String)> {
+    let store = state.gateway.store_watch.now();
+    if !store.reachable {
+        let why =
+            store.error.as_ref().map_or_else(|| "it has not answered yet".to_owned(), ToString::to_string);
+        return Some(("store_unavailable", why));
+    }
+    if let Some(why) = store.health.as_ref().and_then(|health| health.newer.clone()) {
+        return Some(("store_newer", why));
+    }
+    if entry.paused {
+        return Some(("paused", "an operator paused it: resume it to go on".to_owned()));
+    }
+    if let Some(parked) = entry.parked {
+        let (code, detail) = match parked {
+            ParkReason::DeadFull => (
+                "dead_full",
+                "its dead letters are at dead.length_max or dead.bytes_max: replay or discard some, then resume it",
+            ),
+            ParkReason::DestinationGone => {
+                ("destination_gone", "its destination answered 410: give it another one, or resume it")
+            }
+            ParkReason::EgressRefused => (
+                "egress_refused",
+                "its destination may not be reached: allow it under [egress], or give it another one",
+            ),
+        };
+        return Some((code, detail.to_owned()));
+    }
+    let processor = &entry.settings.processor;
+    if !state.gateway.processors.contains(processor) {
+        let known = state.gateway.processors.join(", ");
+        return Some(("no_worker", format!("this gateway has no processor {processor:?}, but {known}")));
+    }
+    None
+}
+
+/// Whether this queue is stalled, why, and since when.
+pub(super) fn stalled(state: &State, entry: &QueueEntry) -> Option<Stalled> {
+    state.observations.stalled(&entry.name, reason(state, entry), state.gateway.clock.now())
+}
+
+/// Every queue that is stalled.
+pub(super) fn stalled_queues(state: &State) -> Vec<(QueueName, Stalled)> {
+    let all = state.gateway.catalog.all();
+    all.iter().filter_map(|entry| Some((entry.name.clone(), stalled(state, entry)?))).collect()
+}
+
+/// The actor; see the module.
+#[derive(Debug)]
+pub struct Observer {
+    pub(super) state: Arc<State>,
+}
+
+impl Actor for Observer {
+    // Time tells it what to do.
+    type Message = Infallible;
+
+    async fn run(&mut self, _inbox: &mut Inbox<Infallible>, life: &Life) -> Exit {
+        let store = self.state.gateway.store.connect();
+        let mut stopping = pin!(life.stopping());
+        while !life.is_stopping() {
+            life.beat();
+            tokio::select! {
+                biased;
+                () = &mut stopping => return Exit::Done,
+                () = self.look(&store) => {}
+            }
+            tokio::select! {
+                biased;
+                () = &mut stopping => {}
+                () = sleep(SAMPLE_EVERY) => {}
+            }
+        }
+        Exit::Done
+    }
+}
+
+impl Observer {
+    async fn look(&self, store: &Rc<dyn MessageStore>) {
+        match store.stats(None).await {
+            Ok(stats) => {
+                let clock = &self.state.gateway.clock;
+                let snapshot = Snapshot { stats: Arc::new(stats), at: clock.now(), tick: clock.tick() };
+                self.state.observations.note(&snapshot);
+            }
+            // The prober says so where an operator sees it.
+            Err(error) => log::debug!("cause" = error.to_string().as_str(); "the counts could not be read"),
+        }
+        drop(stalled_queues(&self.state));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::stats::{Counters, Gauges};
+
+    fn queue(generation: u64, accepted: u64, delivered: u64) -> QueueStats {
+        QueueStats {
+            name: "orders".parse().expect("a name"),
+            generation: Generation(generation),
+            counters: Counters { accepted, delivered, ..Counters::default() },
+            gauges: Gauges::default(),
+            oldest_pending_at: None,
+            paused: false,
+            parked: None,
+            foreign: 0,
+        }
+    }
+
+    fn at(second: u64) -> Tick {
+        Tick::new(Duration::from_secs(second))
+    }
+
+    fn note(seen: &Observations, second: u64, stats: Vec<QueueStats>) {
+        let at = Timestamp::from_millis(second * 1_000);
+        seen.note(&Snapshot { stats: Arc::new(stats), at, tick: Tick::new(Duration::from_secs(second)) });
+    }
+
+    #[test]
+    fn rates_cover_their_window_or_what_there_is() {
+        let seen = Observations::default();
+        assert_eq!(seen.rates(&queue(1, 5, 5), at(0)), Rates::default());
+        note(&seen, 0, vec![queue(1, 0, 0)]);
+        assert_eq!(seen.rates(&queue(1, 5, 5), at(0)).accepted_per_s_1m, None);
+        assert_eq!(seen.rates(&queue(1, 20, 10), at(4)).accepted_per_s_1m, Some(5.0));
+        // A hundred a second for ten minutes, then ten.
+        for second in (10..=600).step_by(10) {
+            note(&seen, second, vec![queue(1, second * 100, 0)]);
+        }
+        for second in (610..=660).step_by(10) {
+            note(&seen, second, vec![queue(1, 60_000 + (second - 600) * 10, second - 600)]);
+        }
+        let rates = seen.rates(&queue(1, 60_600, 60), at(660));
+        assert_eq!(rates.accepted_per_s_1m, Some(10.0));
+        assert_eq!(rates.delivered_per_s_1m, Some(1.0));
+        assert_eq!(rates.accepted_per_s_5m, Some(82.0));
+        assert_eq!(rates.delivered_per_s_5m, Some(0.2));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_a_queue_made_again_starts_anew() {
+        let seen = Observations::default();
+        for second in 0..1_000 {
+            note(&seen, second, vec![queue(1, second, 0)]);
+        }
+        let kept =
+            |seen: &Observations| seen.lock().queues.values().map(|track| track.samples.len()).sum::<usize>();
+        assert_eq!(kept(&seen), SAMPLES_MAX);
+        note(&seen, 1_010, vec![queue(2, 7, 0)]);
+        assert_eq!(kept(&seen), 1);
+        assert_eq!(seen.rates(&queue(2, 9, 0), at(1_011)).accepted_per_s_5m, Some(2.0));
+        note(&seen, 1_020, vec![]);
+        assert_eq!(kept(&seen), 0);
+    }
+
+    #[test]
+    fn since_is_when_this_reason_was_first_seen() {
+        let seen = Observations::default();
+        let name: QueueName = "orders".parse().expect("a name");
+        let look = |code: Option<&'static str>, ms| {
+            let why = code.map(|code| (code, String::new()));
+            seen.stalled(&name, why, Timestamp::from_millis(ms)).map(|stalled| stalled.since.as_millis())
+        };
+        assert_eq!(look(Some("paused"), 1), Some(1));
+        assert_eq!(look(Some("paused"), 2), Some(1));
+        assert_eq!(look(Some("dead_full"), 3), Some(3));
+        assert_eq!(look(None, 4), None);
+        assert_eq!(look(Some("dead_full"), 5), Some(5));
+    }
+}

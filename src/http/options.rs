@@ -1,0 +1,335 @@
+//! The options of a publish, read from its headers: strictly, each once, nothing unknown among those that are ours.
+
+use std::time::Duration;
+
+use actix_http::header::{HeaderMap, HeaderValue};
+
+use crate::api::code::Code;
+use crate::api::nearest::nearest;
+use crate::domain::destination::Destination;
+use crate::domain::format::{duration, range};
+use crate::domain::message::{Headers, Priority};
+use crate::domain::timestamp::Timestamp;
+use crate::http::error::Refusal;
+use crate::http::extract::shown;
+use crate::http::forward::{Never, is_credential, never};
+use crate::http::settings::ServerLimits;
+use crate::http::trace;
+use crate::store::enqueue::Due;
+
+/// The longest idempotency key, in bytes.
+const KEY_BYTES_MAX: usize = 256;
+const FORWARD: &str = "posthaste-forward-";
+/// The options that are ours, as they are documented.
+const KNOWN: [&str; 9] = [
+    "Posthaste-Delay",
+    "Posthaste-Deliver-At",
+    "Posthaste-TTL",
+    "Posthaste-Priority",
+    "Posthaste-Max-Attempts",
+    "Posthaste-Destination",
+    "Posthaste-Method",
+    "Posthaste-Timeout",
+    "Posthaste-Forward-<Name>",
+];
+/// What a delivery of another gateway carries: no options, and no mistake.
+const OF_DELIVERIES: [&str; 3] = ["posthaste-attempt", "posthaste-queue", "posthaste-via"];
+
+/// What a publisher asked for.
+#[derive(Debug, Default)]
+pub(super) struct Options {
+    /// The idempotency key.
+    pub(super) key: Option<Vec<u8>>,
+    /// When to deliver.
+    pub(super) due: Option<Due>,
+    /// How long it may wait for an attempt.
+    pub(super) ttl: Option<Duration>,
+    /// Its priority.
+    pub(super) priority: Option<Priority>,
+    /// Attempts allowed.
+    pub(super) attempts_max: Option<u8>,
+    /// Where to push it to.
+    pub(super) destination: Option<Destination>,
+    /// What is kept with the message.
+    pub(super) headers: Headers,
+}
+
+impl Options {
+    /// Reads the options of a publish that came `now`.
+    pub(super) fn read(headers: &HeaderMap, limits: &ServerLimits, now: Timestamp) -> Result<Self, Refusal> {
+        let mut reader =
+            Reader { options: Self::default(), limits, now, traceparent: Trace::None, tracestate: None };
+        let mut seen_content_type = false;
+        for (name, value) in headers {
+            match name.as_str() {
+                "content-type" if seen_content_type => return Err(twice("Content-Type")),
+                "content-type" => {
+                    seen_content_type = true;
+                    reader.options.headers.content_type = text("Content-Type", value)?.to_owned();
+                }
+                "content-encoding" => check_encoding(value)?,
+                "idempotency-key" => reader.key(value)?,
+                "traceparent" => reader.traceparent(value),
+                "tracestate" => reader.tracestate(value),
+                name if name.starts_with("posthaste-") => reader.option(name, value)?,
+                _ => {}
+            }
+        }
+        reader.finish(headers)
+    }
+
+    /// The header of the first credential that is to be forwarded.
+    pub(super) fn credential(&self) -> Option<&str> {
+        self.headers.forward.iter().map(|(name, _)| name.as_str()).find(|name| is_credential(name))
+    }
+}
+
+enum Trace {
+    None,
+    One(String),
+    Broken,
+}
+
+struct Reader<'l> {
+    options: Options,
+    limits: &'l ServerLimits,
+    now: Timestamp,
+    traceparent: Trace,
+    tracestate: Option<String>,
+}
+
+impl Reader<'_> {
+    fn option(&mut self, name: &str, value: &HeaderValue) -> Result<(), Refusal> {
+        let options = &mut self.options;
+        match name {
+            "posthaste-delay" => {
+                let most = Some(("server.limits.delay_max", self.limits.delay_max));
+                let delay = span(KNOWN[0], value, Duration::ZERO, self.limits.delay_max, most)?;
+                set(&mut options.due, KNOWN[0], Due::After(delay))
+            }
+            "posthaste-deliver-at" => {
+                let at = parsed(KNOWN[1], value, Timestamp::parse)?;
+                let wait = at.since(self.now);
+                if wait > self.limits.delay_max {
+                    let detail =
+                        format!("it is more than {} from now", duration::show(self.limits.delay_max));
+                    return Err(invalid(KNOWN[1], &detail).setting("server.limits.delay_max", None));
+                }
+                set(&mut options.due, KNOWN[1], Due::At(at))
+            }
+            "posthaste-ttl" => {
+                let most = Some(("server.limits.ttl_max", self.limits.ttl_max));
+                let ttl = span(KNOWN[2], value, Duration::from_millis(1), self.limits.ttl_max, most)?;
+                set(&mut options.ttl, KNOWN[2], ttl)
+            }
+            "posthaste-priority" => {
+                let priority = parsed(KNOWN[3], value, |word| {
+                    let named = Priority::ALL.into_iter().find(|priority| priority.as_str() == word);
+                    named.ok_or_else(|| {
+                        format!("{:?} is not a priority: write high, normal or low", shown(word))
+                    })
+                })?;
+                set(&mut options.priority, KNOWN[3], priority)
+            }
+            "posthaste-max-attempts" => {
+                let attempts = parsed(KNOWN[4], value, |word| {
+                    let digits = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
+                    let number = word.parse::<u8>().ok().filter(|number| digits && *number > 0);
+                    number.ok_or_else(|| {
+                        format!("{:?} is not a number of attempts: write 1 to 255", shown(word))
+                    })
+                })?;
+                set(&mut options.attempts_max, KNOWN[4], attempts)
+            }
+            "posthaste-destination" => {
+                let destination = parsed(KNOWN[5], value, str::parse::<Destination>)?;
+                set(&mut options.destination, KNOWN[5], destination)
+            }
+            "posthaste-method" => {
+                let method = parsed(KNOWN[6], value, |word| match word {
+                    "POST" | "PUT" | "PATCH" | "DELETE" | "GET" => Ok(word.to_owned()),
+                    _ => Err(format!(
+                        "{:?} is not allowed: write POST, PUT, PATCH, DELETE or GET",
+                        shown(word)
+                    )),
+                })?;
+                set(&mut options.headers.method, KNOWN[6], method)
+            }
+            "posthaste-timeout" => {
+                let (least, most) = (Duration::from_millis(100), Duration::from_mins(15));
+                let timeout = span(KNOWN[7], value, least, most, None)?;
+                set(&mut options.headers.timeout, KNOWN[7], timeout)
+            }
+            _ if OF_DELIVERIES.contains(&name) => Ok(()),
+            _ => match name.strip_prefix(FORWARD).filter(|forwarded| !forwarded.is_empty()) {
+                Some(forwarded) => self.forward(name, forwarded, value),
+                None => Err(unknown(name)),
+            },
+        }
+    }
+
+    fn forward(&mut self, name: &str, forwarded: &str, value: &HeaderValue) -> Result<(), Refusal> {
+        let why = match never(forwarded) {
+            None => None,
+            Some(Never::Connection) => Some("it belongs to one connection or frames a request"),
+            Some(Never::Ours) => Some("the gateway sets it itself"),
+        };
+        if let Some(why) = why {
+            return Err(not_forwardable(name, &format!("{forwarded} can never be forwarded: {why}")));
+        }
+        if self.options.headers.forward.iter().any(|(known, _)| known == forwarded) {
+            return Err(twice(name));
+        }
+        let value = text(name, value)?.to_owned();
+        self.options.headers.forward.push((forwarded.to_owned(), value));
+        Ok(())
+    }
+
+    fn key(&mut self, value: &HeaderValue) -> Result<(), Refusal> {
+        const NAME: &str = "Idempotency-Key";
+        let bytes = value.as_bytes();
+        let key = match bytes {
+            [b'"', inner @ .., b'"'] => inner,
+            bytes => bytes,
+        };
+        if key.is_empty() {
+            return Err(invalid(NAME, "it is empty: leave the header out, or send 1 to 256 bytes"));
+        }
+        if key.len() > KEY_BYTES_MAX {
+            let detail = format!("it has {} bytes: at most {KEY_BYTES_MAX} are allowed", key.len());
+            return Err(invalid(NAME, &detail));
+        }
+        set(&mut self.options.key, NAME, key.to_vec())
+    }
+
+    fn traceparent(&mut self, value: &HeaderValue) {
+        let parent = value.to_str().ok().filter(|text| trace::is_parent(text));
+        self.traceparent = match (&self.traceparent, parent) {
+            (Trace::None, Some(parent)) => Trace::One(parent.to_owned()),
+            _ => Trace::Broken,
+        };
+    }
+
+    /// Several lines are one list (RFC 9110, 5.3).
+    fn tracestate(&mut self, value: &HeaderValue) {
+        // What is no text makes the whole list none.
+        let text = value.to_str().unwrap_or("=");
+        self.tracestate = Some(match self.tracestate.take() {
+            None => text.to_owned(),
+            Some(before) => format!("{before},{text}"),
+        });
+    }
+
+    fn finish(self, headers: &HeaderMap) -> Result<Options, Refusal> {
+        let Self { mut options, now, traceparent, tracestate, .. } = self;
+        options.headers.deliver_at = match options.due {
+            None => None,
+            Some(Due::Now) => Some(now),
+            Some(Due::After(delay)) => Some(now.saturating_add(delay)),
+            Some(Due::At(at)) => Some(at),
+        };
+        if let Trace::One(parent) = traceparent {
+            options.headers.traceparent = Some(parent);
+            options.headers.tracestate = tracestate.filter(|state| trace::is_state(state));
+        }
+        if !options.headers.forward.is_empty() {
+            // The map that they came from has no order of its own.
+            options.headers.forward.sort_unstable();
+            check_connection(&options.headers.forward, headers)?;
+        }
+        Ok(options)
+    }
+}
+
+/// What `Connection` names belongs to the caller's connection, and is not forwarded.
+fn check_connection(forward: &[(String, String)], headers: &HeaderMap) -> Result<(), Refusal> {
+    let lines = headers.get_all("connection").filter_map(|value| value.to_str().ok());
+    for named in lines.flat_map(|line| line.split(',')).map(str::trim) {
+        if let Some((name, _)) = forward.iter().find(|(name, _)| named.eq_ignore_ascii_case(name)) {
+            let detail = format!("{name} is named by Connection, so it belongs to this connection only");
+            return Err(not_forwardable(&format!("{FORWARD}{name}"), &detail));
+        }
+    }
+    Ok(())
+}
+
+/// Only what is not encoded is taken: what is to be delivered compressed says so in a header that is forwarded.
+pub(super) fn check_encoding(value: &HeaderValue) -> Result<(), Refusal> {
+    if value.as_bytes().eq_ignore_ascii_case(b"identity") {
+        return Ok(());
+    }
+    let detail = "a body is taken as it is, never decoded: to pass compressed bytes through, leave Content-Encoding out \
+                  and send Posthaste-Forward-Content-Encoding";
+    Err(Refusal::new(Code::UnsupportedContentEncoding, detail).header("Content-Encoding"))
+}
+
+/// A credential that this queue does not forward.
+pub(super) fn credential_refused(name: &str) -> Refusal {
+    let detail = format!("{name} is not forwarded in this queue: its delivery.forward_credentials is false");
+    not_forwardable(&format!("{FORWARD}{name}"), &detail).setting("delivery.forward_credentials", None)
+}
+
+fn not_forwardable(header: &str, detail: &str) -> Refusal {
+    Refusal::new(Code::HeaderNotForwardable, detail).header(header)
+}
+
+fn unknown(name: &str) -> Refusal {
+    let meant = nearest(name, KNOWN).map_or_else(String::new, |nearest| format!("; did you mean {nearest}?"));
+    let detail = format!("{} is not an option of a publish{meant}", shown(name));
+    Refusal::new(Code::UnknownHeader, detail).header(&shown(name))
+}
+
+fn twice(name: &str) -> Refusal {
+    Refusal::new(Code::ContradictoryOptions, format!("{name} is there twice")).header(name)
+}
+
+fn invalid(name: &str, detail: &str) -> Refusal {
+    Refusal::new(Code::InvalidValue, format!("{name}: {detail}")).header(name)
+}
+
+/// Puts an option in its place, once. A delay and a moment are two options for one place.
+fn set<T>(place: &mut Option<T>, name: &str, value: T) -> Result<(), Refusal> {
+    if place.is_none() {
+        *place = Some(value);
+        return Ok(());
+    }
+    if name == KNOWN[0] || name == KNOWN[1] {
+        let detail = "Posthaste-Delay and Posthaste-Deliver-At say the same thing: send one of them, once";
+        return Err(Refusal::new(Code::ContradictoryOptions, detail).header(name));
+    }
+    Err(twice(name))
+}
+
+/// The value as text: visible ASCII, blanks and tabs.
+fn text<'v>(name: &str, value: &'v HeaderValue) -> Result<&'v str, Refusal> {
+    value.to_str().map_err(|_| invalid(name, "it has bytes that are not visible ASCII"))
+}
+
+fn parsed<T, E: std::fmt::Display>(
+    name: &str,
+    value: &HeaderValue,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, Refusal> {
+    parse(text(name, value)?).map_err(|error| invalid(name, &error.to_string()))
+}
+
+fn span(
+    name: &str,
+    value: &HeaderValue,
+    least: Duration,
+    most: Duration,
+    setting: Option<(&'static str, Duration)>,
+) -> Result<Duration, Refusal> {
+    let span = parsed(name, value, duration::parse)?;
+    range::span(span, &(least..=most)).map_err(|error| {
+        let refusal = invalid(name, &error.to_string());
+        match setting {
+            Some((setting, limit)) if span > limit => refusal.setting(setting, None),
+            _ => refusal,
+        }
+    })?;
+    Ok(span)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! Messages: publishing one, and looking one up.
+
+use std::sync::Arc;
+
+use actix_http::StatusCode;
+
+use super::Call;
+use crate::api::Message;
+use crate::api::code::Code;
+use crate::domain::id::MessageId;
+use crate::domain::message::{Headers, State};
+use crate::domain::queue::HTTP;
+use crate::http::answer::{self, Answer};
+use crate::http::error::{Refusal, of_store};
+use crate::http::extract::{flag, parameters, queue_name, shown};
+use crate::store::QueueEntry;
+use crate::store::error::StoreError;
+use crate::store::stats::Found;
+
+/// Publishes: for targets that only the router understands, as with a percent-encoded `messages`.
+pub(super) async fn publish(call: Call) -> Result<Answer, Refusal> {
+    let segment = call.segment("queue").to_owned();
+    let Call { desk, request, payload, connection, id } = call;
+    Ok(crate::http::publish::publish(&desk, request.head(), &segment, payload, &connection, id).await)
+}
+
+/// Shows where a message is and what was tried.
+pub(super) async fn show(call: Call) -> Result<Answer, Refusal> {
+    let name = queue_name(call.segment("queue"))?;
+    let parameters = parameters(call.request.uri(), &["payload"])?;
+    let with_payload = flag(&parameters, "payload")?;
+    let entry = call.desk.queue(&name).await?;
+    // What is no id is the id of no message.
+    let text = call.segment("id");
+    let Ok(id) = text.parse::<MessageId>() else { return Err(message_unknown(&entry, text)) };
+    let (entry, found) = find(&call, entry, id).await?;
+    let Some(found) = found else {
+        return Err(if entry.settings.lookup { message_unknown(&entry, text) } else { lookup_off() });
+    };
+    Ok(answer::json(StatusCode::OK, &message(&entry, id, found, with_payload)))
+}
+
+async fn find(
+    call: &Call,
+    entry: Arc<QueueEntry>,
+    id: MessageId,
+) -> Result<(Arc<QueueEntry>, Option<Found>), Refusal> {
+    let desk = &call.desk;
+    match desk.store.find(entry.queue_ref(), id).await {
+        Ok(found) => Ok((entry, found)),
+        Err(StoreError::Gone) => {
+            let entry = desk.queue_asked(entry.name.as_str()).await?;
+            let found = desk.store.find(entry.queue_ref(), id).await.map_err(|error| of_store(&error))?;
+            Ok((entry, found))
+        }
+        Err(error) => Err(of_store(&error)),
+    }
+}
+
+fn message_unknown(entry: &QueueEntry, text: &str) -> Refusal {
+    let (text, name) = (shown(text), &entry.name);
+    let detail =
+        format!("there is no message {text:?} in queue {name}, or it ended and has left the history since");
+    Refusal::new(Code::MessageUnknown, detail)
+}
+
+fn lookup_off() -> Refusal {
+    let detail = "the queue keeps no index of its messages (lookup is false): one that is pending is not found by its id";
+    Refusal::new(Code::LookupOff, detail).setting("lookup", None)
+}
+
+/// The message as the API shows it.
+fn message(entry: &QueueEntry, id: MessageId, found: Found, with_payload: bool) -> Message {
+    let Found { state, reason, ended_at, due_at, record, finished, mut history, .. } = found;
+    history.drain(..history.len().saturating_sub(Message::ATTEMPTS_MAX));
+    let mut message = Message {
+        id,
+        queue: entry.name.clone(),
+        state,
+        reason,
+        priority: None,
+        published_at: id.made_at(),
+        deliver_at: None,
+        expires_at: None,
+        died_at: ended_at.filter(|_| state == State::Dead),
+        destination: None,
+        content_type: None,
+        payload_bytes: None,
+        max_attempts: None,
+        attempt_count: history.last().map_or(0, |attempt| attempt.number),
+        attempts: history,
+        next_attempt_at: due_at,
+        payload: None,
+        payload_base64: None,
+    };
+    if entry.settings.processor == HTTP {
+        message.destination = entry.settings.destination.as_ref().map(ToString::to_string);
+    }
+    if let Some(record) = record {
+        let headers = Headers::decode(&record.headers()).unwrap_or_default();
+        let payload = record.payload();
+        message.priority = Some(record.priority());
+        message.published_at = record.accepted_at();
+        message.deliver_at = headers.deliver_at;
+        message.expires_at = record.expires_at();
+        message.destination = headers.destination.or(message.destination);
+        message.content_type = Some(headers.content_type);
+        message.payload_bytes = Some(payload.len() as u64);
+        message.max_attempts = Some(record.attempts_max());
+        message.attempt_count = record.attempts();
+        if with_payload {
+            message.show_payload(&payload);
+        }
+    } else if let Some(finished) = finished {
+        message.priority = Some(finished.priority);
+        message.published_at = finished.accepted_at;
+        message.content_type = Some(finished.content_type);
+        message.payload_bytes = Some(finished.payload_bytes);
+        message.max_attempts = Some(finished.attempts_max);
+        message.attempt_count = finished.attempts;
+    }
+    message
+}

@@ -1,0 +1,249 @@
+//! `/status`: all of it, one JSON. Read-only, and it answers whatever the store does.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_http::StatusCode;
+use futures_util::future::join;
+use tokio::time::timeout;
+
+use super::Call;
+use crate::api::status::{
+    ActorStatus, Counts, DurabilityStatus, History, Instance, QueueStatus, Rates, Status, StoreStatus,
+    Totals, Warning,
+};
+use crate::domain::queue::QueueName;
+use crate::domain::timestamp::Timestamp;
+use crate::http::answer::{self, Answer};
+use crate::http::error::Refusal;
+use crate::http::extract::{parameters, queue_name};
+use crate::http::observer::{Snapshot, stalled};
+use crate::http::process;
+use crate::http::state::State;
+use crate::store::health::{Durability, StoreHealth};
+use crate::store::stats::{Counters, Gauges, QueueStats};
+use crate::store::{MessageStore, QueueEntry};
+
+/// How long the store may take before what was known before is shown.
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Up to so many queues the counts are live; beyond, they may be a second old.
+const LIVE_MAX: usize = 100;
+const CACHED_FOR: Duration = Duration::from_secs(1);
+
+/// Shows everything, of all queues or of those named.
+pub(super) async fn show(call: Call) -> Result<Answer, Refusal> {
+    let parameters = parameters(call.request.uri(), &["queue"])?;
+    let mut named = Vec::new();
+    for (_, value) in &parameters {
+        // Already decoded once: what still has a percent sign is no name.
+        let name = if value.contains('%') { queue_name("%")? } else { queue_name(value)? };
+        named.push(name.parse::<QueueName>().expect("queue_name gives valid names only"));
+    }
+    let named = Some(named).filter(|named| !named.is_empty());
+    let desk = &call.desk;
+    Ok(answer::json(StatusCode::OK, &status(&desk.state, &*desk.store, named.as_deref()).await))
+}
+
+/// The counts to show.
+struct Reading {
+    stats: Arc<Vec<QueueStats>>,
+    at: Option<Timestamp>,
+    is_current: bool,
+}
+
+/// What `/status` says.
+pub(in crate::http) async fn status(
+    state: &State,
+    store: &dyn MessageStore,
+    named: Option<&[QueueName]>,
+) -> Status {
+    let gateway = &state.gateway;
+    let mut entries = gateway.catalog.all();
+    if let Some(named) = named {
+        entries.retain(|entry| named.contains(&entry.name));
+    }
+    let health = timeout(STORE_TIMEOUT, store.health());
+    let (reading, health) = join(read(state, store, named, entries.len()), health).await;
+    let by_name: HashMap<&QueueName, &QueueStats> =
+        reading.stats.iter().map(|queue| (&queue.name, queue)).collect();
+    let mut totals = Some((Counters::default(), Gauges::default())).filter(|_| reading.at.is_some());
+    let mut queues = Vec::with_capacity(entries.len());
+    for entry in &entries {
+        let stats = by_name.get(&entry.name).copied();
+        if reading.is_current && stats.is_none() {
+            // Deleted since the catalog heard of it.
+            continue;
+        }
+        if let (Some((counters, gauges)), Some(stats)) = (&mut totals, stats) {
+            counters.add(&stats.counters);
+            gauges.add(&stats.gauges);
+        }
+        queues.push(queue_status(state, entry, stats, reading.is_current));
+    }
+    let now = gateway.clock.now();
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Status {
+        version: version.clone(),
+        instance: gateway.instance.clone(),
+        started_at: state.started_at,
+        uptime_s: state.uptime_s(),
+        as_of: reading.at,
+        consistent: reading.is_current.then(|| queues.iter().all(|queue| queue.consistent != Some(false))),
+        instances: vec![Instance { id: gateway.instance.clone(), version, last_seen: now }],
+        store: store_status(state, health.ok().and_then(Result::ok)),
+        totals: totals.map_or_else(Totals::default, |(counters, gauges)| Totals {
+            counts: counts(&gauges),
+            history: history(&counters),
+        }),
+        queues,
+        actors: actors(state),
+        lanes: Vec::new(),
+        process: process::status(),
+    }
+}
+
+/// Reads the counts: live where that is asked for or cheap, else at most a second old; the last known when the store is away.
+async fn read(state: &State, store: &dyn MessageStore, named: Option<&[QueueName]>, count: usize) -> Reading {
+    let clock = &state.gateway.clock;
+    let last = state.observations.last();
+    if named.is_none()
+        && count > LIVE_MAX
+        && let Some(last) = last.as_ref().filter(|last| clock.tick().since(last.tick) < CACHED_FOR)
+    {
+        return Reading { stats: last.stats.clone(), at: Some(last.at), is_current: true };
+    }
+    match timeout(STORE_TIMEOUT, store.stats(named.map(<[QueueName]>::to_vec))).await {
+        Ok(Ok(stats)) => {
+            let snapshot = Snapshot { stats: Arc::new(stats), at: clock.now(), tick: clock.tick() };
+            if named.is_none() {
+                state.observations.note(&snapshot);
+            }
+            Reading { stats: snapshot.stats, at: Some(snapshot.at), is_current: true }
+        }
+        Ok(Err(_)) | Err(_) => Reading {
+            stats: last.as_ref().map(|last| last.stats.clone()).unwrap_or_default(),
+            at: last.map(|last| last.at),
+            is_current: false,
+        },
+    }
+}
+
+fn queue_status(
+    state: &State,
+    entry: &QueueEntry,
+    stats: Option<&QueueStats>,
+    is_current: bool,
+) -> QueueStatus {
+    let settings = &entry.settings;
+    let clock = &state.gateway.clock;
+    // The store is asked live for what the catalog may have heard of a moment ago.
+    let mut entry = entry.clone();
+    if let Some(stats) = stats.filter(|_| is_current) {
+        (entry.paused, entry.parked) = (stats.paused, stats.parked);
+    }
+    QueueStatus {
+        processor: settings.processor.clone(),
+        source: entry.source,
+        paused: entry.paused,
+        parked: entry.parked,
+        signed: false,
+        counts: stats.map_or_else(Counts::default, |stats| counts(&stats.gauges)),
+        length_max: settings.limits.length_max,
+        bytes_max: settings.limits.bytes_max,
+        history: stats.map_or_else(History::default, |stats| history(&stats.counters)),
+        rates: stats
+            .filter(|_| is_current)
+            .map_or_else(Rates::default, |stats| state.observations.rates(stats, clock.tick())),
+        oldest_pending_ms: stats.and_then(|stats| stats.oldest_pending_at).map(|at| {
+            let waited = clock.now().since(at);
+            u64::try_from(waited.as_millis()).unwrap_or(u64::MAX)
+        }),
+        consistent: stats.filter(|_| is_current).map(QueueStats::laws_hold),
+        stalled: stalled(state, &entry),
+        name: entry.name,
+    }
+}
+
+fn counts(gauges: &Gauges) -> Counts {
+    Counts {
+        pending: Some(gauges.pending),
+        scheduled: Some(gauges.scheduled),
+        leased: Some(gauges.leased),
+        dead: Some(gauges.dead),
+        bytes: Some(gauges.bytes_waiting + gauges.bytes_leased),
+    }
+}
+
+fn history(counters: &Counters) -> History {
+    History {
+        accepted: Some(counters.accepted),
+        delivered: Some(counters.delivered),
+        retried: Some(counters.retried),
+        dead_lettered: Some(counters.dead_lettered),
+        replayed: Some(counters.replayed),
+        cancelled: Some(counters.cancelled),
+        purged: Some(counters.purged),
+        discarded: Some(counters.discarded),
+        trimmed: Some(counters.trimmed),
+        recovered: Some(counters.recovered),
+        deferred: Some(counters.deferred),
+    }
+}
+
+fn store_status(state: &State, live: Option<StoreHealth>) -> StoreStatus {
+    let gateway = &state.gateway;
+    let reachable = live.as_ref().is_some_and(|health| health.reachable);
+    let health = live.or_else(|| gateway.store_watch.now().health.clone());
+    let durability =
+        health.as_ref().filter(|_| reachable).map_or(Durability::Unknown, |health| health.durability);
+    let mut warnings = Vec::new();
+    let mut reasons = Vec::new();
+    let mut latency = None;
+    if let Some(health) = health {
+        latency = health.latency;
+        reasons = health.durability_reasons;
+        let warning = |warning: crate::store::health::Warning| Warning {
+            code: warning.code.into(),
+            detail: warning.detail,
+        };
+        warnings.extend(health.warnings.into_iter().map(warning));
+        warnings.extend(health.full.map(|detail| Warning { code: "store_full".into(), detail }));
+        warnings.extend(health.newer.map(|detail| Warning { code: "store_newer".into(), detail }));
+    }
+    StoreStatus {
+        kind: gateway.store.kind().to_owned(),
+        reachable,
+        latency_ms: latency.map(|latency| (latency.as_secs_f64() * 1e6).round() / 1e3),
+        durability: DurabilityStatus {
+            configured: word(gateway.durability.into()).to_owned(),
+            now: word(durability).to_owned(),
+            reasons,
+        },
+        warnings,
+    }
+}
+
+fn word(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Strict => "strict",
+        Durability::Relaxed => "relaxed",
+        Durability::None => "none",
+        Durability::Assumed => "assumed",
+        Durability::Unknown => "unknown",
+    }
+}
+
+fn actors(state: &State) -> Vec<ActorStatus> {
+    let actors = state.gateway.supervisor.watch().into_iter();
+    actors
+        .map(|actor| ActorStatus {
+            name: actor.name,
+            state: actor.state.as_str().into(),
+            restarts: actor.restarts,
+            mailbox_depth: actor.mailbox_depth,
+            mailbox_capacity: actor.mailbox_capacity,
+            beat_age_ms: actor.beat_age_ms,
+        })
+        .collect()
+}

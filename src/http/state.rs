@@ -1,0 +1,249 @@
+//! What the HTTP edge knows: once for the process ([`State`]), once for each of its threads ([`Desk`]).
+
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::actor::Supervisor;
+use crate::api::code::Code;
+use crate::clock::{Clock, Tick};
+use crate::domain::destination::Destination;
+use crate::domain::timestamp::Timestamp;
+use crate::http::body::BodyBudget;
+use crate::http::error::{Refusal, of_store, shutting_down};
+use crate::http::extract::shown;
+use crate::http::observer::Observations;
+use crate::http::settings::{ServerLimits, ServerSettings};
+use crate::pipeline::catalog::{Catalog, CatalogView};
+use crate::pipeline::ingester::Ingester;
+use crate::pipeline::prober::StoreWatch;
+use crate::store::health::{Durability, StoreHealth};
+use crate::store::settings::RequiredDurability;
+use crate::store::{MessageStore, QueueEntry, Store};
+
+/// Judges a destination that is being set: an error says why it may not be reached, and what would allow it.
+pub type JudgeDestination = Arc<dyn Fn(Destination) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// Makes the door to the store for the HTTP thread it is called on.
+pub type MakeIngester = Arc<dyn Fn() -> Ingester + Send + Sync>;
+
+/// What the HTTP edge needs of the rest of the gateway.
+#[derive(Clone)]
+pub struct Gateway {
+    /// `[server]`.
+    pub settings: ServerSettings,
+    /// `store.durability`.
+    pub durability: RequiredDurability,
+    /// `[queue_defaults]`, as JSON: what a PUT leaves out.
+    pub queue_defaults: Value,
+    /// The names that a queue's `processor` may have.
+    pub processors: Vec<String>,
+    /// The name of this gateway on `/status`: new at each start.
+    pub instance: String,
+    /// Time.
+    pub clock: Clock,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// How the store is.
+    pub store_watch: StoreWatch,
+    /// The queues.
+    pub catalog: Catalog,
+    /// The actors.
+    pub supervisor: Supervisor,
+    /// The egress guard.
+    pub judge_destination: JudgeDestination,
+    /// Called once on each HTTP thread.
+    pub make_ingester: MakeIngester,
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Gateway").field("instance", &self.instance).finish_non_exhaustive()
+    }
+}
+
+/// What all HTTP threads share.
+#[derive(Debug)]
+pub(super) struct State {
+    /// The rest of the gateway.
+    pub(super) gateway: Gateway,
+    /// When the gateway was started.
+    pub(super) started_at: Timestamp,
+    started: Tick,
+    /// The memory of all bodies.
+    pub(super) bodies: Arc<BodyBudget>,
+    /// What was seen of the store before.
+    pub(super) observations: Observations,
+    publishes: AtomicU32,
+    is_draining: AtomicBool,
+}
+
+impl State {
+    /// The state of a gateway that starts now.
+    pub(super) fn new(gateway: Gateway) -> Self {
+        Self {
+            started_at: gateway.clock.now(),
+            started: gateway.clock.tick(),
+            bodies: BodyBudget::new(gateway.settings.limits.bodies_bytes_max),
+            observations: Observations::default(),
+            publishes: AtomicU32::new(0),
+            is_draining: AtomicBool::new(false),
+            gateway,
+        }
+    }
+
+    /// Seconds since the start.
+    pub(super) fn uptime_s(&self) -> u64 {
+        self.gateway.clock.tick().since(self.started).as_secs()
+    }
+
+    /// Refuses all publishes from now on, and says so on `/ready`.
+    pub(super) fn drain(&self) {
+        self.is_draining.store(true, Ordering::Release);
+    }
+
+    /// Whether the gateway is about to end.
+    pub(super) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Acquire)
+    }
+
+    /// Refuses a publish before anything was done for it: when the gateway or its store cannot now.
+    pub(super) fn admit(&self) -> Result<(), Refusal> {
+        if self.is_draining() {
+            return Err(shutting_down());
+        }
+        if self.publishes.load(Ordering::Relaxed) >= self.limits().publishes_in_flight_max {
+            return Err(self.too_many_publishes());
+        }
+        let store = self.gateway.store_watch.now();
+        let Some(health) = store.health.as_ref().filter(|_| store.reachable) else {
+            let refusal =
+                store.error.as_ref().map(of_store).filter(|refusal| refusal.code() != Code::Internal);
+            let unknown = || Refusal::new(Code::StoreUnavailable, "the store has not answered yet");
+            return Err(refusal
+                .filter(|refusal| refusal.code() == Code::StoreUnavailable)
+                .unwrap_or_else(unknown));
+        };
+        if let Some(why) = &health.full {
+            return Err(Refusal::new(Code::StoreFull, format!("the store is full: {why}")));
+        }
+        match self.not_durable(health) {
+            Some(why) => Err(Refusal::new(Code::NotDurable, why)),
+            None => Ok(()),
+        }
+    }
+
+    /// Why a 202 would mean less now than `store.durability` promises; `None` when it would not.
+    pub(super) fn not_durable(&self, health: &StoreHealth) -> Option<String> {
+        let strict = self.gateway.durability == RequiredDurability::Strict;
+        if !strict || matches!(health.durability, Durability::Strict | Durability::Assumed) {
+            return None;
+        }
+        let reasons = health.durability_reasons.join("; ");
+        Some(format!("store.durability is strict and the store is not, so nothing is accepted: {reasons}"))
+    }
+
+    /// Takes a place among the publishes that wait for the store.
+    pub(super) fn begin_publish(&self) -> Result<InFlight<'_>, Refusal> {
+        let in_flight = InFlight(&self.publishes);
+        // The guard gives back what was taken, in either case.
+        if self.publishes.fetch_add(1, Ordering::Relaxed) < self.limits().publishes_in_flight_max {
+            Ok(in_flight)
+        } else {
+            Err(self.too_many_publishes())
+        }
+    }
+
+    /// The limits of requests.
+    pub(super) fn limits(&self) -> &ServerLimits {
+        &self.gateway.settings.limits
+    }
+
+    fn too_many_publishes(&self) -> Refusal {
+        let (setting, limit) =
+            ("server.limits.publishes_in_flight_max", self.limits().publishes_in_flight_max);
+        let detail = format!("too many publishes wait for the store: {setting} is {limit}");
+        Refusal::new(Code::Overloaded, detail).setting(setting, Some(limit.into()))
+    }
+}
+
+/// A place among the publishes that wait for the store, given back when it is dropped.
+pub(super) struct InFlight<'s>(&'s AtomicU32);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What one HTTP thread has of its own: its connection to the store, its door to it, its view of the queues.
+pub(super) struct Desk {
+    /// What it shares with the others.
+    pub(super) state: Arc<State>,
+    /// Its connection to the store.
+    pub(super) store: Rc<dyn MessageStore>,
+    /// Its door for publishes.
+    pub(super) ingester: Ingester,
+    catalog: CatalogView,
+    /// When the last list of queues was asked for. Locked while one is on its way, so that many who miss a queue at the same
+    /// time cost the store one call.
+    listed: tokio::sync::Mutex<Option<Instant>>,
+}
+
+impl Desk {
+    /// Sets up the current thread.
+    pub(super) fn new(state: &Arc<State>) -> Rc<Self> {
+        let gateway = &state.gateway;
+        Rc::new(Self {
+            state: state.clone(),
+            store: gateway.store.connect(),
+            ingester: (gateway.make_ingester)(),
+            catalog: gateway.catalog.view(),
+            listed: tokio::sync::Mutex::new(None),
+        })
+    }
+
+    /// The queue of this name. One that is not known here is asked for at the store, since another gateway may have made it.
+    pub(super) async fn queue(&self, name: &str) -> Result<Arc<QueueEntry>, Refusal> {
+        match self.catalog.find(name) {
+            Some(entry) => Ok(entry),
+            None => self.queue_asked(name).await,
+        }
+    }
+
+    /// The queue of this name as the store has it now.
+    pub(super) async fn queue_asked(&self, name: &str) -> Result<Arc<QueueEntry>, Refusal> {
+        let arrived = Instant::now();
+        let mut listed = self.listed.lock().await;
+        if listed.is_none_or(|asked| asked < arrived) {
+            let asked = Instant::now();
+            let catalog = self.catalog.catalog();
+            let version = catalog.version();
+            let all = self.store.queues().await.map_err(|error| of_store(&error))?;
+            let found = all.iter().find(|entry| entry.name.as_str() == name).cloned();
+            // Dropped when something changed meanwhile, for then the list may be older than that; what it has of our queue
+            // is still news to us.
+            if !catalog.replace_all_since(version, all)
+                && let Some(entry) = found.filter(|_| catalog.find(name).is_none())
+            {
+                catalog.put(entry);
+            }
+            *listed = Some(asked);
+        }
+        self.catalog.find(name).ok_or_else(|| queue_unknown(name))
+    }
+}
+
+fn queue_unknown(name: &str) -> Refusal {
+    let name = shown(name);
+    let detail = format!(
+        "there is no queue {name:?}: create it with PUT /v1/queues/{name} and a body like {{\"processor\":\"log\"}}, \
+         or declare [queues.{name}] in the configuration file"
+    );
+    Refusal::new(Code::QueueUnknown, detail)
+}

@@ -1,0 +1,178 @@
+//! One attempt: from its turn to the report, and from the report to what is settled.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::actor::{Guard, panic_text};
+use crate::clock::Clock;
+use crate::domain::message::Headers;
+use crate::domain::outcome::{Attempt, AttemptOutcome, DeadReason, Outcome};
+use crate::domain::retry::{RetryPolicy, Verdict, decide};
+use crate::domain::timestamp::Timestamp;
+use crate::pipeline::batch::{Batch, Ended, Taken};
+use crate::processor::{Delivery, Processor, Report};
+
+/// How long after a message's time-out its attempt is ended from outside: a processor that keeps its time knows more
+/// of why than we do.
+pub(super) const MARGIN: Duration = Duration::from_millis(500);
+
+/// One lease on a thread: the serial of its batch there, and its index in the batch.
+pub(super) type Key = (u64, u16);
+
+/// What the attempts of a thread share.
+pub(super) struct Bench {
+    pub(super) clock: Clock,
+    pub(super) processors: HashMap<String, Rc<dyn Processor>>,
+    /// One for each attempt that may be under way; first come, first served.
+    pub(super) slots: Semaphore,
+    /// Every lease that has not ended.
+    pub(super) in_hand: RefCell<Guard<Key, Taken>>,
+}
+
+/// How an attempt ended.
+pub(super) enum Finished {
+    /// The lease had ended while the attempt waited for its turn.
+    NotBegun,
+    /// Its headers are not readable.
+    Damaged,
+    /// This thread has no such processor.
+    NoProcessor,
+    /// The processor reported, or was ended.
+    Made {
+        /// What it reported.
+        report: Report,
+        /// When it began.
+        at: Timestamp,
+        /// How long it took.
+        took: Duration,
+    },
+}
+
+enum Beginning {
+    Not(Finished),
+    Now(Rc<dyn Processor>, Delivery),
+}
+
+/// Waits for its turn, makes the attempt, and tells how it ended.
+pub(super) async fn attempt(bench: Rc<Bench>, batch: Arc<Batch>, key: Key) -> (Key, Finished) {
+    // The lane first: what waits for it must not keep a slot from another queue's message.
+    let _in_flight = batch.lane.enter().await;
+    let _slot = bench.slots.acquire().await.expect("this semaphore is never closed");
+    let (processor, delivery) = match bench.begin(&batch, &key) {
+        Beginning::Now(processor, delivery) => (processor, delivery),
+        Beginning::Not(finished) => return (key, finished),
+    };
+    let (at, began) = (delivery.at, bench.clock.tick());
+    let report = make(processor, delivery).await;
+    let took = bench.clock.tick().since(began);
+    batch.lane.took(took);
+    (key, Finished::Made { report, at, took })
+}
+
+impl Bench {
+    fn begin(&self, batch: &Batch, key: &Key) -> Beginning {
+        let mut in_hand = self.in_hand.borrow_mut();
+        let Some(taken) = in_hand.start(key) else { return Beginning::Not(Finished::NotBegun) };
+        let settings = &batch.entry.settings;
+        let Some(processor) = self.processors.get(&settings.processor) else {
+            return Beginning::Not(Finished::NoProcessor);
+        };
+        let Some(headers) = Headers::decode(&taken.lease.record.headers()) else {
+            return Beginning::Not(Finished::Damaged);
+        };
+        let delivery = Delivery {
+            record: taken.lease.record.clone(),
+            headers,
+            queue: batch.entry.name.clone(),
+            settings: settings.clone(),
+            attempt: taken.lease.attempt_number(),
+            at: self.clock.now(),
+        };
+        Beginning::Now(processor.clone(), delivery)
+    }
+}
+
+async fn make(processor: Rc<dyn Processor>, delivery: Delivery) -> Report {
+    let longest = delivery.timeout() + MARGIN;
+    // Everything of the processor's runs inside: its call, its future, and the drop of it.
+    let attempt = async move { timeout(longest, async move { processor.process(delivery).await }).await };
+    match AssertUnwindSafe(attempt).catch_unwind().await {
+        Ok(Ok(report)) => report,
+        Ok(Err(_elapsed)) => failed("timeout".to_owned()),
+        Err(panic) => failed(format!("panic: {}", panic_text(panic.as_ref()))),
+    }
+}
+
+fn failed(error: String) -> Report {
+    Report { error: Some(error), ..Outcome::retry().into() }
+}
+
+/// Turns how an attempt ended into how its lease ends.
+pub(super) fn settle(taken: Taken, finished: Finished, now: Timestamp) -> Ended {
+    let (report, at, took) = match finished {
+        Finished::Made { report, at, took } => (report, at, took),
+        Finished::NotBegun | Finished::NoProcessor => return taken.release(),
+        Finished::Damaged => {
+            let detail = Some("its headers cannot be read".to_owned());
+            return end(taken, Verdict::Dead { reason: DeadReason::Damaged, detail }, None);
+        }
+    };
+    let note = note(taken.lease.attempt_number(), at, took, &report);
+    let verdict = follows(&taken, report.outcome, now);
+    end(taken, verdict, note)
+}
+
+/// How the lease of a message ends whose attempt was under way when its worker broke.
+pub(super) fn lost(taken: Taken, now: Timestamp) -> Ended {
+    let verdict = match follows(&taken, Outcome::retry(), now) {
+        Verdict::Dead { detail, .. } => Verdict::Dead { reason: DeadReason::Poison, detail },
+        other => other,
+    };
+    let attempt = Attempt {
+        number: taken.lease.attempt_number(),
+        at: now,
+        duration_ms: 0,
+        outcome: AttemptOutcome::Lost,
+        status: None,
+        error: Some("the worker broke".to_owned()),
+        excerpt: None,
+    };
+    end(taken, verdict, Some(attempt))
+}
+
+fn follows(taken: &Taken, outcome: Outcome, now: Timestamp) -> Verdict {
+    let policy = RetryPolicy::of(&taken.seat.batch.entry.settings, taken.lease.record.attempts_max());
+    decide(outcome, taken.lease.attempt_number(), policy, now, fastrand::f64())
+}
+
+fn note(number: u8, at: Timestamp, took: Duration, report: &Report) -> Option<Attempt> {
+    let (outcome, reason) = match &report.outcome {
+        Outcome::Done => (AttemptOutcome::Delivered, None),
+        Outcome::Retry { .. } => (AttemptOutcome::Retry, None),
+        Outcome::Reject { reason } => (AttemptOutcome::Rejected, Some(reason)),
+        Outcome::Undeliverable { reason } => (AttemptOutcome::Undeliverable, Some(reason)),
+        Outcome::Deferred { .. } => return None,
+    };
+    Some(Attempt {
+        number,
+        at,
+        duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        outcome,
+        status: report.status,
+        error: report.error.as_ref().or(reason).cloned(),
+        excerpt: report.excerpt.clone(),
+    })
+}
+
+fn end(taken: Taken, verdict: Verdict, attempt: Option<Attempt>) -> Ended {
+    let settlement = Some(taken.lease.settle(verdict, attempt));
+    Ended { batch: taken.seat.batch.clone(), settlement }
+}

@@ -1,0 +1,181 @@
+//! What a worker thread holds: batches of leases, and the counts that bound them.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::domain::queue::QueueName;
+use crate::domain::retry::Verdict;
+use crate::pipeline::lanes::Lane;
+use crate::pipeline::settings::WorkerSettings;
+use crate::store::QueueEntry;
+use crate::store::lease::{BatchRef, Lease, Settlement};
+
+/// What one worker thread holds leased, counted by its dispatcher and its worker.
+#[derive(Default)]
+pub(super) struct Held {
+    messages: AtomicUsize,
+    bytes: AtomicU64,
+    /// Finished attempts that the settler has and that are not settled yet.
+    unsettled: AtomicUsize,
+    batches_so_far: AtomicU64,
+    /// Rung when any of these became less.
+    pub(super) freed: Notify,
+}
+
+impl Held {
+    /// Messages and bytes that may be leased for a lane of which `early` may be leased before there is a slot.
+    pub(super) fn room(&self, settings: &WorkerSettings, early: usize) -> (usize, u64) {
+        if self.unsettled.load(Ordering::Relaxed) >= settings.unsettled_max as usize {
+            return (0, 0);
+        }
+        let (messages, slots) = (self.messages.load(Ordering::Relaxed), settings.concurrency as usize);
+        let bytes = settings.held_bytes_max.saturating_sub(self.bytes.load(Ordering::Relaxed));
+        // As in a lane: while more than half of the early ones wait, a lease of a few is not worth its call.
+        if bytes == 0 || messages.saturating_sub(slots) > early / 2 {
+            return (0, 0);
+        }
+        ((slots + early).saturating_sub(messages), bytes)
+    }
+
+    /// Says how many finished attempts wait to be settled.
+    pub(super) fn unsettled_are(&self, count: usize) {
+        self.unsettled.store(count, Ordering::Relaxed);
+    }
+
+    /// A number for a new batch, not used before on this thread.
+    pub(super) fn next_serial(&self) -> u64 {
+        self.batches_so_far.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// One batch of leases, as long as any of them is not settled.
+pub(super) struct Batch {
+    /// Names it on its thread.
+    pub(super) serial: u64,
+    /// How calls to the store name it.
+    pub(super) name: BatchRef,
+    /// Its queue when it was leased.
+    pub(super) entry: Arc<QueueEntry>,
+    /// Its queue's lane.
+    pub(super) lane: Arc<Lane>,
+    /// The counts of its thread.
+    pub(super) held: Arc<Held>,
+    /// Leases it began with.
+    pub(super) size: u16,
+    /// Until when the store keeps it for us at least, by this machine's monotonic clock.
+    pub(super) until: Until,
+    /// Held as long as the batch is, when its one message is a suspect.
+    pub(super) _suspect: Option<SuspectPermit>,
+}
+
+/// A deadline that moves.
+pub(super) struct Until(Mutex<Instant>);
+
+impl Until {
+    pub(super) fn new(until: Instant) -> Self {
+        Self(Mutex::new(until))
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn extend(&self, until: Instant) {
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = until.max(*current);
+    }
+}
+
+/// One lease in the hands of a worker thread. Whatever happens to it, its seat in the counts is given back.
+pub(super) struct Taken {
+    pub(super) lease: Lease,
+    pub(super) seat: Seat,
+}
+
+/// The seat that a lease takes in the counts of its thread and its lane.
+pub(super) struct Seat {
+    pub(super) batch: Arc<Batch>,
+    bytes: u64,
+}
+
+impl Taken {
+    pub(super) fn new(lease: Lease, batch: &Arc<Batch>) -> Self {
+        let bytes = lease.record.charged_bytes();
+        batch.held.messages.fetch_add(1, Ordering::Relaxed);
+        batch.held.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Self { lease, seat: Seat { batch: batch.clone(), bytes } }
+    }
+
+    /// Ends it as if it had never been leased.
+    pub(super) fn release(self) -> Ended {
+        let settlement = self.lease.settle(Verdict::Release, None);
+        Ended { batch: self.seat.batch.clone(), settlement: Some(settlement) }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.batch.held.messages.fetch_sub(1, Ordering::Relaxed);
+        self.batch.held.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.batch.lane.give_back(1);
+    }
+}
+
+/// How a lease of a batch ended, for the settler: each lease of a batch is told of once.
+pub(super) struct Ended {
+    pub(super) batch: Arc<Batch>,
+    /// `None` when the lease was lost: there is nothing to settle.
+    pub(super) settlement: Option<Settlement>,
+}
+
+/// At most one suspect is in flight in a process: this is who may lease it, and where more may be.
+#[derive(Clone, Default)]
+pub(super) struct Suspects(Arc<SuspectState>);
+
+#[derive(Default)]
+struct SuspectState {
+    is_taken: AtomicBool,
+    /// Queues in which the last look found one.
+    queues: Mutex<HashSet<QueueName>>,
+}
+
+/// The right to lease a suspect.
+pub(super) struct SuspectPermit(Suspects);
+
+impl Drop for SuspectPermit {
+    fn drop(&mut self) {
+        self.0.0.is_taken.store(false, Ordering::Release);
+    }
+}
+
+impl Suspects {
+    /// Takes the permit, if nobody has it.
+    pub(super) fn permit(&self) -> Option<SuspectPermit> {
+        let was_taken = self.0.is_taken.swap(true, Ordering::AcqRel);
+        (!was_taken).then(|| SuspectPermit(self.clone()))
+    }
+
+    /// Whether the permit could be had now.
+    pub(super) fn is_free(&self) -> bool {
+        !self.0.is_taken.load(Ordering::Acquire)
+    }
+
+    /// Notes whether a look with the permit found a suspect.
+    pub(super) fn note(&self, queue: &QueueName, found: bool) {
+        let mut queues = self.0.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        if !found {
+            queues.remove(queue);
+        } else if !queues.contains(queue) {
+            queues.insert(queue.clone());
+        }
+    }
+
+    /// The queues in which there may be more.
+    pub(super) fn queues(&self) -> Vec<QueueName> {
+        self.0.queues.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}

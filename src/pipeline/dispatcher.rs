@@ -1,0 +1,412 @@
+//! Leases messages for the worker of its thread.
+//!
+//! # What it does
+//! Keeps a ring of the queues believed to have work, and leases from them in turn: as many messages as the worker has
+//! free slots and the queue's lane has room for, and of queues with short attempts some more. A queue joins the ring
+//! when the store posts it, when it changes, and when the sweeper found something in it; it leaves the ring when a
+//! lease finds nothing more. Never leased from are pull queues, those that are paused or parked, and those whose
+//! processor this process does not have.
+//!
+//! # What it waits for
+//! With work: for room. Without: for the wake board. It listens first and looks then, so no wake-up is lost between; and
+//! as the sweeper posts what is ready again and again, one that the store failed to post is late, not lost.
+//!
+//! # What it guarantees
+//! Nothing is leased beyond the room there is. A lease whose answer was lost is asked for again under the same batch
+//! id, across a restart of the actor as well, so it is neither taken twice nor left to run out. Queues take turns. A
+//! suspect is leased only with the one permit of the process.
+//!
+//! # When it fails
+//! With the store away it tries again, ever more slowly, up to once a second, and goes on by itself. Asked to stop, it
+//! waits for the answer of a lease under way, hands those messages back, and tells the worker to hand back what has not
+//! begun.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::convert::Infallible;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use crate::actor::{Actor, Address, Exit, Inbox, Life};
+use crate::domain::queue::QueueName;
+use crate::pipeline::backoff::Backoff;
+use crate::pipeline::batch::{Batch, Ended, Held, SuspectPermit, Suspects, Taken, Until};
+use crate::pipeline::catalog::Catalog;
+use crate::pipeline::lanes::{Lane, Lanes};
+use crate::pipeline::settings::WorkerSettings;
+use crate::pipeline::worker::{Work, pass_on};
+use crate::pipeline::{Registry, is_late, until_late};
+use crate::store::error::{StoreError, Stored};
+use crate::store::lease::{BatchId, LeaseKind, LeaseRequest, Leased};
+use crate::store::wake::{WakeBoard, WakeSubscription};
+use crate::store::{MessageStore, QueueEntry, Store};
+
+/// How soon a full lane is looked at again, and a queue with suspects while another one is in flight.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Bytes of one lease: what a store reads in one go without keeping others waiting.
+const LEASE_BYTES_MAX: u64 = 4 << 20;
+
+/// What a dispatcher works with, on its thread and beyond.
+pub(super) struct Tools {
+    pub(super) catalog: Catalog,
+    pub(super) registry: Arc<Registry>,
+    pub(super) lanes: Lanes,
+    pub(super) suspects: Suspects,
+    pub(super) settings: Arc<WorkerSettings>,
+    pub(super) held: Arc<Held>,
+    pub(super) worker: Address<Work>,
+    pub(super) settler: Address<Ended>,
+    pub(super) wakes: WakeBoard,
+    /// A lease whose answer is not known, and when it was asked for first; it outlives the actor.
+    pub(super) unanswered: Mutex<Option<(LeaseRequest, Instant)>>,
+}
+
+/// The actor.
+pub(super) struct Dispatcher {
+    tools: Arc<Tools>,
+    store: Rc<dyn MessageStore>,
+    subscription: WakeSubscription,
+    changes: watch::Receiver<u64>,
+    /// The version of the catalog that `known` shows; `None` before the first look.
+    learned_at: Option<u64>,
+    known: HashMap<QueueName, Arc<QueueEntry>>,
+    ring: Ring,
+    backoff: Backoff,
+}
+
+/// Queues that wait for their turn, each once.
+#[derive(Default)]
+struct Ring {
+    turns: VecDeque<QueueName>,
+    members: HashSet<QueueName>,
+}
+
+impl Ring {
+    fn add(&mut self, name: &QueueName) {
+        if !self.members.contains(name) {
+            self.members.insert(name.clone());
+            self.turns.push_back(name.clone());
+        }
+    }
+
+    fn next(&mut self) -> Option<QueueName> {
+        let name = self.turns.pop_front()?;
+        self.members.remove(&name);
+        Some(name)
+    }
+}
+
+/// A lease to ask for, with the room that it takes.
+struct Order {
+    request: LeaseRequest,
+    first_sent: Instant,
+    entry: Arc<QueueEntry>,
+    lane: Arc<Lane>,
+    /// Messages that it may take of the lane; given back when it is dropped.
+    reserved: usize,
+    suspect: Option<SuspectPermit>,
+}
+
+impl Drop for Order {
+    fn drop(&mut self) {
+        self.lane.give_back(self.reserved);
+    }
+}
+
+enum Next {
+    Lease(Order),
+    /// Nothing to do, or no room, for that long at most.
+    Wait(Option<Duration>),
+}
+
+impl Actor for Dispatcher {
+    // It is told what to do by the wake board and by the room there is.
+    type Message = Infallible;
+
+    async fn run(&mut self, _inbox: &mut Inbox<Infallible>, life: &Life) -> Exit {
+        let mut stopping = pin!(life.stopping());
+        loop {
+            life.beat();
+            if life.is_stopping() {
+                break;
+            }
+            self.listen();
+            match self.next() {
+                Next::Lease(order) => self.lease(order, life).await,
+                Next::Wait(longest) => {
+                    tokio::select! {
+                        biased;
+                        () = &mut stopping => {}
+                        () = self.subscription.posted() => {}
+                        () = self.tools.held.freed.notified() => {}
+                        _ = self.changes.changed() => {}
+                        () = sleep(longest.unwrap_or(Duration::MAX)), if longest.is_some() => {}
+                    }
+                }
+            }
+        }
+        // The mailbox has room for every batch that can be held, and for this.
+        if self.tools.worker.try_send(Work::HandBack).is_err() {
+            log::debug!("there is no worker to hand messages back");
+        }
+        Exit::Done
+    }
+}
+
+impl Dispatcher {
+    pub(super) fn new(tools: Arc<Tools>, store: &dyn Store) -> Self {
+        // Listening begins here; the first look comes after it.
+        let (subscription, changes) = (store.wakes().subscribe(), tools.catalog.changes());
+        Self {
+            tools,
+            store: store.connect(),
+            subscription,
+            changes,
+            learned_at: None,
+            known: HashMap::new(),
+            ring: Ring::default(),
+            backoff: Backoff::default(),
+        }
+    }
+
+    /// Takes in what was posted and what changed.
+    fn listen(&mut self) {
+        let version = *self.changes.borrow_and_update();
+        if self.learned_at != Some(version) {
+            self.learned_at = Some(version);
+            self.learn();
+        }
+        for name in self.subscription.take().queues {
+            self.ring.add(&name);
+        }
+        if self.tools.suspects.is_free() {
+            for name in self.tools.suspects.queues() {
+                self.ring.add(&name);
+            }
+        }
+    }
+
+    fn learn(&mut self) {
+        let all: HashMap<_, _> =
+            self.tools.catalog.all().into_iter().map(|entry| (entry.name.clone(), entry)).collect();
+        for (name, entry) in &all {
+            if !self.known.get(name).is_some_and(|known| Arc::ptr_eq(known, entry)) {
+                self.ring.add(name);
+            }
+        }
+        self.tools.lanes.keep(|name| all.contains_key(name));
+        self.known = all;
+    }
+
+    /// The next lease to ask for.
+    fn next(&mut self) -> Next {
+        if let Some(next) = self.unanswered() {
+            return next;
+        }
+        let mut longest = None;
+        for _ in 0..self.ring.turns.len() {
+            let Some(name) = self.ring.next() else { break };
+            let Some(entry) = self.known.get(&name).filter(|entry| self.is_leased(entry)).cloned() else {
+                self.tools.suspects.note(&name, false);
+                continue;
+            };
+            let lane = self.tools.lanes.of(&entry);
+            let settings = &self.tools.settings;
+            let early = lane.early(settings.prefetch as usize, settings.concurrency as usize);
+            let (room, bytes) = self.tools.held.room(settings, early);
+            let wanted = room.min(usize::from(settings.lease_max));
+            let reserved = lane.reserve(wanted, early);
+            if reserved == 0 {
+                // Room on this thread is told of by its worker; room in a lane may come from another thread.
+                if wanted > 0 {
+                    longest = Some(LOOK_AGAIN);
+                }
+                self.ring.add(&name);
+                continue;
+            }
+            let suspect = self.tools.suspects.permit();
+            let request = LeaseRequest {
+                queue: entry.queue_ref(),
+                batch: BatchId::random(),
+                kind: LeaseKind::Worker,
+                max: u16::try_from(reserved).unwrap_or(u16::MAX),
+                bytes_max: bytes.min(LEASE_BYTES_MAX),
+                lease: entry.settings.lease(),
+                suspects: suspect.is_some(),
+            };
+            return Next::Lease(Order {
+                request,
+                first_sent: Instant::now(),
+                entry,
+                lane,
+                reserved,
+                suspect,
+            });
+        }
+        if !self.tools.suspects.queues().is_empty() {
+            longest = Some(LOOK_AGAIN);
+        }
+        Next::Wait(longest)
+    }
+
+    fn is_leased(&self, entry: &QueueEntry) -> bool {
+        let settings = &entry.settings;
+        !entry.paused
+            && entry.parked.is_none()
+            && !settings.is_pull()
+            && self.tools.registry.contains_key(&settings.processor)
+    }
+}
+
+impl Dispatcher {
+    /// The lease that a life before this one asked for and did not see answered.
+    fn unanswered(&self) -> Option<Next> {
+        let (request, first_sent) = lock(&self.tools.unanswered).clone()?;
+        let entry = self.known.get(&request.queue.name).filter(|entry| entry.queue_ref() == request.queue);
+        let Some(entry) = entry.cloned() else {
+            self.forget_unanswered();
+            return None;
+        };
+        let suspect = request.suspects.then(|| self.tools.suspects.permit());
+        if let Some(None) = suspect {
+            return Some(Next::Wait(Some(LOOK_AGAIN)));
+        }
+        let lane = self.tools.lanes.of(&entry);
+        let reserved = lane.reserve_anyway(usize::from(request.max));
+        Some(Next::Lease(Order { request, first_sent, entry, lane, reserved, suspect: suspect.flatten() }))
+    }
+
+    fn forget_unanswered(&self) {
+        lock(&self.tools.unanswered).take();
+    }
+
+    async fn lease(&mut self, order: Order, life: &Life) {
+        lock(&self.tools.unanswered).replace((order.request.clone(), order.first_sent));
+        loop {
+            let answer = tokio::select! {
+                biased;
+                answer = self.store.lease(order.request.clone()) => answer,
+                () = until_late(life) => return,
+            };
+            match answer {
+                Ok(leased) => {
+                    self.note(None);
+                    self.take(order, leased, life.is_stopping());
+                    self.forget_unanswered();
+                    return;
+                }
+                Err(error) if error.stored() == Stored::Unknown && !is_late(life) => {
+                    self.note(Some(&error));
+                    let pause = self.backoff.failed();
+                    tokio::select! {
+                        biased;
+                        () = until_late(life) => return,
+                        () = sleep(pause) => {}
+                    }
+                }
+                Err(error) => {
+                    self.forget_unanswered();
+                    self.refused(order, &error, life).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The store leased nothing, for sure.
+    async fn refused(&mut self, order: Order, error: &StoreError, life: &Life) {
+        let name = order.entry.name.clone();
+        drop(order);
+        match error {
+            StoreError::Gone => {
+                self.known.remove(&name);
+            }
+            StoreError::Newer(_) => {
+                // Not tried again before the sweeper or somebody else posts it.
+                log::debug!("queue.name" = name.as_str(), "cause" = error.to_string().as_str(); "a queue is not leased");
+            }
+            _ => {
+                self.note(Some(error));
+                self.ring.add(&name);
+                let pause = self.backoff.failed();
+                tokio::select! {
+                    biased;
+                    () = life.stopping() => {}
+                    () = sleep(pause) => {}
+                }
+            }
+        }
+    }
+
+    /// Sends what was leased to the worker, or back when the gateway stops.
+    fn take(&mut self, mut order: Order, leased: Leased, is_stopping: bool) {
+        let name = &order.entry.name;
+        if order.request.suspects {
+            let found = leased.leases.first().is_some_and(|lease| lease.record.is_suspect());
+            self.tools.suspects.note(name, found);
+            if !found {
+                order.suspect = None;
+            }
+        }
+        if leased.more {
+            self.ring.add(name);
+        }
+        let Ok(size) = u16::try_from(leased.leases.len()) else { return };
+        if size == 0 {
+            return;
+        }
+        // What the leases take of the lane is theirs to give back from here on.
+        order.reserved += order.lane.reserve_anyway(usize::from(size).saturating_sub(order.reserved));
+        order.reserved -= usize::from(size);
+        let batch = Arc::new(Batch {
+            serial: self.tools.held.next_serial(),
+            name: leased.batch,
+            entry: order.entry.clone(),
+            lane: order.lane.clone(),
+            held: self.tools.held.clone(),
+            size,
+            until: Until::new(order.first_sent + order.request.lease),
+            _suspect: order.suspect.take(),
+        });
+        let taken: Vec<_> = leased.leases.into_iter().map(|lease| Taken::new(lease, &batch)).collect();
+        let refused = if is_stopping {
+            Some(taken)
+        } else {
+            match self.tools.worker.try_send(Work::Batch(batch, taken)) {
+                Ok(()) => None,
+                Err(error) => error.into_message().into_taken(),
+            }
+        };
+        for taken in refused.into_iter().flatten() {
+            pass_on(&self.tools.settler, taken.release());
+        }
+        if leased.more && self.tools.held.room(&self.tools.settings, 0).0 == 0 {
+            // This thread is full: another one may have room.
+            self.tools.wakes.post(&order.entry.name);
+        }
+    }
+
+    /// Logs when the store goes away and when it is back.
+    fn note(&mut self, error: Option<&StoreError>) {
+        match error {
+            Some(error) if !self.backoff.is_failing() => {
+                log::warn!("cause" = error.to_string().as_str(); "the store does not lease messages");
+            }
+            Some(_) => {}
+            None => {
+                if self.backoff.succeeded() {
+                    log::info!("the store leases messages again");
+                }
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that can panic is done under this lock.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,339 @@
+//! What waits in front of an ingester: the groups, who waits for each, and the call that is on its way.
+//!
+//! It outlives the actor that works on it, so that a panic loses neither a group nor a waiter. One short lock guards
+//! all of it; nobody else contends for it on a thread that publishes to itself.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::domain::queue::QueueName;
+use crate::pipeline::ingester::Refused;
+use crate::pipeline::settings::IngestSettings;
+use crate::store::enqueue::{CallId, Group, GroupResult};
+use crate::store::error::{StoreError, Stored};
+
+/// What a publish comes to.
+pub(super) type Answer = Result<GroupResult, Refused>;
+
+/// Groups on their way in, shared by an ingester's handles and its actor.
+pub(super) struct Intake {
+    settings: IngestSettings,
+    state: Mutex<State>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// In the order of arrival.
+    waiting: VecDeque<Waiting>,
+    waiting_messages: usize,
+    waiting_bytes: u64,
+    waiters: Waiters,
+    in_flight: Option<Call>,
+    closed: bool,
+}
+
+struct Waiting {
+    group: Group,
+    bytes: u64,
+    waiter: usize,
+}
+
+/// A call to the store that was begun; it keeps its id until its answer is known.
+struct Call {
+    id: CallId,
+    groups: Arc<Vec<Group>>,
+    first_sent: Instant,
+    // Beside each group; `None` once that waiter has been answered.
+    waiters: Vec<Option<usize>>,
+}
+
+/// What an actor needs to know of a call to send it.
+pub(super) struct Sending {
+    pub(super) id: CallId,
+    pub(super) groups: Arc<Vec<Group>>,
+    pub(super) first_sent: Instant,
+}
+
+/// A table of waiters with reused places. A place belongs to one future and to at most one group.
+#[derive(Default)]
+struct Waiters {
+    places: Vec<Waiter>,
+    free: Vec<usize>,
+}
+
+struct Waiter {
+    deadline: Instant,
+    waker: Option<Waker>,
+    answer: Option<Answer>,
+    // Its future was dropped: nobody will fetch the answer.
+    abandoned: bool,
+}
+
+impl Waiters {
+    fn add(&mut self, deadline: Instant) -> usize {
+        let waiter = Waiter { deadline, waker: None, answer: None, abandoned: false };
+        if let Some(place) = self.free.pop() {
+            self.places[place] = waiter;
+            place
+        } else {
+            self.places.push(waiter);
+            self.places.len() - 1
+        }
+    }
+
+    fn answer(&mut self, place: usize, answer: Answer, wakers: &mut Vec<Waker>) {
+        let waiter = &mut self.places[place];
+        if waiter.abandoned {
+            self.free.push(place);
+            return;
+        }
+        waiter.answer = Some(answer);
+        wakers.extend(waiter.waker.take());
+    }
+}
+
+impl Intake {
+    pub(super) fn new(settings: IngestSettings) -> Self {
+        Self { settings, state: Mutex::default(), arrived: Notify::new() }
+    }
+
+    /// Takes a group in; gives its waiter's place.
+    pub(super) fn admit(&self, group: Group, deadline: Instant) -> Result<usize, Refused> {
+        let messages = group.messages.len();
+        let bytes = group.messages.iter().map(|message| message.record.len() as u64).sum();
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if state.closed {
+            return Err(Refused::ShuttingDown);
+        }
+        if !state.waiting.is_empty() {
+            let settings = &self.settings;
+            let beyond = |setting, limit| Err(Refused::Overloaded { setting, limit });
+            if state.waiting_messages + messages > settings.waiting_messages_max as usize {
+                return beyond("ingest.waiting_messages_max", settings.waiting_messages_max.into());
+            }
+            if state.waiting_bytes + bytes > settings.waiting_bytes_max {
+                return beyond("ingest.waiting_bytes_max", settings.waiting_bytes_max);
+            }
+        }
+        let waiter = state.waiters.add(deadline);
+        let is_first = state.waiting.is_empty();
+        state.waiting_messages += messages;
+        state.waiting_bytes += bytes;
+        state.waiting.push_back(Waiting { group, bytes, waiter });
+        drop(guard);
+        if is_first {
+            self.arrived.notify_one();
+        }
+        Ok(waiter)
+    }
+
+    /// Fetches the answer of a waiter, whose place is free afterwards, or leaves a waker for it.
+    pub(super) fn poll(&self, place: usize, context: &Context<'_>) -> Poll<Answer> {
+        let mut state = self.lock();
+        let waiter = &mut state.waiters.places[place];
+        if let Some(answer) = waiter.answer.take() {
+            state.waiters.free.push(place);
+            return Poll::Ready(answer);
+        }
+        match &waiter.waker {
+            Some(waker) if waker.will_wake(context.waker()) => {}
+            _ => waiter.waker = Some(context.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Forgets a waiter. Its group goes its way all the same.
+    pub(super) fn abandon(&self, place: usize) {
+        let mut state = self.lock();
+        let waiter = &mut state.waiters.places[place];
+        waiter.abandoned = true;
+        waiter.waker = None;
+        if waiter.answer.take().is_some() {
+            state.waiters.free.push(place);
+        }
+    }
+
+    /// Resolves when the first group came in after a time with none. Dropping the future loses nothing.
+    pub(super) async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+
+    /// Whether a group waits or is on its way.
+    pub(super) fn is_busy(&self) -> bool {
+        let state = self.lock();
+        state.in_flight.is_some() || !state.waiting.is_empty()
+    }
+
+    /// Whether a call was begun whose answer is not known yet.
+    pub(super) fn is_calling(&self) -> bool {
+        self.lock().in_flight.is_some()
+    }
+
+    /// Messages and bytes that wait for their call.
+    pub(super) fn depth(&self) -> (usize, u64) {
+        let state = self.lock();
+        (state.waiting_messages, state.waiting_bytes)
+    }
+
+    /// The call to send: the one whose answer is not known yet, else the next one. `None` when nothing waits.
+    pub(super) fn next_call(&self, now: Instant) -> Option<Sending> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if state.in_flight.is_none() {
+            let next = state.take_next(&self.settings);
+            if next.is_empty() {
+                return None;
+            }
+            let waiters = next.iter().map(|waiting| Some(waiting.waiter)).collect();
+            let groups = Arc::new(next.into_iter().map(|waiting| waiting.group).collect());
+            state.in_flight = Some(Call { id: CallId::random(), groups, first_sent: now, waiters });
+        }
+        let call = state.in_flight.as_ref()?;
+        Some(Sending { id: call.id, groups: call.groups.clone(), first_sent: call.first_sent })
+    }
+
+    /// Answers the waiters of the call with what the store said. What is unknown is kept for another try unless this
+    /// was the last. Gives whether the call is over.
+    pub(super) fn answered(&self, results: Result<Vec<GroupResult>, StoreError>, is_last: bool) -> bool {
+        let mut wakers = Vec::new();
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let Some(call) = &mut state.in_flight else { return true };
+        let results = results.map_or_else(
+            |error| vec![GroupResult::Failed(error); call.groups.len()],
+            |mut results| {
+                // A store that answers for too few groups is defective: of the others we know nothing.
+                let missing =
+                    || GroupResult::Failed(StoreError::Unknown("no answer for this group".to_owned()));
+                results.resize_with(call.groups.len(), missing);
+                results
+            },
+        );
+        let mut is_over = true;
+        for (waiter, result) in call.waiters.iter_mut().zip(results) {
+            let is_unknown =
+                matches!(&result, GroupResult::Failed(error) if error.stored() == Stored::Unknown);
+            if is_unknown && !is_last {
+                is_over &= waiter.is_none();
+            } else if let Some(place) = waiter.take() {
+                state.waiters.answer(place, Ok(result), &mut wakers);
+            }
+        }
+        if is_over {
+            state.in_flight = None;
+        }
+        drop(guard);
+        wakers.into_iter().for_each(Waker::wake);
+        is_over
+    }
+
+    /// Answers those whose deadline has passed: what waits is dropped and was not stored, what is on its way may be.
+    pub(super) fn expire(&self, now: Instant) {
+        let mut wakers = Vec::new();
+        let mut guard = self.lock();
+        let State { waiting, waiting_messages, waiting_bytes, waiters, in_flight, .. } = &mut *guard;
+        let unknown = Refused::TimedOut { stored: Stored::Unknown };
+        for slot in in_flight.iter_mut().flat_map(|call| &mut call.waiters) {
+            if let Some(place) = slot.take_if(|place| waiters.places[*place].deadline <= now) {
+                waiters.answer(place, Err(unknown.clone()), &mut wakers);
+            }
+        }
+        // Nobody is left whom its answer could reach.
+        in_flight.take_if(|call| call.waiters.iter().all(Option::is_none));
+        waiting.retain(|item| {
+            if waiters.places[item.waiter].deadline > now {
+                return true;
+            }
+            *waiting_messages -= item.group.messages.len();
+            *waiting_bytes -= item.bytes;
+            waiters.answer(item.waiter, Err(Refused::TimedOut { stored: Stored::No }), &mut wakers);
+            false
+        });
+        drop(guard);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Refuses all that comes from now on.
+    pub(super) fn shut(&self) {
+        self.lock().closed = true;
+    }
+
+    /// Refuses all that comes, and answers all that wait: nobody works on this any more.
+    pub(super) fn close(&self) {
+        let mut wakers = Vec::new();
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        state.closed = true;
+        for place in state.in_flight.take().into_iter().flat_map(|call| call.waiters).flatten() {
+            let unknown = StoreError::Unknown("the gateway stopped before the store answered".to_owned());
+            state.waiters.answer(place, Ok(GroupResult::Failed(unknown)), &mut wakers);
+        }
+        for waiting in std::mem::take(&mut state.waiting) {
+            state.waiters.answer(waiting.waiter, Err(Refused::ShuttingDown), &mut wakers);
+        }
+        (state.waiting_messages, state.waiting_bytes) = (0, 0);
+        drop(guard);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that can panic for a reason of its own is done under this lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The groups of the next call: all that wait, or as many as it may carry, in turns of the queues.
+    fn take_next(&mut self, settings: &IngestSettings) -> Vec<Waiting> {
+        let (messages_max, bytes_max) = (settings.call_messages_max as usize, settings.call_bytes_max);
+        let next = if self.waiting_messages <= messages_max && self.waiting_bytes <= bytes_max {
+            self.waiting.drain(..).collect()
+        } else {
+            take_in_turns(&mut self.waiting, messages_max, bytes_max)
+        };
+        for waiting in &next {
+            self.waiting_messages -= waiting.group.messages.len();
+            self.waiting_bytes -= waiting.bytes;
+        }
+        next
+    }
+}
+
+/// Takes groups up to the bounds, one of each queue in turn, so that a busy queue does not keep the others waiting.
+/// A queue whose next group does not fit has had its turns; the first group of all may exceed the bounds alone.
+fn take_in_turns(waiting: &mut VecDeque<Waiting>, messages_max: usize, bytes_max: u64) -> Vec<Waiting> {
+    let mut queues: Vec<VecDeque<usize>> = Vec::new();
+    let mut places: HashMap<&QueueName, usize> = HashMap::new();
+    for (index, item) in waiting.iter().enumerate() {
+        let place = *places.entry(&item.group.queue.name).or_insert(queues.len());
+        if place == queues.len() {
+            queues.push(VecDeque::new());
+        }
+        queues[place].push_back(index);
+    }
+    let mut is_taken = vec![false; waiting.len()];
+    let (mut messages, mut bytes) = (0, 0);
+    let mut turns: VecDeque<VecDeque<usize>> = queues.into();
+    while let Some(mut queue) = turns.pop_front() {
+        let Some(index) = queue.pop_front() else { continue };
+        let item = &waiting[index];
+        let with = (messages + item.group.messages.len(), bytes + item.bytes);
+        if messages > 0 && (with.0 > messages_max || with.1 > bytes_max) {
+            continue;
+        }
+        (messages, bytes) = with;
+        is_taken[index] = true;
+        turns.push_back(queue);
+    }
+    let mut taken = Vec::new();
+    for (item, is_taken) in std::mem::take(waiting).into_iter().zip(is_taken) {
+        if is_taken { taken.push(item) } else { waiting.push_back(item) }
+    }
+    taken
+}

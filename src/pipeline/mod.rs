@@ -1,0 +1,337 @@
+//! The actors between store and processor, in the order in which a message meets them.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `ingester` (`intake`) | gathers the publishes of one thread into few calls to the store |
+//! | `dispatcher` | leases what its thread's worker has room for |
+//! | `worker` (`attempt`) | makes the attempts |
+//! | `settler` | tells the store, a batch at a time, what became of them |
+//! | `sweeper` | does what time brings |
+//! | `prober` | looks at the store and its queues once a second |
+//! | `lanes` | how many messages of a queue are in flight, over all threads |
+//! | `batch` | what a worker thread holds, counted |
+//! | `catalog` | the queues as this process knows them |
+//!
+//! A [`Pipeline`] starts one thread for each worker, with a dispatcher, a worker and a settler on it, and one thread for
+//! the sweeper and the prober. An ingester is started on each thread that publishes. [`phase`] names the order in which
+//! they stop.
+
+mod attempt;
+mod backoff;
+mod batch;
+pub mod catalog;
+mod dispatcher;
+pub mod ingester;
+mod intake;
+pub mod lanes;
+pub mod prober;
+pub mod settings;
+mod settler;
+mod sweeper;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::pending;
+use std::num::NonZero;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::actor::{Life, Place, RestartPolicy, Role, Supervisor};
+use crate::clock::Clock;
+use crate::pipeline::batch::{Held, Suspects};
+use crate::pipeline::catalog::Catalog;
+use crate::pipeline::dispatcher::{Dispatcher, Tools};
+use crate::pipeline::ingester::Ingester;
+use crate::pipeline::lanes::Lanes;
+use crate::pipeline::prober::{Prober, StoreWatch};
+use crate::pipeline::settings::{IngestSettings, WorkerSettings};
+use crate::pipeline::settler::{Settler, Sheets};
+use crate::pipeline::sweeper::Sweeper;
+use crate::pipeline::worker::Worker;
+use crate::processor::{Build, Processor};
+use crate::store::Store;
+
+/// The processors of this process, by the name that queues call them.
+pub type Registry = HashMap<String, Build>;
+
+/// The phases of a shutdown, in their order.
+pub mod phase {
+    use std::time::Duration;
+
+    use crate::actor::Phase;
+
+    /// No more requests are taken.
+    pub const ACCEPT: &str = "accept";
+    /// What was published is stored.
+    pub const INGEST: &str = "ingest";
+    /// Nothing more is leased; what has not begun is handed back.
+    pub const DISPATCH: &str = "dispatch";
+    /// Attempts run to their end.
+    pub const WORK: &str = "work";
+    /// The store is told what became of them.
+    pub const SETTLE: &str = "settle";
+    /// Time brings nothing more.
+    pub const SWEEP: &str = "sweep";
+    /// The store closes.
+    pub const STORE: &str = "store";
+
+    /// All of them, for a shutdown in which attempts under way have about `grace` to end.
+    ///
+    /// Each phase ends as soon as its actors have; the others are bounded so that a stuck one leaves time to the rest.
+    #[must_use]
+    pub fn all(grace: Duration) -> Vec<Phase> {
+        // A tenth each to tell the store and to close it: what an attempt did must not be lost for lack of time.
+        let tail = (grace / 10).min(Duration::from_secs(1));
+        vec![
+            Phase::new(ACCEPT, grace / 4),
+            Phase::new(INGEST, grace / 4),
+            Phase::new(DISPATCH, grace / 10),
+            Phase::new(WORK, grace).leaving(3 * tail),
+            Phase::new(SETTLE, grace).leaving(2 * tail),
+            Phase::new(SWEEP, grace).leaving(tail),
+            Phase::new(STORE, grace),
+        ]
+    }
+}
+
+/// What a pipeline is made of.
+#[derive(Clone)]
+pub struct Parts {
+    /// Cares for the actors; it has the phases of [`phase::all`].
+    pub supervisor: Supervisor,
+    /// Where messages rest.
+    pub store: Arc<dyn Store>,
+    /// What is done with them. A queue whose processor is not here is not leased from.
+    pub registry: Registry,
+    /// The queues; filled once before the start, so that nobody waits for the first look.
+    pub catalog: Catalog,
+    /// The time.
+    pub clock: Clock,
+    /// `[workers]`.
+    pub workers: WorkerSettings,
+    /// `[ingest]`.
+    pub ingest: IngestSettings,
+}
+
+/// The running pipeline: a handle, usable from any thread. The actors live under the supervisor, not by this.
+#[derive(Clone)]
+pub struct Pipeline(Arc<Running>);
+
+struct Running {
+    parts: Parts,
+    lanes: Lanes,
+    watch: StoreWatch,
+    ingesters: AtomicUsize,
+}
+
+impl fmt::Debug for Pipeline {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Pipeline").field("lanes", &self.0.lanes).finish_non_exhaustive()
+    }
+}
+
+impl Pipeline {
+    /// Starts it on threads of its own: `workers.threads` for the workers, and one.
+    ///
+    /// # Panics
+    /// When the system gives no more threads, or the supervisor lacks a phase.
+    #[must_use]
+    pub fn start(parts: Parts) -> Self {
+        let cores = available_parallelism().map_or(1, NonZero::get);
+        let threads = parts.workers.threads_on(cores);
+        let workers: Vec<_> = (0..threads)
+            .map(|index| Place::On(parts.supervisor.arbiter(&format!("worker-{index}"))))
+            .collect();
+        let upkeep = Place::On(parts.supervisor.arbiter("upkeep"));
+        Self::start_in(parts, &workers, &upkeep)
+    }
+
+    /// Starts it with a worker in each of these places, and the sweeper and the prober in that one.
+    ///
+    /// # Panics
+    /// As [`Supervisor::start`].
+    #[must_use]
+    pub fn start_in(parts: Parts, workers: &[Place], upkeep: &Place) -> Self {
+        let running = Running {
+            parts,
+            lanes: Lanes::default(),
+            watch: StoreWatch::default(),
+            ingesters: AtomicUsize::new(0),
+        };
+        let suspects = Suspects::default();
+        let registry = Arc::new(running.parts.registry.clone());
+        let settings = Arc::new(running.parts.workers.clone());
+        for (index, place) in workers.iter().enumerate() {
+            running.start_worker(place, index, &suspects, &registry, &settings);
+        }
+        running.start_upkeep(upkeep);
+        Self(Arc::new(running))
+    }
+
+    /// Starts an ingester on the current thread, which runs an actix runtime: an HTTP worker.
+    ///
+    /// # Panics
+    /// As [`Supervisor::start`].
+    #[must_use]
+    pub fn ingester(&self) -> Ingester {
+        self.ingester_in(&Place::Here)
+    }
+
+    /// Starts an ingester in that place.
+    ///
+    /// # Panics
+    /// As [`Supervisor::start`].
+    #[must_use]
+    pub fn ingester_in(&self, place: &Place) -> Ingester {
+        let Parts { supervisor, store, ingest, .. } = &self.0.parts;
+        let name = format!("ingester-{}", self.0.ingesters.fetch_add(1, Ordering::Relaxed));
+        Ingester::start(supervisor, place, name, store.clone(), ingest.clone())
+    }
+
+    /// The queues as this process knows them.
+    #[must_use]
+    pub fn catalog(&self) -> &Catalog {
+        &self.0.parts.catalog
+    }
+
+    /// How the store is.
+    #[must_use]
+    pub fn store_watch(&self) -> &StoreWatch {
+        &self.0.watch
+    }
+
+    /// What of each queue is in flight in this process.
+    #[must_use]
+    pub fn lanes(&self) -> &Lanes {
+        &self.0.lanes
+    }
+
+    /// Whether this process has that processor. Pull queues need none.
+    #[must_use]
+    pub fn has_processor(&self, name: &str) -> bool {
+        self.0.parts.registry.contains_key(name)
+    }
+}
+
+impl Running {
+    fn start_worker(
+        &self,
+        place: &Place,
+        index: usize,
+        suspects: &Suspects,
+        registry: &Arc<Registry>,
+        settings: &Arc<WorkerSettings>,
+    ) {
+        let Parts { supervisor, store, catalog, clock, .. } = &self.parts;
+        let held = Arc::new(Held::default());
+        let settler = supervisor.start(
+            place,
+            role(
+                format!("settler-{index}"),
+                phase::SETTLE,
+                settings.held_max() + settings.unsettled_max as usize,
+            ),
+            {
+                let (store, settings, held) = (store.clone(), settings.clone(), held.clone());
+                let sheets: Arc<Mutex<Sheets>> = Arc::default();
+                move || Settler {
+                    store: store.connect(),
+                    settings: settings.clone(),
+                    sheets: sheets.clone(),
+                    held: held.clone(),
+                }
+            },
+        );
+        let worker = supervisor.start(
+            place,
+            // A batch has one lease at least, and the last message tells to hand back.
+            role(format!("worker-{index}"), phase::WORK, settings.held_max() + 1),
+            {
+                let (store, settler, held) = (store.clone(), settler.clone(), held.clone());
+                let (clock, registry, settings) = (clock.clone(), registry.clone(), settings.clone());
+                move || {
+                    let built = registry.iter().map(|(name, build)| (name.clone(), build()));
+                    let processors: HashMap<String, Rc<dyn Processor>> = built.collect();
+                    let concurrency = settings.concurrency as usize;
+                    Worker::new(
+                        store.connect(),
+                        settler.clone(),
+                        held.clone(),
+                        clock.clone(),
+                        processors,
+                        concurrency,
+                    )
+                }
+            },
+        );
+        let tools = Arc::new(Tools {
+            catalog: catalog.clone(),
+            registry: registry.clone(),
+            lanes: self.lanes.clone(),
+            suspects: suspects.clone(),
+            settings: settings.clone(),
+            held,
+            worker,
+            settler,
+            wakes: store.wakes().clone(),
+            unanswered: Mutex::default(),
+        });
+        let store = store.clone();
+        let role = role(format!("dispatcher-{index}"), phase::DISPATCH, 1);
+        supervisor.start(place, role, move || Dispatcher::new(tools.clone(), &*store));
+    }
+
+    fn start_upkeep(&self, place: &Place) {
+        let Parts { supervisor, store, catalog, clock, .. } = &self.parts;
+        supervisor.start(place, role("sweeper".to_owned(), phase::SWEEP, 1), {
+            let (store, clock) = (store.clone(), clock.clone());
+            move || Sweeper::new(&*store, clock.clone())
+        });
+        supervisor.start(place, role("prober".to_owned(), phase::SWEEP, 1), {
+            let (store, catalog) = (store.clone(), catalog.clone());
+            let (watch, clock) = (self.watch.clone(), clock.clone());
+            move || Prober {
+                store: store.connect(),
+                catalog: catalog.clone(),
+                watch: watch.clone(),
+                clock: clock.clone(),
+            }
+        });
+    }
+}
+
+fn role(name: String, phase: &'static str, mailbox_capacity: usize) -> Role {
+    Role { name, phase, mailbox_capacity, restart: RestartPolicy::default() }
+}
+
+/// How much earlier than its phase's deadline an actor ends, to be in time.
+const BEFORE_DEADLINE: Duration = Duration::from_millis(50);
+
+/// Whether an actor must end now to be in time.
+fn is_late(life: &Life) -> bool {
+    life.deadline().is_some_and(|deadline| Instant::now() + BEFORE_DEADLINE >= deadline)
+}
+
+/// Resolves when [`is_late`] becomes true.
+async fn until_late(life: &Life) {
+    life.stopping().await;
+    if let Some(deadline) = life.deadline() {
+        sleep_until(deadline.checked_sub(BEFORE_DEADLINE).unwrap_or(deadline)).await;
+    }
+}
+
+/// Resolves at that moment; never, when there is none.
+async fn after(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => pending().await,
+    }
+}
