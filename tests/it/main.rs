@@ -3,6 +3,7 @@
 mod http_answers;
 mod http_bodies;
 mod http_faults;
+mod http_fuzz;
 mod http_gateway;
 mod http_lookups;
 mod http_queues;
