@@ -118,8 +118,8 @@ async fn read(
     {
         return Reading { numbers: last.stats.clone(), at: Some(last.at), is_current: true };
     }
-    let names = named.map(|named| named.iter().cloned().collect());
-    match timeout(STORE_TIMEOUT, store.stats(names)).await {
+    let wanted = named.map(|named| named.iter().cloned().collect());
+    match timeout(STORE_TIMEOUT, store.stats(wanted)).await {
         Ok(Ok(numbers)) => {
             let snapshot = Snapshot { stats: Arc::new(numbers), at: clock.now(), tick: clock.tick() };
             if named.is_none() {
