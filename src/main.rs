@@ -1,2 +1,7 @@
-//! The `posthaste` binary.
-fn main() {}
+//! The `posthaste` binary: parses the command line, runs it, turns its end into an exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    posthaste::cli::run(std::env::args_os())
+}

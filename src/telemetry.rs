@@ -71,6 +71,8 @@ fn check_filter(text: &str) -> Result<(), FormatError> {
 /// When a logger was installed before.
 pub fn install(settings: &LogSettings) -> Result<(), log::SetLoggerError> {
     let mut builder = env_logger::Builder::new();
+    // Its lines tell of threads, which say nothing to who runs the gateway; a filter may name it.
+    builder.filter_module("actix_server", log::LevelFilter::Warn);
     builder.parse_filters(&settings.level);
     if settings.format == LogFormat::Json {
         builder.format(write_json);

@@ -29,6 +29,22 @@ pub struct Phase {
     pub name: &'static str,
     /// How long its actors, and the application's step, may take.
     pub deadline: Duration,
+    /// What it must leave of the shutdown's budget for the phases behind it.
+    pub reserve: Duration,
+}
+
+impl Phase {
+    /// A phase that leaves nothing of the budget if it needs it.
+    #[must_use]
+    pub const fn new(name: &'static str, deadline: Duration) -> Self {
+        Self { name, deadline, reserve: Duration::ZERO }
+    }
+
+    /// The same, leaving that much of the budget.
+    #[must_use]
+    pub const fn leaving(self, reserve: Duration) -> Self {
+        Self { reserve, ..self }
+    }
 }
 
 /// Somebody who had not ended when the deadline of its phase came.
@@ -132,8 +148,8 @@ impl Supervisor {
     /// and deadline; the next phase begins when both have ended or the deadline has come. Who is
     /// late is named, and left alone until its thread is stopped. A step that is late is dropped.
     ///
-    /// A phase takes its own deadline or what is left of `budget`, whichever is less: what earlier
-    /// phases use up, later ones lack, so choose phase deadlines that fit into it. The arbiters have
+    /// A phase takes its own deadline, or what is left of `budget` without its reserve, whichever is less: what
+    /// earlier phases use up, later ones lack, unless it is reserved for them. The arbiters have
     /// [`ARBITERS_DEADLINE`] on top of it. An arbiter this is called on is not stopped here, for it
     /// could not answer; it ends with the last [`Supervisor`] of the process.
     ///
@@ -151,8 +167,8 @@ impl Supervisor {
         let end = instant_after(budget.unwrap_or(FAR_AWAY));
         let mut report = ShutdownReport::default();
         for state in &self.shared.phases {
-            let Phase { name, deadline } = state.phase;
-            let left = end.saturating_duration_since(Instant::now());
+            let Phase { name, deadline, reserve } = state.phase;
+            let left = end.saturating_duration_since(Instant::now()).saturating_sub(reserve);
             let deadline = self.begin_phase(name, deadline.min(left));
             log::debug!("phase.name" = name; "a shutdown phase begins");
             let step = run_step(name, deadline, &mut step);

@@ -163,6 +163,18 @@ impl Record {
         bytes.get(ID..ATTEMPTS)?.try_into().ok().map(MessageId::from_bytes)
     }
 
+    /// The priority in bytes that may be damaged; `None` when they are too short or it is none.
+    #[must_use]
+    pub fn peek_priority(bytes: &[u8]) -> Option<Priority> {
+        bytes.get(PRIORITY).copied().and_then(Priority::from_index)
+    }
+
+    /// The moment of acceptance in bytes that may be damaged; `None` when they are too short.
+    #[must_use]
+    pub fn peek_accepted_at(bytes: &[u8]) -> Option<Timestamp> {
+        (bytes.len() >= FIXED_BYTES).then(|| Timestamp::from_millis(u48(bytes, ACCEPTED)))
+    }
+
     /// The whole record as stored.
     #[must_use]
     pub const fn bytes(&self) -> &Bytes {

@@ -13,6 +13,7 @@
 //! | `options` `forward` `trace` | the headers of a publish |
 //! | `body` | reading a body within size, time and memory |
 //! | `publish` | the hot path |
+//! | `door` | publish and status for a program that embeds the gateway |
 //! | `error` | refusals: from what went wrong to status, code and header |
 //! | `answer` | how each kind of answer is written |
 //! | `observer` | rates, and since when a queue stands still |
@@ -22,6 +23,7 @@
 mod answer;
 mod body;
 mod connection;
+pub mod door;
 mod error;
 mod extract;
 mod forward;
@@ -52,6 +54,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+pub use self::door::Door;
 pub use self::observer::Observer;
 pub use self::settings::ServerSettings;
 pub use self::state::{Gateway, JudgeDestination, MakeIngester};

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_http::header::HeaderMap;
 use actix_http::{Payload, RequestHead};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
@@ -15,7 +16,7 @@ use crate::domain::message::HeadersTooLarge;
 use crate::domain::record::{self, Head};
 use crate::domain::timestamp::Timestamp;
 use crate::http::answer::{self, Answer, RequestId};
-use crate::http::body::{self, Body, SizeLimit};
+use crate::http::body::{self, SizeLimit};
 use crate::http::connection::Connection;
 use crate::http::error::{Accepted, NotAccepted, Refusal, of_publish};
 use crate::http::extract::{parameters, queue_name};
@@ -48,7 +49,7 @@ pub(super) async fn publish(
     let mut request = Publish { desk, head, connection, now, is_keyed: false };
     match request.run(segment, payload).await {
         Ok((Accepted::New, entry, message)) => answer::accepted(&entry.name, message, id),
-        Ok((Accepted::Duplicate(first), entry, _)) => answer::duplicate(&entry.name, first, id),
+        Ok((Accepted::Duplicate(first), entry, _)) => answer::duplicate(&entry.name, first),
         Err(refusal) => {
             let stored = refusal.stored(request.is_keyed);
             answer::refusal(refusal.of_publish(request.is_keyed), id, Some(stored))
@@ -101,62 +102,97 @@ impl Publish<'_> {
         let headers = &self.head.headers;
         let body =
             body::read(payload, headers, limit, state.limits(), &state.bodies, self.connection).await?;
-        let mut is_second_try = false;
-        loop {
-            let _in_flight = state.begin_publish()?;
-            let (group, message) = self.group(&options, &entry, &body)?;
-            let result = self.desk.ingester.publish(group, Instant::now() + PUBLISH_TIMEOUT).await;
-            match of_publish(result) {
-                Ok(accepted) => return Ok((accepted, entry, message)),
-                Err(NotAccepted::Refused(refusal)) => return Err(refusal),
-                Err(NotAccepted::Gone) => {
-                    let asked = self.desk.queue_asked(entry.name.as_str()).await?;
-                    if is_second_try || asked.generation == entry.generation {
-                        return Err(Refusal::new(Code::QueueUnknown, "the queue was deleted meanwhile"));
-                    }
-                    allow(&options, &asked)?;
-                    entry = asked;
-                    is_second_try = true;
+        let (accepted, message) = keep(self.desk, &options, &mut entry, &body.bytes, self.now).await?;
+        Ok((accepted, entry, message))
+    }
+}
+
+/// Publishes one message without a request: for a program that embeds the gateway. The options are the headers of a publish.
+pub(super) async fn publish_here(
+    desk: &Desk,
+    queue: &str,
+    headers: &HeaderMap,
+    payload: &[u8],
+) -> Result<(Accepted, MessageId), Refusal> {
+    let (state, now) = (&desk.state, desk.state.gateway.clock.now());
+    let name = queue_name(queue)?;
+    let options = Options::read(headers, state.limits(), now)?;
+    state.admit()?;
+    let mut entry = desk.queue(&name).await?;
+    allow(&options, &entry)?;
+    let bytes_max = entry.settings.limits.payload_max;
+    if payload.len() as u64 > bytes_max {
+        let detail = format!("the payload has {} bytes: limits.payload_max is {bytes_max}", payload.len());
+        return Err(
+            Refusal::new(Code::PayloadTooLarge, detail).setting("limits.payload_max", Some(bytes_max))
+        );
+    }
+    keep(desk, &options, &mut entry, payload, now).await
+}
+
+/// Has the store keep one message. A queue that was deleted and made again meanwhile is tried once more, and `entry` is then
+/// the new one.
+async fn keep(
+    desk: &Desk,
+    options: &Options,
+    entry: &mut Arc<QueueEntry>,
+    payload: &[u8],
+    now: Timestamp,
+) -> Result<(Accepted, MessageId), Refusal> {
+    let mut is_second_try = false;
+    loop {
+        let _in_flight = desk.state.begin_publish()?;
+        let (group, message) = group(options, entry, payload, now)?;
+        let result = desk.ingester.publish(group, Instant::now() + PUBLISH_TIMEOUT).await;
+        match of_publish(result) {
+            Ok(accepted) => return Ok((accepted, message)),
+            Err(NotAccepted::Refused(refusal)) => return Err(refusal),
+            Err(NotAccepted::Gone) => {
+                let asked = desk.queue_asked(entry.name.as_str()).await?;
+                if is_second_try || asked.generation == entry.generation {
+                    return Err(Refusal::new(Code::QueueUnknown, "the queue was deleted meanwhile"));
                 }
+                allow(options, &asked)?;
+                *entry = asked;
+                is_second_try = true;
             }
         }
     }
+}
 
-    /// The group of one message that the store is asked to keep.
-    fn group(
-        &self,
-        options: &Options,
-        entry: &QueueEntry,
-        body: &Body,
-    ) -> Result<(Group, MessageId), Refusal> {
-        let settings = &entry.settings;
-        let headers = options.headers.encode().map_err(|HeadersTooLarge(bytes)| {
-            let detail = format!(
-                "the headers to keep with the message have {bytes} bytes: at most 65535 are possible"
-            );
-            Refusal::new(Code::HeadTooLarge, detail)
-        })?;
-        let random = fastrand::u128(..).to_be_bytes();
-        let random = random.first_chunk().expect("16 bytes have 10");
-        let head = Head {
-            id: MessageId::new(self.now, *random, Shard::default()),
-            attempts_max: options.attempts_max.unwrap_or_else(|| settings.attempts_max()),
-            priority: options.priority.unwrap_or(settings.priority),
-            accepted_at: self.now,
-            ttl: options.ttl.or(settings.ttl),
-        };
-        let message = NewMessage {
-            id: head.id,
-            priority: head.priority,
-            due: options.due.unwrap_or(Due::Now),
-            record: record::encode(&head, &headers, &body.bytes),
-        };
-        let key = options
-            .key
-            .as_ref()
-            .map(|key| IdempotencyKey { key: key.clone(), fingerprint: fingerprint(options, &body.bytes) });
-        Ok((Group { queue: entry.queue_ref(), key, messages: vec![message] }, head.id))
-    }
+/// The group of one message that the store is asked to keep.
+fn group(
+    options: &Options,
+    entry: &QueueEntry,
+    payload: &[u8],
+    now: Timestamp,
+) -> Result<(Group, MessageId), Refusal> {
+    let settings = &entry.settings;
+    let headers = options.headers.encode().map_err(|HeadersTooLarge(bytes)| {
+        let detail =
+            format!("the headers to keep with the message have {bytes} bytes: at most 65535 are possible");
+        Refusal::new(Code::HeadTooLarge, detail)
+    })?;
+    let random = fastrand::u128(..).to_be_bytes();
+    let random = random.first_chunk().expect("16 bytes have 10");
+    let head = Head {
+        id: MessageId::new(now, *random, Shard::default()),
+        attempts_max: options.attempts_max.unwrap_or_else(|| settings.attempts_max()),
+        priority: options.priority.unwrap_or(settings.priority),
+        accepted_at: now,
+        ttl: options.ttl.or(settings.ttl),
+    };
+    let message = NewMessage {
+        id: head.id,
+        priority: head.priority,
+        due: options.due.unwrap_or(Due::Now),
+        record: record::encode(&head, &headers, payload),
+    };
+    let key = options
+        .key
+        .as_ref()
+        .map(|key| IdempotencyKey { key: key.clone(), fingerprint: fingerprint(options, payload) });
+    Ok((Group { queue: entry.queue_ref(), key, messages: vec![message] }, head.id))
 }
 
 /// What this queue does not take.

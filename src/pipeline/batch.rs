@@ -32,9 +32,13 @@ impl Held {
         if self.unsettled.load(Ordering::Relaxed) >= settings.unsettled_max as usize {
             return (0, 0);
         }
-        let most = settings.concurrency as usize + early;
+        let (messages, slots) = (self.messages.load(Ordering::Relaxed), settings.concurrency as usize);
         let bytes = settings.held_bytes_max.saturating_sub(self.bytes.load(Ordering::Relaxed));
-        if bytes == 0 { (0, 0) } else { (most.saturating_sub(self.messages.load(Ordering::Relaxed)), bytes) }
+        // As in a lane: while more than half of the early ones wait, a lease of a few is not worth its call.
+        if bytes == 0 || messages.saturating_sub(slots) > early / 2 {
+            return (0, 0);
+        }
+        ((slots + early).saturating_sub(messages), bytes)
     }
 
     /// Says how many finished attempts wait to be settled.

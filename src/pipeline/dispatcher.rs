@@ -71,6 +71,8 @@ pub(super) struct Dispatcher {
     store: Rc<dyn MessageStore>,
     subscription: WakeSubscription,
     changes: watch::Receiver<u64>,
+    /// The version of the catalog that `known` shows; `None` before the first look.
+    learned_at: Option<u64>,
     known: HashMap<QueueName, Arc<QueueEntry>>,
     ring: Ring,
     backoff: Backoff,
@@ -157,18 +159,25 @@ impl Actor for Dispatcher {
 
 impl Dispatcher {
     pub(super) fn new(tools: Arc<Tools>, store: &dyn Store) -> Self {
-        // Listening begins here; all queues are new to `known`, so that all of them are looked at next.
-        let (subscription, mut changes) = (store.wakes().subscribe(), tools.catalog.changes());
-        changes.mark_changed();
-        let store = store.connect();
-        let (known, ring, backoff) = (HashMap::new(), Ring::default(), Backoff::default());
-        Self { tools, store, subscription, changes, known, ring, backoff }
+        // Listening begins here; the first look comes after it.
+        let (subscription, changes) = (store.wakes().subscribe(), tools.catalog.changes());
+        Self {
+            tools,
+            store: store.connect(),
+            subscription,
+            changes,
+            learned_at: None,
+            known: HashMap::new(),
+            ring: Ring::default(),
+            backoff: Backoff::default(),
+        }
     }
 
     /// Takes in what was posted and what changed.
     fn listen(&mut self) {
-        if self.changes.has_changed().unwrap_or(false) {
-            self.changes.mark_unchanged();
+        let version = *self.changes.borrow_and_update();
+        if self.learned_at != Some(version) {
+            self.learned_at = Some(version);
             self.learn();
         }
         for name in self.subscription.take().queues {
@@ -202,13 +211,15 @@ impl Dispatcher {
         for _ in 0..self.ring.turns.len() {
             let Some(name) = self.ring.next() else { break };
             let Some(entry) = self.known.get(&name).filter(|entry| self.is_leased(entry)).cloned() else {
+                self.tools.suspects.note(&name, false);
                 continue;
             };
             let lane = self.tools.lanes.of(&entry);
-            let prefetch = self.tools.settings.prefetch as usize;
-            let (room, bytes) = self.tools.held.room(&self.tools.settings, lane.early(prefetch));
-            let wanted = room.min(usize::from(self.tools.settings.lease_max));
-            let reserved = lane.reserve(wanted, prefetch);
+            let settings = &self.tools.settings;
+            let early = lane.early(settings.prefetch as usize, settings.concurrency as usize);
+            let (room, bytes) = self.tools.held.room(settings, early);
+            let wanted = room.min(usize::from(settings.lease_max));
+            let reserved = lane.reserve(wanted, early);
             if reserved == 0 {
                 // Room on this thread is told of by its worker; room in a lane may come from another thread.
                 if wanted > 0 {
@@ -290,7 +301,12 @@ impl Dispatcher {
                 }
                 Err(error) if error.stored() == Stored::Unknown && !is_late(life) => {
                     self.note(Some(&error));
-                    sleep(self.backoff.failed()).await;
+                    let pause = self.backoff.failed();
+                    tokio::select! {
+                        biased;
+                        () = until_late(life) => return,
+                        () = sleep(pause) => {}
+                    }
                 }
                 Err(error) => {
                     self.forget_unanswered();

@@ -67,7 +67,7 @@ impl Lanes {
         let status = |(queue, lane): (&QueueName, &Arc<Lane>)| {
             let in_flight = lane.in_flight();
             let waiting = lane.leased.load(Ordering::Relaxed).saturating_sub(in_flight);
-            LaneStatus { queue: queue.clone(), in_flight, limit: lock(&lane.permits_made).limit, waiting }
+            LaneStatus { queue: queue.clone(), in_flight, limit: lane.limit(), waiting }
         };
         let mut all: Vec<_> = lock(&self.0).iter().map(status).collect();
         all.sort_unstable_by(|left, right| left.queue.cmp(&right.queue));
@@ -133,16 +133,20 @@ impl Lane {
         InFlight(self)
     }
 
+    fn limit(&self) -> usize {
+        lock(&self.permits_made).limit
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         lock(&self.permits_made).count.saturating_sub(self.permits.available_permits())
     }
 
-    /// Takes the right to lease up to `wanted` messages, of them up to `prefetch` early; gives how many.
+    /// Takes the right to lease up to `wanted` messages, of them up to `early` before they may be in flight; gives
+    /// how many.
     ///
-    /// With a reserve of leased messages at hand that is more than half full it gives 0: a lease of many costs
-    /// little more than a lease of one.
-    pub(super) fn reserve(&self, wanted: usize, prefetch: usize) -> usize {
-        let (limit, early) = (lock(&self.permits_made).limit, self.early(prefetch));
+    /// While more than half of the early ones wait it gives 0: a lease of many costs little more than a lease of one.
+    pub(super) fn reserve(&self, wanted: usize, early: usize) -> usize {
+        let limit = self.limit();
         let mut count = 0;
         let reserve = |leased: usize| {
             let reserve_is_full = leased.saturating_sub(limit) > early / 2;
@@ -166,15 +170,17 @@ impl Lane {
         self.leased.fetch_sub(count, Ordering::AcqRel);
     }
 
-    /// Messages worth leasing before they may be in flight.
-    pub(super) fn early(&self, prefetch: usize) -> usize {
+    /// Messages worth leasing before they may be in flight: those that a thread of so many slots begins within
+    /// [`AHEAD`].
+    pub(super) fn early(&self, prefetch: usize, slots: usize) -> usize {
         let attempt_us = self.attempt_us.load(Ordering::Relaxed);
         if attempt_us == 0 {
             return 0;
         }
-        let rounds = u64::try_from(AHEAD.as_micros()).unwrap_or(u64::MAX) / attempt_us;
-        let limit = lock(&self.permits_made).limit;
-        limit.saturating_mul(usize::try_from(rounds).unwrap_or(usize::MAX)).min(prefetch)
+        let at_once = u64::try_from(self.limit().min(slots)).unwrap_or(u64::MAX);
+        let ahead_us = u64::try_from(AHEAD.as_micros()).unwrap_or(u64::MAX);
+        let begun = at_once.saturating_mul(ahead_us) / attempt_us;
+        usize::try_from(begun).unwrap_or(usize::MAX).min(prefetch)
     }
 
     /// Notes how long an attempt took.
@@ -232,19 +238,21 @@ mod tests {
     #[test]
     fn only_short_attempts_are_leased_early() {
         let lane = Lane::new(10);
-        assert_eq!(lane.reserve(100, 50), 10, "nothing is known of its attempts yet");
-        assert_eq!(lane.reserve(100, 50), 0);
+        let reserve = || lane.reserve(100, lane.early(50, 100));
+        assert_eq!(reserve(), 10, "nothing is known of its attempts yet");
+        assert_eq!(reserve(), 0);
         lane.give_back(10);
         lane.took(Duration::from_secs(15));
-        assert_eq!(lane.reserve(100, 50), 10, "slow ones are not leased early");
+        assert_eq!(reserve(), 10, "slow ones are not leased early");
         lane.give_back(10);
         for _ in 0..200 {
             lane.took(Duration::from_millis(25));
         }
-        assert_eq!(lane.reserve(100, 50), 30, "two rounds of them fit the time ahead");
+        assert_eq!(reserve(), 30, "two rounds of them fit the time ahead");
         lane.give_back(9);
-        assert_eq!(lane.reserve(100, 50), 0, "the reserve is more than half full");
+        assert_eq!(reserve(), 0, "more than half of the early ones wait");
         lane.give_back(1);
-        assert_eq!(lane.reserve(100, 50), 10);
+        assert_eq!(reserve(), 10);
+        assert_eq!((lane.early(50, 1), lane.early(7, 100)), (2, 7), "few slots and a low prefetch bound it");
     }
 }

@@ -82,6 +82,8 @@ pub(super) struct Worker {
 /// A batch of which a lease has not ended.
 struct Watched {
     batch: Arc<Batch>,
+    keys: Vec<Key>,
+    /// Leases that have not ended.
     open: usize,
     /// When to extend it; `None` while that is under way.
     extend_at: Option<Instant>,
@@ -98,6 +100,8 @@ impl Actor for Worker {
         let mut timer = pin!(sleep(FAR_AWAY));
         let (mut stopping, mut late) = (pin!(life.stopping()), pin!(until_late(life)));
         let (mut finished, mut work) = (Vec::new(), Vec::new());
+        // The dispatcher ends first; what it gave goes on.
+        let mut is_closed = false;
         loop {
             life.beat();
             let is_stopping = life.is_stopping();
@@ -110,6 +114,8 @@ impl Actor for Worker {
             }
             tokio::select! {
                 biased;
+                // Extending comes first: under load there is always an attempt that has ended.
+                () = &mut timer => self.extend_due(&extensions, timer.as_mut()),
                 () = next_many(&mut attempts, &mut finished), if !attempts.is_empty() => {
                     for (key, finished) in finished.drain(..) {
                         self.finish(&key, finished);
@@ -119,10 +125,8 @@ impl Actor for Worker {
                 Some((serial, until, answer)) = extensions.next(), if !extensions.is_empty() => {
                     self.extended(serial, until, answer, timer.as_mut());
                 }
-                count = inbox.next_many(&mut work, TAKE_MAX) => {
-                    if count == 0 {
-                        return Exit::Quit;
-                    }
+                count = inbox.next_many(&mut work, TAKE_MAX), if !is_closed => {
+                    is_closed = count == 0;
                     for work in work.drain(..) {
                         match work {
                             Work::HandBack => self.hand_back(),
@@ -134,7 +138,6 @@ impl Actor for Worker {
                         }
                     }
                 }
-                () = &mut timer => self.extend_due(&extensions, timer.as_mut()),
                 () = &mut stopping, if !is_stopping => {}
                 () = &mut late => {}
             }
@@ -198,7 +201,12 @@ impl Worker {
         drop(in_hand);
         let lease = batch.entry.settings.lease();
         let extend_at = batch.until.now() - lease + lease / 3;
-        let watched = Watched { batch: batch.clone(), open: keys.len(), extend_at: Some(extend_at) };
+        let watched = Watched {
+            batch: batch.clone(),
+            keys: keys.clone(),
+            open: keys.len(),
+            extend_at: Some(extend_at),
+        };
         self.batches.insert(batch.serial, watched);
         if extend_at < timer.deadline() {
             timer.reset(extend_at);
@@ -284,8 +292,8 @@ impl Worker {
         let batch = watched.batch;
         let queue = batch.entry.name.as_str();
         log::warn!("queue.name" = queue, "count" = watched.open; "leases were lost while their messages were in work");
-        for index in 0..batch.size {
-            let taken = self.bench.in_hand.borrow_mut().finish(&(serial, index));
+        for key in &watched.keys {
+            let taken = self.bench.in_hand.borrow_mut().finish(key);
             if taken.is_some() {
                 pass_on(&self.settler, Ended { batch: batch.clone(), settlement: None });
             }
@@ -296,10 +304,8 @@ impl Worker {
     /// Leaves what still runs to itself: nothing is said of it to the store.
     fn abandon(&mut self) {
         let mut count = 0;
-        for (serial, watched) in self.batches.drain() {
-            for index in 0..watched.batch.size {
-                count += usize::from(self.bench.in_hand.borrow_mut().finish(&(serial, index)).is_some());
-            }
+        for key in self.batches.drain().flat_map(|(_, watched)| watched.keys) {
+            count += usize::from(self.bench.in_hand.borrow_mut().finish(&key).is_some());
         }
         if count > 0 {
             log::warn!("count" = count; "attempts did not end in time: their messages are given out again");

@@ -3,7 +3,14 @@
 //! A processor lives on one thread: it is built there by its [`Build`] and its futures need not be `Send`. It never settles: it
 //! reports how the attempt ended, and `domain::retry::decide` says what follows.
 
+pub mod function;
+pub mod http;
+pub mod log;
+mod registry;
 pub mod settings;
+
+#[cfg(test)]
+mod fixture;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,6 +18,9 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 
+pub use self::http::guard::{Guard, Refusal, Resolution};
+pub use self::http::headers::is_reserved as is_reserved_header;
+pub use self::registry::{BuiltIn, Context, NameError, PROCESSORS, Processors, Registry};
 use crate::domain::message::Headers;
 use crate::domain::outcome::Outcome;
 use crate::domain::queue::{QueueName, QueueSettings};
@@ -65,6 +75,9 @@ impl From<Outcome> for Report {
 pub trait Processor {
     /// Makes one attempt. Dropping the future abandons it.
     fn process(&self, delivery: Delivery) -> LocalBoxFuture<'static, Report>;
+
+    /// Called about once a second by the worker, also when no message comes; does nothing unless a processor has a use for it.
+    fn tick(&self) {}
 }
 
 /// Builds a processor on the thread that will use it.

@@ -141,6 +141,9 @@ pub trait Store: Send + Sync {
     /// `sqlite`, `memory`, … as shown on `/status`.
     fn kind(&self) -> &'static str;
 
+    /// What tells this store from every other: made at random with it, and kept as long as it is. Sent as `posthaste-via`.
+    fn id(&self) -> Arc<str>;
+
     /// A connection for the current thread. Cheap and never blocks; what it needs it makes on first use.
     fn connect(&self) -> Rc<dyn MessageStore>;
 

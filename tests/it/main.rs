@@ -1,5 +1,9 @@
 //! The integration tests.
 
+mod command_line;
+mod conformance;
+mod durability;
+mod end_to_end;
 mod http_answers;
 mod http_bodies;
 mod http_faults;
@@ -10,4 +14,11 @@ mod http_queues;
 mod http_refusals;
 mod http_slow;
 mod http_status;
+mod life;
+mod messages;
+mod model;
+mod processor_http;
+mod processor_http_hostile;
+mod readme;
+mod support;
 mod tidy;

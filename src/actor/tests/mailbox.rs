@@ -1,3 +1,5 @@
+//! Mailboxes: bounds, order, what is given back.
+
 use std::thread;
 
 use futures_util::future::join;

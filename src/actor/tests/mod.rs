@@ -16,8 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A pause so long that a test which has to sit it out fails.
 const NEVER: Duration = Duration::from_hours(1);
 
-const PHASES: &[Phase] =
-    &[Phase { name: "first", deadline: PATIENCE }, Phase { name: "second", deadline: PATIENCE }];
+const PHASES: &[Phase] = &[Phase::new("first", PATIENCE), Phase::new("second", PATIENCE)];
 
 /// What a [`Scribe`] is told.
 enum Order {

@@ -1,3 +1,5 @@
+//! Where actors run: arbiters, this thread, HTTP workers, any runtime or none.
+
 use std::thread;
 
 use actix_web::{App, HttpServer};

@@ -1,3 +1,5 @@
+//! Stopping in phases, and naming who was late.
+
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
@@ -72,7 +74,7 @@ async fn until_running(supervisor: &Supervisor) {
 #[test]
 fn phases_run_in_order_with_the_steps_of_the_application_inside() {
     in_system(async {
-        let phases = ["one", "two", "three"].map(|name| Phase { name, deadline: PATIENCE });
+        let phases = ["one", "two", "three"].map(|name| Phase::new(name, PATIENCE));
         let supervisor = Supervisor::new(phases);
         let events = Events::default();
         // Started in another order than they stop, and on different threads.
@@ -105,11 +107,7 @@ fn phases_run_in_order_with_the_steps_of_the_application_inside() {
 #[test]
 fn a_stuck_phase_is_named_and_the_others_still_stop() {
     in_system(async {
-        let phases = [
-            Phase { name: "one", deadline: PATIENCE },
-            Phase { name: "stuck", deadline: SHORT },
-            Phase { name: "three", deadline: PATIENCE },
-        ];
+        let phases = [Phase::new("one", PATIENCE), Phase::new("stuck", SHORT), Phase::new("three", PATIENCE)];
         let supervisor = Supervisor::new(phases);
         let events = Events::default();
         start_teller(&supervisor, &Place::On(supervisor.arbiter("a")), "one", &events);
@@ -128,11 +126,8 @@ fn a_stuck_phase_is_named_and_the_others_still_stop() {
 #[test]
 fn the_budget_cuts_the_deadlines_of_the_phases() {
     in_system(async {
-        let supervisor = Supervisor::new([
-            Phase { name: "one", deadline: NEVER },
-            Phase { name: "two", deadline: NEVER },
-            Phase { name: "three", deadline: NEVER },
-        ]);
+        let supervisor =
+            Supervisor::new([Phase::new("one", NEVER), Phase::new("two", NEVER), Phase::new("three", NEVER)]);
         let events = Events::default();
         start_deaf(&supervisor, "deaf one", "one", &events);
         start_deaf(&supervisor, "deaf two", "two", &events);
@@ -145,7 +140,7 @@ fn the_budget_cuts_the_deadlines_of_the_phases() {
 #[test]
 fn a_second_shutdown_waits_for_the_first_and_gets_the_same_report() {
     in_system(async {
-        let supervisor = Supervisor::new([Phase { name: "one", deadline: SHORT }]);
+        let supervisor = Supervisor::new([Phase::new("one", SHORT)]);
         start_deaf(&supervisor, "deaf", "one", &Events::default());
         until_running(&supervisor).await;
         let other = supervisor.clone();
@@ -162,9 +157,9 @@ fn a_second_shutdown_waits_for_the_first_and_gets_the_same_report() {
 fn a_step_that_is_late_or_panics_is_named_and_the_rest_still_stops() {
     in_system(async {
         let supervisor = Supervisor::new([
-            Phase { name: "late", deadline: SHORT },
-            Phase { name: "panics", deadline: PATIENCE },
-            Phase { name: "last", deadline: PATIENCE },
+            Phase::new("late", SHORT),
+            Phase::new("panics", PATIENCE),
+            Phase::new("last", PATIENCE),
         ]);
         let events = Events::default();
         start_teller(&supervisor, &Place::Here, "last", &events);
@@ -186,7 +181,7 @@ fn a_step_that_is_late_or_panics_is_named_and_the_rest_still_stops() {
 #[test]
 fn a_shutdown_that_was_dropped_is_taken_up_by_the_next() {
     in_system(async {
-        let supervisor = Supervisor::new([Phase { name: "one", deadline: PATIENCE }]);
+        let supervisor = Supervisor::new([Phase::new("one", PATIENCE)]);
         let events = Events::default();
         start_teller(&supervisor, &Place::Here, "one", &events);
         until_running(&supervisor).await;
@@ -199,7 +194,7 @@ fn a_shutdown_that_was_dropped_is_taken_up_by_the_next() {
 #[test]
 fn a_blocked_thread_is_named_and_left_behind() {
     in_system(async {
-        let supervisor = Supervisor::new([Phase { name: "one", deadline: SHORT }]);
+        let supervisor = Supervisor::new([Phase::new("one", SHORT)]);
         let place = Place::On(supervisor.arbiter("blocked"));
         let address = supervisor.start(&place, role("blocker", "one"), Notes::default().scribe());
         let (unblock, block) = mpsc::sync_channel(16);

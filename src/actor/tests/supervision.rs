@@ -1,3 +1,5 @@
+//! Restarts, and what they keep.
+
 use std::sync::atomic::AtomicU32;
 
 use super::*;

@@ -1,9 +1,10 @@
 //! What can be set for one queue, and the product's defaults.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::domain::destination::Destination;
 use crate::domain::format::{Rate, bytes, duration};
@@ -167,40 +168,55 @@ pub struct QueueSettings {
 }
 
 /// `destination_override`: which destinations a message may bring.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum DestinationOverride {
     /// `"none"`.
     #[default]
-    #[serde(with = "none_word")]
     None,
     /// `"any"` that the egress guard lets through.
-    #[serde(with = "any_word")]
     Any,
     /// These origins.
     Origins(Vec<String>),
 }
 
-macro_rules! word {
-    ($module:ident, $word:literal) => {
-        mod $module {
-            use serde::{Deserialize, Deserializer, Serializer};
-
-            pub(super) fn serialize<S: Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str($word)
-            }
-
-            pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
-                match String::deserialize(deserializer)? {
-                    word if word == $word => Ok(()),
-                    _ => Err(serde::de::Error::custom(concat!("expected \"", $word, "\""))),
-                }
-            }
+impl Serialize for DestinationOverride {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::None => serializer.serialize_str("none"),
+            Self::Any => serializer.serialize_str("any"),
+            Self::Origins(origins) => origins.serialize(serializer),
         }
-    };
+    }
 }
-word!(none_word, "none");
-word!(any_word, "any");
+
+impl<'de> Deserialize<'de> for DestinationOverride {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(OverrideVisitor)
+    }
+}
+
+/// Reads a word or a list; by hand, because a derived untagged enum cannot say what is allowed.
+struct OverrideVisitor;
+
+impl<'de> de::Visitor<'de> for OverrideVisitor {
+    type Value = DestinationOverride;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("none, any or a list of origins")
+    }
+
+    fn visit_str<E: de::Error>(self, word: &str) -> Result<DestinationOverride, E> {
+        match word {
+            "none" => Ok(DestinationOverride::None),
+            "any" => Ok(DestinationOverride::Any),
+            _ => Err(E::invalid_value(de::Unexpected::Str(word), &self)),
+        }
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, list: A) -> Result<DestinationOverride, A::Error> {
+        Vec::deserialize(de::value::SeqAccessDeserializer::new(list)).map(DestinationOverride::Origins)
+    }
+}
 
 const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)

@@ -1,1 +1,10 @@
 //! The actors together, on the memory store and real threads.
+
+mod dispatching;
+mod ingesting;
+mod peer;
+mod rig;
+mod settling;
+mod stopping;
+mod time;
+mod working;

@@ -101,6 +101,7 @@ pub struct Memory {
 }
 
 struct Shared {
+    id: Arc<str>,
     clock: Clock,
     wakes: WakeBoard,
     /// `None` once the store is closed.
@@ -137,12 +138,13 @@ impl Memory {
                 return Err(OpenError::Configuration(detail));
             }
         };
-        Ok(Self::with(clock, State::new(settings.bytes_max, not_as_configured)))
+        let id = format!("{:016x}", fastrand::u64(..)).into();
+        Ok(Self::with(id, clock, State::new(settings.bytes_max, not_as_configured)))
     }
 
-    fn with(clock: &Clock, state: State) -> Arc<Self> {
-        let shared =
-            Shared { clock: clock.clone(), wakes: WakeBoard::default(), state: Mutex::new(Some(state)) };
+    fn with(id: Arc<str>, clock: &Clock, state: State) -> Arc<Self> {
+        let (clock, wakes, state) = (clock.clone(), WakeBoard::default(), Mutex::new(Some(state)));
+        let shared = Shared { id, clock, wakes, state };
         Arc::new(Self { shared: Arc::new(shared) })
     }
 
@@ -155,13 +157,17 @@ impl Memory {
         let kept = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut state = kept.ok_or_else(|| OpenError::Failed("the store is closed".to_owned()))?;
         state.reopen(self.shared.now());
-        Ok(Self::with(&self.shared.clock, state))
+        Ok(Self::with(Arc::clone(&self.shared.id), &self.shared.clock, state))
     }
 }
 
 impl Store for Memory {
     fn kind(&self) -> &'static str {
         "memory"
+    }
+
+    fn id(&self) -> Arc<str> {
+        Arc::clone(&self.shared.id)
     }
 
     fn connect(&self) -> Rc<dyn MessageStore> {
@@ -306,5 +312,49 @@ impl MessageStore for Connection {
             *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) = None;
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(url: &str, durability: RequiredDurability) -> StoreSettings {
+        StoreSettings { url: url.to_owned(), durability, ..StoreSettings::default() }
+    }
+
+    fn refusal(url: &str, durability: RequiredDurability) -> String {
+        match Memory::open(&settings(url, durability), &Clock::manual(Timestamp::default())) {
+            Err(OpenError::Configuration(detail)) => detail,
+            Err(OpenError::Failed(detail)) => panic!("{detail}"),
+            Ok(_) => panic!("{url} was opened"),
+        }
+    }
+
+    #[test]
+    fn what_it_cannot_keep_is_refused_with_the_cure() {
+        let detail = refusal("memory:", RequiredDurability::Strict);
+        assert!(detail.contains("store.durability = \"none\""), "{detail}");
+        let detail = refusal("memory:there", RequiredDurability::None);
+        assert!(detail.starts_with("store.url"), "{detail}");
+    }
+
+    #[tokio::test]
+    async fn it_says_that_a_message_is_in_memory_only() {
+        for (durability, reasons) in [(RequiredDurability::None, 0), (RequiredDurability::Relaxed, 1)] {
+            let store = open(&settings("memory:", durability), &Clock::manual(Timestamp::default()))
+                .expect("it opens");
+            let health = store.connect().health().await.expect("it answers");
+            assert_eq!(health.durability, crate::store::health::Durability::None);
+            assert_eq!(health.durability_reasons.len(), reasons);
+        }
+    }
+
+    #[test]
+    fn a_store_is_reopened_once() {
+        let clock = Clock::manual(Timestamp::default());
+        let store = Memory::open(&settings("memory:", RequiredDurability::None), &clock).expect("it opens");
+        assert!(store.reopen().is_ok());
+        assert!(store.reopen().is_err());
     }
 }

@@ -1,0 +1,104 @@
+//! The release binary as a child process, its memory and its CPU time.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::client::{self, Connection};
+
+/// How long to wait for anything before the bench is called stuck.
+const WITHIN: Duration = Duration::from_mins(5);
+
+/// A running gateway. Dropping it kills it.
+pub(crate) struct Gateway {
+    process: Child,
+    /// `127.0.0.1:PORT`.
+    pub(crate) address: String,
+}
+
+impl Gateway {
+    /// Starts one on the store in `folder`; gives it as soon as it listens.
+    pub(crate) fn start(folder: &Path) -> Self {
+        let log = folder.join("log");
+        let process = Command::new(env!("CARGO_BIN_EXE_posthaste"))
+            .current_dir(folder)
+            .args(["serve", "--listen", "127.0.0.1:0", "--store", "sqlite:posthaste.db"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).expect("a log file"))
+            .spawn()
+            .expect("the binary starts");
+        let address = wait_for("it listens", || {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            let at = text.find("address=")? + "address=".len();
+            Some(text[at..].split_once('\n')?.0.split_whitespace().next()?.to_owned())
+        });
+        Self { process, address }
+    }
+
+    /// One request on a connection of its own, answered with this status.
+    pub(crate) fn request(&self, method: &str, path: &str, body: &str, status: u16) -> Value {
+        let answer = client::request(&self.address, method, path, &[], body.as_bytes()).expect("an answer");
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
+        answer.json()
+    }
+
+    /// The address as a new connection.
+    pub(crate) fn connect(&self) -> Connection {
+        Connection::open(&self.address).expect("it listens")
+    }
+
+    /// A counter or gauge of one queue.
+    pub(crate) fn count(&self, queue: &str, key: &str) -> u64 {
+        let status = self.request("GET", &format!("/status?queue={queue}"), "", 200);
+        status["queues"][0][key].as_u64().unwrap_or_else(|| panic!("no {key} in {status}"))
+    }
+
+    /// A line of its `status` in the process table, in bytes: `VmRSS`, `VmHWM`.
+    #[expect(clippy::cast_precision_loss, reason = "memory is far below 2^52 bytes")]
+    pub(crate) fn memory_mib(&self, line: &str) -> f64 {
+        let path = Path::new("/proc").join(self.process.id().to_string()).join("status");
+        let text = fs::read_to_string(path).expect("its state");
+        let found = text.lines().find_map(|own| own.strip_prefix(line)?.strip_prefix(':'));
+        let kib = found.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.unwrap_or_else(|| panic!("no {line}")) as f64 / 1_024.0
+    }
+
+    /// CPU time of all its threads that still run.
+    pub(crate) fn cpu(&self) -> Duration {
+        let tasks = Path::new("/proc").join(self.process.id().to_string()).join("task");
+        let of_task = |task: fs::DirEntry| {
+            let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+            text.split(' ').next()?.parse::<u64>().ok()
+        };
+        let tasks = fs::read_dir(tasks).expect("its threads");
+        Duration::from_nanos(tasks.filter_map(|task| of_task(task.ok()?)).sum())
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(mut self) {
+        self.process.kill().and_then(|()| self.process.wait()).expect("it is killed");
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        drop(self.process.kill().and_then(|()| self.process.wait()));
+    }
+}
+
+/// Polls until `look` gives something.
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + WITHIN;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waiting until {what}: not within {WITHIN:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}

@@ -1,0 +1,78 @@
+//! Measures the path of a message with the real release binary: `cargo bench --bench path -- [pending|store|latency] [FLAGS]`.
+//!
+//! - `pending`: what a million waiting messages cost: `/status`, lease and settle, memory, the start.
+//! - `store`: lease and settle alone, on the embedded store, with and without a million messages behind.
+//! - `latency`: from posting a message to an idle gateway until a registered function has it.
+//!
+//! Without a name all three are run. `--messages N` is how many wait (1,000,000), `--posts N` how many are timed (2,000),
+//! `--json` prints one object a line instead of tables. Nothing is asserted: what a figure must be is judged by who reads it.
+
+#[path = "../../tests/it/support/client.rs"]
+#[expect(dead_code, reason = "the tests look at headers, the benches do not")]
+mod client;
+mod gateway;
+mod pending;
+mod report;
+mod store;
+
+use std::process::ExitCode;
+
+use report::Report;
+
+/// What was asked for.
+struct Arguments {
+    names: Vec<String>,
+    messages: u64,
+    posts: usize,
+    json: bool,
+}
+
+/// Measures something, and reports it.
+type Bench = fn(&Arguments, &mut Report);
+
+/// Every bench by its name.
+const BENCHES: [(&str, Bench); 2] = [("pending", pending::run), ("store", store::run)];
+
+#[expect(clippy::print_stderr, reason = "a bench talks to a person")]
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    // Without `cargo bench` this is a test run, which has nothing to measure and lists no tests.
+    if !words.iter().any(|word| word == "--bench") {
+        return ExitCode::SUCCESS;
+    }
+    let arguments = match parse(&words) {
+        Ok(arguments) => arguments,
+        Err(problem) => {
+            eprintln!("{problem}");
+            return ExitCode::from(2);
+        }
+    };
+    for (name, run) in BENCHES {
+        if arguments.names.is_empty() || arguments.names.iter().any(|wanted| wanted == name) {
+            let mut report = Report::new(name);
+            run(&arguments, &mut report);
+            report.print(arguments.json);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn parse(words: &[String]) -> Result<Arguments, String> {
+    let mut arguments = Arguments { names: Vec::new(), messages: 1_000_000, posts: 2_000, json: false };
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let mut number = || {
+            let text = words.next().ok_or_else(|| format!("{word} needs a number"))?;
+            text.parse::<u64>().map_err(|error| format!("{word} {text}: {error}"))
+        };
+        match word.as_str() {
+            "--bench" => {}
+            "--json" => arguments.json = true,
+            "--messages" => arguments.messages = number()?,
+            "--posts" => arguments.posts = usize::try_from(number()?).map_err(|error| error.to_string())?,
+            name if BENCHES.iter().any(|(known, _)| *known == name) => arguments.names.push(name.to_owned()),
+            other => return Err(format!("{other} is neither a bench nor a flag")),
+        }
+    }
+    Ok(arguments)
+}

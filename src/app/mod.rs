@@ -1,0 +1,268 @@
+//! The composition root, and the API of a program that embeds the gateway.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `mod` | [`Builder`] and [`App`]: settings and functions become a gateway; the only place that puts the parts together |
+//! | `declare` | the operator's queues, checked and given to the store |
+//! | `handle` | [`Handle`]: publish, status, stop |
+//! | `publication` | [`Publication`]: a message with its options |
+//! | `reception` | the actor that a handle talks to |
+//!
+//! A gateway runs on threads of its own and may be started from any runtime or none. Nothing here installs a signal
+//! handler, a logger, a panic hook or a TLS provider: programs do (`http` needs a rustls provider for `https`).
+
+mod declare;
+mod handle;
+mod publication;
+mod reception;
+
+use std::fmt;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use crate::actor::{ArbiterHandle, Place, RestartPolicy, Role, Supervisor};
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::http::{self, Edge, Gateway, Listener};
+use crate::pipeline::catalog::Catalog;
+use crate::pipeline::prober::StoreWatch;
+use crate::pipeline::{Parts, Pipeline, phase};
+use crate::processor::{Context, Guard, NameError, Registry, Resolution};
+use crate::store::error::OpenError;
+use crate::store::{self, Store};
+
+pub use crate::processor::function::{Message, Outcome};
+pub use handle::Handle;
+pub use publication::Publication;
+
+/// How long the store may take to make the declared queues known.
+const DECLARE_WITHIN: Duration = Duration::from_mins(1);
+
+/// Why a gateway did not start.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings cannot be.
+    #[error("{0}")]
+    Configuration(String),
+    /// The machine or the store failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<OpenError> for StartError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Configuration(detail) => Self::Configuration(detail),
+            OpenError::Failed(detail) => Self::Failed(detail),
+        }
+    }
+}
+
+/// Adds a function to the processors, once there are any.
+type Register = Box<dyn FnOnce(&mut Registry) -> Result<(), NameError> + Send>;
+
+/// A gateway in the making.
+#[must_use]
+pub struct Builder {
+    settings: Settings,
+    functions: Vec<Register>,
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Builder").field("functions", &self.functions.len()).finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    /// Registers a function under the name that a queue's `processor` gives it. It is cloned once for each worker thread; its
+    /// futures stay on that thread and need not be `Send`. A panic in it is a retry of that message.
+    pub fn processor<F, R>(mut self, name: &str, function: F) -> Self
+    where
+        F: Fn(Message) -> R + Send + Clone + 'static,
+        R: Future<Output = Outcome> + 'static,
+    {
+        let name = name.to_owned();
+        self.functions.push(Box::new(move |registry| registry.register(&name, function)));
+        self
+    }
+
+    /// Checks what can be checked without the store.
+    ///
+    /// # Errors
+    /// [`StartError::Configuration`] for a processor's name that cannot be, or that a declared queue uses and nobody registered.
+    pub fn build(self) -> Result<App, StartError> {
+        let clock = Clock::system();
+        let guard = Guard::new(&self.settings.egress, self.settings.dev);
+        let unopened = Context { clock: clock.clone(), guard: guard.clone(), store_id: "".into() };
+        let mut registry = Registry::new(&unopened);
+        for register in self.functions {
+            register(&mut registry).map_err(|error| StartError::Configuration(error.to_string()))?;
+        }
+        declare::check(&self.settings, &registry, &guard)?;
+        Ok(App { settings: self.settings, registry, guard, clock })
+    }
+}
+
+/// A gateway that can be started.
+#[must_use]
+pub struct App {
+    settings: Settings,
+    registry: Registry,
+    guard: Guard,
+    clock: Clock,
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("App").finish_non_exhaustive()
+    }
+}
+
+impl App {
+    /// Begins with these settings.
+    pub fn builder(settings: Settings) -> Builder {
+        Builder { settings, functions: Vec::new() }
+    }
+
+    /// Starts it on threads of its own and gives it once it listens. Blocks while the store is opened and recovered, at most
+    /// `store.lock_wait` for another process to let go of it.
+    ///
+    /// # Errors
+    /// The address is taken, the store cannot be opened, the system gives no threads.
+    pub fn start(self) -> Result<Handle, StartError> {
+        let listener = http::bind(&self.settings.server).map_err(|error| {
+            StartError::Failed(format!(
+                "server.listen: cannot listen on {}: {error}",
+                self.settings.server.listen
+            ))
+        })?;
+        let store = store::open(&self.settings.store, &self.clock)?;
+        let supervisor = Supervisor::new(phase::all(self.settings.server.grace));
+        match self.compose(listener, store, &supervisor) {
+            Ok(handle) => Ok(handle),
+            Err(error) => {
+                handle::stop_apart(supervisor, None);
+                Err(error)
+            }
+        }
+    }
+
+    fn compose(
+        self,
+        listener: Listener,
+        store: Arc<dyn Store>,
+        supervisor: &Supervisor,
+    ) -> Result<Handle, StartError> {
+        let control = thread(supervisor, "control")?;
+        let queues: Vec<_> = self
+            .settings
+            .queues
+            .iter()
+            .map(|(name, settings)| (name.clone(), Arc::new(settings.clone())))
+            .collect();
+        let declared = declare::declare(&control, store.clone(), self.guard.clone(), queues)?;
+        let catalog = Catalog::default();
+        catalog.replace_all(declared.entries);
+        let context = Context { clock: self.clock.clone(), guard: self.guard.clone(), store_id: store.id() };
+        let registry = self.registry.clone().with(&context);
+        let pipeline = Pipeline::start(Parts {
+            supervisor: supervisor.clone(),
+            store: store.clone(),
+            registry: registry.builds().map(|(name, build)| (name.to_owned(), build.clone())).collect(),
+            catalog,
+            watch: StoreWatch::opened(declared.health, self.clock.now()),
+            clock: self.clock.clone(),
+            workers: self.settings.workers.clone(),
+            ingest: self.settings.ingest.clone(),
+        });
+        let edge = self.edge(&store, supervisor, &pipeline, &registry)?;
+        let at = Place::On(control.clone());
+        let observer = edge.clone();
+        supervisor.start(&at, role("observer", phase::SWEEP, 1), move || observer.observer());
+        let reception = reception::start(supervisor, &at, &edge);
+        let address = listener.address();
+        let stopper = serve(&thread(supervisor, "http")?, &edge, listener)?;
+        log::info!("address" = address.to_string().as_str(), "store" = store.kind(); "listening");
+        Ok(Handle::new(handle::Parts {
+            supervisor: supervisor.clone(),
+            edge,
+            stopper,
+            store,
+            control,
+            reception,
+            address,
+        }))
+    }
+
+    fn edge(
+        &self,
+        store: &Arc<dyn Store>,
+        supervisor: &Supervisor,
+        pipeline: &Pipeline,
+        registry: &Registry,
+    ) -> Result<Edge, StartError> {
+        let queue_defaults = serde_json::to_value(&self.settings.queue_defaults)
+            .map_err(|error| StartError::Failed(error.to_string()))?;
+        let (guard, ingesters) = (self.guard.clone(), pipeline.clone());
+        Ok(Edge::new(Gateway {
+            settings: self.settings.server.clone(),
+            durability: self.settings.store.durability,
+            queue_defaults,
+            processors: registry.names().into_iter().map(str::to_owned).collect(),
+            instance: format!("{:016x}", fastrand::u64(..)),
+            clock: self.clock.clone(),
+            store: store.clone(),
+            store_watch: pipeline.store_watch().clone(),
+            catalog: pipeline.catalog().clone(),
+            supervisor: supervisor.clone(),
+            judge_destination: Arc::new(move |destination| {
+                let guard = guard.clone();
+                Box::pin(async move {
+                    match guard.judge_now(&destination).await {
+                        Ok(Resolution::Resolved) => Ok(()),
+                        Ok(Resolution::Unresolved(error)) => {
+                            let host = destination.url().host_str().unwrap_or_default();
+                            log::warn!("destination.host" = host, "cause" = error.to_string().as_str(); "a destination does not resolve now");
+                            Ok(())
+                        }
+                        Err(refusal) => Err(refusal.to_string()),
+                    }
+                })
+            }),
+            make_ingester: Arc::new(move || ingesters.ingester()),
+        }))
+    }
+}
+
+fn thread(supervisor: &Supervisor, name: &str) -> Result<ArbiterHandle, StartError> {
+    supervisor
+        .try_arbiter(name)
+        .map_err(|error| StartError::Failed(format!("the thread {name} cannot be started: {error}")))
+}
+
+fn role(name: &str, phase: &'static str, mailbox_capacity: usize) -> Role {
+    Role { name: name.to_owned(), phase, mailbox_capacity, restart: RestartPolicy::default() }
+}
+
+/// Starts the HTTP server on its thread and waits until it is made.
+fn serve(place: &ArbiterHandle, edge: &Edge, listener: Listener) -> Result<http::Stopper, StartError> {
+    let (made, is_made) = mpsc::sync_channel(1);
+    let edge = edge.clone();
+    place.spawn("http", move || async move {
+        match edge.server(listener) {
+            Ok(server) => {
+                drop(made.send(Ok(server.stopper())));
+                if let Err(error) = server.run().await {
+                    log::error!("cause" = error.to_string().as_str(); "the HTTP server ended");
+                }
+            }
+            Err(error) => drop(made.send(Err(error))),
+        }
+    });
+    match is_made.recv_timeout(DECLARE_WITHIN) {
+        Ok(Ok(stopper)) => Ok(stopper),
+        Ok(Err(error)) => Err(StartError::Failed(format!("the HTTP server cannot be made: {error}"))),
+        Err(error) => Err(StartError::Failed(format!("the HTTP server was not made in time: {error}"))),
+    }
+}

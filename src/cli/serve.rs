@@ -1,0 +1,141 @@
+//! `posthaste serve`: the gateway as a process, with its signals and its log.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use log::{error, info, warn};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::app::{App, Handle, StartError};
+use crate::cli::{Exit, Failure};
+use crate::config::{Flags, Settings};
+use crate::telemetry;
+
+/// Where settings come from besides the environment.
+#[derive(Args)]
+pub(super) struct SettingArguments {
+    /// A file of settings; the last of several is the strongest
+    #[arg(long, short, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Where to listen: server.listen
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<String>,
+    /// Where messages rest: store.url
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// What a 202 must mean: store.durability
+    #[arg(long, value_name = "strict|relaxed|none")]
+    durability: Option<String>,
+    /// What is logged, such as warn,posthaste=debug: log.level
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// For development: messages may be pushed to this machine; text logs, our own modules at debug
+    #[arg(long)]
+    dev: bool,
+    /// Listen beyond loopback although nobody is asked for a key: server.insecure_no_auth
+    #[arg(long)]
+    insecure_no_auth: bool,
+    /// Any setting
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl SettingArguments {
+    /// The settings that hold.
+    pub(super) fn load(&self) -> Result<Settings, Failure> {
+        let flags = Flags {
+            listen: self.listen.clone(),
+            store: self.store.clone(),
+            durability: self.durability.clone(),
+            log: self.log.clone(),
+            dev: self.dev,
+            insecure_no_auth: self.insecure_no_auth,
+            set: self.set.clone(),
+        };
+        Settings::load_from_process(&self.config, &flags)
+            .map_err(|problems| Failure::new(Exit::Configuration, format!("configuration:\n{problems}")))
+    }
+}
+
+/// How to serve.
+#[derive(Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    settings: SettingArguments,
+}
+
+/// Gives this process its TLS provider; the library leaves that to programs.
+pub(super) fn install_tls() {
+    // A second call finds one installed, which is as good.
+    drop(rustls::crypto::ring::default_provider().install_default());
+}
+
+/// Serves until a signal, or until the gateway gives up.
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let settings = arguments.settings.load()?;
+    let grace = settings.server.grace;
+    telemetry::install(&settings.log).map_err(|error| Failure::new(Exit::Failed, error))?;
+    install_tls();
+    if settings.dev {
+        warn!("development mode: messages may be pushed to this machine");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, error))?;
+    runtime.block_on(async {
+        // Listened for before the start, so that a signal during a long recovery is not lost.
+        let mut signals = Signals::listen().map_err(|error| Failure::new(Exit::Failed, error))?;
+        let starting = App::builder(settings).build().and_then(App::start);
+        let handle = starting.map_err(|error| Failure::new(exit_of(&error), error))?;
+        serve(&handle, &mut signals, grace).await
+    })
+}
+
+fn exit_of(error: &StartError) -> Exit {
+    match error {
+        StartError::Configuration(_) => Exit::Configuration,
+        StartError::Failed(_) => Exit::Failed,
+    }
+}
+
+async fn serve(handle: &Handle, signals: &mut Signals, grace: std::time::Duration) -> Result<(), Failure> {
+    let gave_up = tokio::select! {
+        name = signals.next() => {
+            info!(signal = name; "stopping");
+            None
+        }
+        name = handle.until_gave_up() => {
+            error!("actor.name" = name.as_str(); "an actor gave up: the gateway drains and ends");
+            Some(name)
+        }
+    };
+    tokio::select! {
+        report = handle.stop(grace) => info!(late = report.late.len(); "stopped"),
+        name = signals.next() => {
+            warn!(signal = name; "a second signal: ending at once");
+            return Err(Failure::new(Exit::Failed, "ended at once by a second signal"));
+        }
+    }
+    match gave_up {
+        Some(name) => Err(Failure::new(Exit::Failed, format!("the actor {name} gave up"))),
+        None => Ok(()),
+    }
+}
+
+/// The signals that ask the gateway to stop.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Lays the layers over each other and reads the settings from the result.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+
+use super::problem::{Origin, Problems};
+use super::reader::{self, ReadError};
+use super::tree::{self, Node, Table, Value, dotted};
+use super::{Flags, Settings, check, layers, print};
+use crate::domain::queue::{QueueName, QueueSettings, SettingProblem};
+
+/// See [`Settings::load`].
+pub(super) fn load<K: Into<OsString>, V: Into<OsString>>(
+    files: &[PathBuf],
+    environment: impl IntoIterator<Item = (K, V)>,
+    flags: &Flags,
+) -> Result<Settings, Problems> {
+    let mut problems = Problems::default();
+    let built_in = layers::built_in();
+    let mut layered = built_in.clone();
+    let mut all_read = true;
+    for path in files {
+        match layers::file(path, &mut problems) {
+            Some(layer) => tree::overlay(&mut layered, layer),
+            None => all_read = false,
+        }
+    }
+    tree::overlay(&mut layered, layers::environment(environment, &mut problems));
+    tree::overlay(&mut layered, layers::flags(flags, &mut problems));
+    let mut found = Found { unreadable: problems, out_of_range: Problems::default() };
+    let settings = read(layered, &built_in, flags.dev, &mut found);
+    let Found { unreadable: mut problems, out_of_range } = found;
+    // Without the whole of a file what is set elsewhere may look wrong and not be.
+    if let Some(settings) = settings.as_ref().filter(|_| all_read) {
+        problems.extend(out_of_range);
+        check::check(settings, &mut problems);
+    }
+    match settings {
+        Some(settings) if problems.is_empty() => Ok(settings),
+        _ => Err(problems.sorted()),
+    }
+}
+
+/// What is wrong.
+struct Found {
+    /// Values that are not what their keys ask for.
+    unreadable: Problems,
+    /// Values that are, and still not possible.
+    out_of_range: Problems,
+}
+
+/// Reads the settings; a value that is wrong is reported and read as built in, so that everything wrong is found.
+fn read(mut layered: Table, built_in: &Table, dev: bool, found: &mut Found) -> Option<Settings> {
+    let declared = layered.remove("queues").map(|node| node.value);
+    let mut settings: Settings =
+        read_table(&mut layered, built_in, &[], &Origin::BuiltIn { line: 1 }, &mut found.unreadable)?;
+
+    // The defaults become part of every queue: what is wrong with them is said once.
+    let defaults = QueueSettings { processor: "log".to_owned(), ..settings.queue_defaults.clone() };
+    for SettingProblem { key, detail } in defaults.problems() {
+        let path: Vec<&str> = std::iter::once("queue_defaults").chain(key.split('.')).collect();
+        let origin =
+            tree::find(&layered, &path).map_or(Origin::BuiltIn { line: 1 }, |node| node.origin.clone());
+        found.out_of_range.key(origin, dotted(&path), detail);
+        restore(&mut layered, built_in, &path);
+    }
+    let defaults = layered.get("queue_defaults").and_then(Node::as_table).cloned().unwrap_or_default();
+
+    let Some(Value::Table(declared)) = declared else { unreachable!("the built-in file declares a queue") };
+    settings.queues = read_queues(&declared, &defaults, found);
+    let queues = Node { origin: Origin::BuiltIn { line: 1 }, value: Value::Table(declared) };
+    layered.insert("queues".to_owned(), queues);
+    settings.dev = dev;
+    settings.layered = layered;
+    Some(settings)
+}
+
+fn read_queues(declared: &Table, defaults: &Table, found: &mut Found) -> BTreeMap<QueueName, QueueSettings> {
+    let mut queues = BTreeMap::new();
+    for (name, node) in declared {
+        let (Ok(queue), Some(own)) = (name.parse::<QueueName>(), node.as_table()) else { continue };
+        let mut table = defaults.clone();
+        tree::overlay(&mut table, own.clone());
+        let prefix = ["queues", name.as_str()];
+        let Some(settings) =
+            read_table::<QueueSettings>(&mut table, defaults, &prefix, &node.origin, &mut found.unreadable)
+        else {
+            continue;
+        };
+        for SettingProblem { key, detail } in settings.problems() {
+            let path: Vec<&str> = key.split('.').collect();
+            let origin = tree::find(own, &path).map_or(&node.origin, |own| &own.origin);
+            found.out_of_range.key(origin.clone(), format!("{}.{key}", dotted(&prefix)), detail);
+        }
+        queues.insert(queue, settings);
+    }
+    queues
+}
+
+/// Reads a table; after an error its key is set back to `fallback` and the table read again, until all are found.
+fn read_table<T: DeserializeOwned>(
+    table: &mut Table,
+    fallback: &Table,
+    prefix: &[&str],
+    origin: &Origin,
+    problems: &mut Problems,
+) -> Option<T> {
+    loop {
+        let error = match reader::read(table, origin) {
+            Ok(settings) => return Some(settings),
+            Err(error) => error,
+        };
+        let path = error.path();
+        let ReadError { origin: given, detail, detail_hidden, .. } = error;
+        let full: Vec<&str> = prefix.iter().copied().chain(path.iter().map(String::as_str)).collect();
+        let detail = if print::is_secret(&full) { detail_hidden } else { detail };
+        problems.key(given.unwrap_or_else(|| origin.clone()), dotted(&full), detail);
+        // Each round takes one wrong value away, or ends.
+        if !restore(table, fallback, &path) {
+            return None;
+        }
+    }
+}
+
+/// Sets a key back to what it is in `fallback`, or takes it away; whether that changed anything.
+fn restore(table: &mut Table, fallback: &Table, path: &[impl AsRef<str>]) -> bool {
+    let before = tree::remove(table, path);
+    let after = tree::find(fallback, path);
+    let changed = match (&before, after) {
+        (Some(before), Some(after)) => before.origin != after.origin,
+        (before, after) => before.is_some() != after.is_some(),
+    };
+    if let Some(after) = after {
+        tree::insert(table, path, after.clone());
+    }
+    changed
+}

@@ -1,0 +1,92 @@
+//! The effective settings as TOML, with origins and without secrets.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::Settings;
+use super::keys::{self, Class};
+use super::problem::Origin;
+use super::tree::{Node, Table, dotted};
+use crate::domain::format::secret;
+
+/// Headers whose values are secrets, by parts of their names.
+const SECRET_HEADERS: [&str; 8] =
+    ["authorization", "cookie", "token", "secret", "password", "signature", "api-key", "apikey"];
+
+/// Whether the value at a path must not be shown.
+pub(super) fn is_secret(path: &[impl AsRef<str>]) -> bool {
+    let Some((last, parents)) = path.split_last() else { return false };
+    let last = last.as_ref().to_ascii_lowercase();
+    let in_headers = parents.last().is_some_and(|parent| parent.as_ref() == "headers");
+    matches!(last.as_str(), "secret" | "password")
+        || (in_headers && SECRET_HEADERS.iter().any(|part| last.contains(part)))
+}
+
+/// See [`Settings::print`].
+pub(super) fn print(settings: &Settings) -> String {
+    let mut out = String::new();
+    if settings.dev {
+        out.push_str("# --dev: loopback destinations are allowed\n\n");
+    }
+    let values = to_table(settings);
+    for (section, node) in &settings.layered {
+        if let (Some(toml::Value::Table(values)), Some(nodes)) = (values.get(section), node.as_table()) {
+            print_section(&mut out, &[section], nodes, values);
+        }
+    }
+    let declared = settings.layered.get("queues").and_then(Node::as_table);
+    for (name, queue) in &settings.queues {
+        let nodes = declared.and_then(|declared| declared.get(name.as_str())).and_then(Node::as_table);
+        print_section(&mut out, &["queues", name.as_str()], nodes.unwrap_or(&Table::new()), &to_table(queue));
+    }
+    out.truncate(out.trim_end().len());
+    out.push('\n');
+    out
+}
+
+fn to_table(settings: &impl Serialize) -> toml::Table {
+    toml::Table::try_from(settings).expect("settings consist of what TOML can write")
+}
+
+fn print_section(out: &mut String, section: &[&str], nodes: &Table, values: &toml::Table) {
+    writeln!(out, "[{}]", dotted(section)).expect("writing to a String cannot fail");
+    let mut path: Vec<String> = section.iter().map(|&segment| segment.to_owned()).collect();
+    print_table(out, section.len(), &mut path, nodes, values);
+    out.push('\n');
+}
+
+/// Prints what is set in `nodes`, with the values as they were read.
+fn print_table(out: &mut String, depth: usize, path: &mut Vec<String>, nodes: &Table, values: &toml::Table) {
+    for (key, node) in nodes {
+        path.push(key.clone());
+        let inner = node.as_table().filter(|table| !table.is_empty());
+        match (values.get(key), inner) {
+            (Some(toml::Value::Table(values)), Some(nodes)) => print_table(out, depth, path, nodes, values),
+            (Some(value), _) if keys::classify(path) != Class::Section => {
+                print_line(out, depth, path, value, &node.origin);
+            }
+            // Set to nothing, or a group of keys none of which is set.
+            _ => {}
+        }
+        path.pop();
+    }
+}
+
+fn print_line(out: &mut String, depth: usize, path: &[String], value: &toml::Value, origin: &Origin) {
+    let shown = if is_secret(path) { toml::Value::from("***") } else { masked(value) };
+    write!(out, "{} = {shown}", dotted(&path[depth..])).expect("writing to a String cannot fail");
+    if !matches!(origin, Origin::BuiltIn { .. }) {
+        write!(out, "  # {origin}").expect("writing to a String cannot fail");
+    }
+    out.push('\n');
+}
+
+/// The value without the passwords of URLs.
+fn masked(value: &toml::Value) -> toml::Value {
+    match value {
+        toml::Value::String(text) => toml::Value::from(secret::url(text).into_owned()),
+        toml::Value::Array(values) => toml::Value::Array(values.iter().map(masked).collect()),
+        other => other.clone(),
+    }
+}

@@ -1,0 +1,106 @@
+//! The compiled-in file is the manual: every key once, with its default, and nothing else.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::config::keys::{self, Class};
+use crate::config::layers::BUILT_IN;
+use crate::config::tree::{self, Table, dotted};
+use crate::http::settings::ServerSettings;
+
+/// The key of a line that is a commented-out setting, `# key = value`.
+fn commented_out(line: &str) -> Option<&str> {
+    let setting = line.strip_prefix("# ")?;
+    let (key, value) = setting.split_once(" = ")?;
+    let bare = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    (bare && !value.is_empty()).then_some(setting)
+}
+
+/// The manual with every setting that is commented out put in.
+fn with_all_put_in() -> String {
+    BUILT_IN.lines().map(|line| commented_out(line).unwrap_or(line).to_owned() + "\n").collect()
+}
+
+fn leaves(table: &Table, path: &mut Vec<String>, found: &mut Vec<String>) {
+    for (key, node) in table {
+        path.push(key.clone());
+        match node.as_table().filter(|_| keys::classify(path) == Class::Section) {
+            Some(inner) => leaves(inner, path, found),
+            None => found.push(dotted(path)),
+        }
+        path.pop();
+    }
+}
+
+#[test]
+fn the_manual_has_every_key_exactly_once() {
+    // A key that stood there twice would be no valid TOML.
+    let mut table = tree::parse(&with_all_put_in(), &|line| Origin::BuiltIn { line }).expect("valid TOML");
+    let queues = table.remove("queues").expect("there are queues");
+    assert_eq!(queues.as_table().expect("a table").keys().collect::<Vec<_>>(), ["default"]);
+    let mut documented = Vec::new();
+    leaves(&table, &mut Vec::new(), &mut documented);
+    let documented: BTreeSet<_> = documented.iter().collect();
+    assert_eq!(documented, KEYS.iter().collect::<BTreeSet<_>>());
+}
+
+#[test]
+fn the_manual_explains_every_key_right_above_it() {
+    let is_setting =
+        |line: &str| commented_out(line).is_some() || (line.contains(" = ") && !line.starts_with('#'));
+    let mut above = "";
+    let mut settings = 0;
+    for line in BUILT_IN.lines() {
+        if is_setting(line) && !line.starts_with("processor =") {
+            settings += 1;
+            assert!(
+                above.starts_with("# ") && above.ends_with('.') && !is_setting(above),
+                "{line}: {above:?}"
+            );
+        }
+        assert!(line.len() <= 140, "{line}");
+        above = line;
+    }
+    assert_eq!(settings, KEYS.len());
+}
+
+#[test]
+fn what_the_manual_shows_commented_out_is_possible() {
+    let settings = file(&with_all_put_in()).settings();
+    assert_eq!(settings.store.bytes_max, Some(10 << 30));
+    assert!(settings.queue_defaults.destination.is_some());
+}
+
+#[test]
+fn the_defaults_of_the_manual_are_those_of_the_code() {
+    let settings = Settings::default();
+    assert_eq!(settings.server, ServerSettings::default());
+    assert_eq!(settings.store, StoreSettings::default());
+    assert_eq!(settings.ingest, IngestSettings::default());
+    assert_eq!(settings.workers, WorkerSettings::default());
+    assert_eq!(settings.egress, EgressSettings::default());
+    assert_eq!(settings.log, LogSettings::default());
+    assert_eq!(settings.queue_defaults, QueueSettings::default());
+    assert_eq!(settings.queues.len(), 1);
+    let log = QueueSettings { processor: "log".to_owned(), ..QueueSettings::default() };
+    assert_eq!(queue(&settings, "default"), &log);
+}
+
+#[test]
+fn keys_are_drawn_from_the_structs() {
+    for key in [
+        "server.listen",
+        "server.limits.batch_bytes_max",
+        "store.bytes_max",
+        "workers.concurrency",
+        "egress.allow",
+        "log.level",
+        "queue_defaults.lease",
+        "queue_defaults.delivery.headers",
+        "queue_defaults.delivery.rate",
+        "queue_defaults.destination_override",
+    ] {
+        assert!(KEYS.iter().any(|known| known == key), "{key}");
+    }
+    assert!(!KEYS.iter().any(|key| key == "queue_defaults.retry" || key.starts_with("queues")));
+}

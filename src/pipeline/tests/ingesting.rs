@@ -1,0 +1,264 @@
+//! Publishing: gathering, sending again, refusing.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use super::peer::{Act, Kind};
+use super::rig::{Bed, PATIENCE, Rig, build_done, group, soon, until};
+use crate::pipeline::ingester::Refused;
+use crate::pipeline::phase;
+use crate::pipeline::settings::IngestSettings;
+use crate::store::QueueEntry;
+use crate::store::enqueue::GroupResult;
+use crate::store::error::{StoreError, Stored};
+
+async fn rig(ingest: IngestSettings) -> (Rig, QueueEntry) {
+    let mut bed = Bed::new();
+    bed.ingest = ingest;
+    let queue = bed.queue("orders", build_done(|_| {})).await;
+    (bed.start(), queue)
+}
+
+#[tokio::test]
+async fn publishes_that_are_ready_together_become_one_call() {
+    let (rig, queue) = rig(IngestSettings::default()).await;
+    let (results, result) = mpsc::sync_channel(1);
+    let (pipeline, clock, queue_there) = (rig.pipeline.clone(), rig.clock.clone(), queue.clone());
+    let arbiter = rig.supervisor.arbiter("one-thread");
+    assert!(arbiter.spawn("publish", move || async move {
+        let ingester = pipeline.ingester();
+        let publishes = (0..64).map(|_| ingester.publish(group(&clock, &queue_there, 1), soon()));
+        results.send(join_all(publishes).await).unwrap();
+    }));
+    let answers = result.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(answers, vec![Ok(GroupResult::Accepted); 64]);
+    let calls: Vec<_> = rig.peer.enqueues().iter().map(|(_, queues)| queues.len()).collect();
+    assert_eq!(calls, [64]);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn the_next_call_leaves_when_the_previous_has_returned_and_carries_all_that_came_meanwhile() {
+    let (rig, queue) = rig(IngestSettings::default()).await;
+    let gate = rig.peer.hold(Kind::Enqueue);
+    let first = rig.ingester.publish(group(&rig.clock, &queue, 1), soon());
+    until("the first call is with the store", || rig.peer.enqueues().len() == 1).await;
+    let others: Vec<_> =
+        (0..63).map(|_| rig.ingester.publish(group(&rig.clock, &queue, 1), soon())).collect();
+    assert_eq!(rig.ingester.depth().0, 63);
+    assert_eq!(rig.peer.enqueues().len(), 1);
+    gate.add_permits(1);
+    assert_eq!(first.await, Ok(GroupResult::Accepted));
+    assert_eq!(join_all(others).await, vec![Ok(GroupResult::Accepted); 63]);
+    let calls: Vec<_> = rig.peer.enqueues().iter().map(|(_, queues)| queues.len()).collect();
+    assert_eq!(calls, [1, 63]);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_whose_answer_is_lost_is_sent_again_by_its_id_and_stored_once() {
+    let (rig, queue) = rig(IngestSettings::default()).await;
+    rig.peer.tell(Kind::Enqueue, [Act::LoseAnswer, Act::LoseAnswer]);
+    rig.publish(&queue, 3).await;
+    let calls = rig.peer.enqueues();
+    assert_eq!(calls.len(), 3);
+    assert!(calls.iter().all(|(id, _)| *id == calls[0].0));
+    assert_eq!(rig.stats(&queue).await.counters.accepted, 3);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn one_group_whose_answer_is_lost_is_asked_for_again_and_the_others_need_not_wait() {
+    let (rig, queue) = rig(IngestSettings::default()).await;
+    let gate = rig.peer.hold(Kind::Enqueue);
+    let first = rig.ingester.publish(group(&rig.clock, &queue, 1), soon());
+    until("the first call is with the store", || rig.peer.enqueues().len() == 1).await;
+    let again = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    rig.peer.tell(Kind::Enqueue, [Act::LoseGroup(1), Act::Hold(again.clone())]);
+    let known = rig.ingester.publish(group(&rig.clock, &queue, 1), soon());
+    let unknown = rig.ingester.publish(group(&rig.clock, &queue, 1), soon());
+    gate.add_permits(1);
+    assert_eq!(first.await, Ok(GroupResult::Accepted));
+    assert_eq!(known.await, Ok(GroupResult::Accepted));
+    again.add_permits(1);
+    assert_eq!(unknown.await, Ok(GroupResult::Accepted));
+    let calls = rig.peer.enqueues();
+    assert_eq!((calls.len(), calls[1].0), (3, calls[2].0));
+    assert_eq!(rig.stats(&queue).await.counters.accepted, 3);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn at_its_deadline_a_waiter_is_told_whether_the_store_was_asked() {
+    let (rig, queue) = rig(IngestSettings::default()).await;
+    let gate = rig.peer.hold(Kind::Enqueue);
+    let brief = || Instant::now() + Duration::from_millis(30);
+    let asked = rig.ingester.publish(group(&rig.clock, &queue, 1), brief());
+    until("the first call is with the store", || rig.peer.enqueues().len() == 1).await;
+    let not_asked = rig.ingester.publish(group(&rig.clock, &queue, 1), brief());
+    assert_eq!(not_asked.await, Err(Refused::TimedOut { stored: Stored::No }));
+    assert_eq!(asked.await, Err(Refused::TimedOut { stored: Stored::Unknown }));
+    gate.add_permits(1);
+    rig.publish(&queue, 1).await;
+    assert_eq!(rig.stats(&queue).await.counters.accepted, 2, "what was not asked for was not stored");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn what_stays_unknown_ends_at_the_deadline_and_the_next_call_leaves() {
+    let (rig, queue) = rig(IngestSettings::default()).await;
+    rig.peer.tell(Kind::Enqueue, vec![Act::LoseAnswer; 10_000]);
+    let unknown = rig.ingester.publish(group(&rig.clock, &queue, 1), Instant::now() + Duration::from_secs(1));
+    assert_eq!(unknown.await, Err(Refused::TimedOut { stored: Stored::Unknown }));
+    let tries = rig.peer.enqueues();
+    assert!(tries.len() > 1 && tries.iter().all(|(id, _)| *id == tries[0].0));
+    rig.peer.tell_no_more();
+    rig.publish(&queue, 1).await;
+    assert_ne!(rig.peer.enqueues().last().map(|(id, _)| *id), Some(tries[0].0));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_store_refuses_for_sure_is_not_tried_again() {
+    let (rig, queue) = rig(IngestSettings::default()).await;
+    let error = StoreError::Full("the disk".to_owned());
+    rig.peer.tell(Kind::Enqueue, [Act::Refuse(error.clone())]);
+    let answer = rig.ingester.publish(group(&rig.clock, &queue, 1), soon()).await;
+    assert_eq!(answer, Ok(GroupResult::Failed(error)));
+    assert_eq!(rig.peer.enqueues().len(), 1);
+    rig.publish(&queue, 1).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_waiter_that_is_dropped_changes_nothing() {
+    let (rig, queue) = rig(IngestSettings::default()).await;
+    let gate = rig.peer.hold(Kind::Enqueue);
+    let on_its_way = rig.ingester.publish(group(&rig.clock, &queue, 1), soon());
+    until("the first call is with the store", || rig.peer.enqueues().len() == 1).await;
+    let waiting = rig.ingester.publish(group(&rig.clock, &queue, 1), soon());
+    drop((on_its_way, waiting));
+    gate.add_permits(1);
+    rig.until(&queue, "both are stored", |stats| stats.counters.accepted == 2).await;
+    // The places of those two are used again.
+    for _ in 0..4 {
+        rig.publish(&queue, 1).await;
+    }
+    assert_eq!(rig.stats(&queue).await.counters.accepted, 6);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn beyond_its_bounds_an_ingester_refuses_and_names_the_setting() {
+    let bounds =
+        IngestSettings { waiting_messages_max: 10, waiting_bytes_max: 64 << 10, ..IngestSettings::default() };
+    let (rig, queue) = rig(bounds).await;
+    let gate = rig.peer.hold(Kind::Enqueue);
+    let first = rig.ingester.publish(group(&rig.clock, &queue, 1), soon());
+    until("the first call is with the store", || rig.peer.enqueues().len() == 1).await;
+    let full = rig.ingester.publish(group(&rig.clock, &queue, 10), soon());
+    let refused = rig.ingester.publish(group(&rig.clock, &queue, 1), soon()).await;
+    assert_eq!(refused, Err(Refused::Overloaded { setting: "ingest.waiting_messages_max", limit: 10 }));
+    assert_eq!(refused.map_err(|refused| refused.stored()), Err(Stored::No));
+    gate.add_permits(1);
+    assert_eq!((first.await, full.await), (Ok(GroupResult::Accepted), Ok(GroupResult::Accepted)));
+    let gate = rig.peer.hold(Kind::Enqueue);
+    let first = rig.ingester.publish(group(&rig.clock, &queue, 1), soon());
+    until("the call is with the store", || rig.peer.enqueues().len() == 3).await;
+    let mut large = group(&rig.clock, &queue, 0);
+    large.messages.push(super::rig::message(&rig.clock, 3, &vec![0; 100 << 10]));
+    let large = rig.ingester.publish(large, soon());
+    let refused = rig.ingester.publish(group(&rig.clock, &queue, 1), soon()).await;
+    assert_eq!(refused, Err(Refused::Overloaded { setting: "ingest.waiting_bytes_max", limit: 64 << 10 }));
+    gate.add_permits(1);
+    assert_eq!(first.await, Ok(GroupResult::Accepted));
+    assert_eq!(large.await, Ok(GroupResult::Accepted), "one group may exceed the bounds alone");
+    assert_eq!(rig.stats(&queue).await.counters.accepted, 13);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn queues_take_turns_when_not_all_that_waits_fits_one_call() {
+    let mut bed = Bed::new();
+    bed.ingest.call_messages_max = 10;
+    let busy = bed.queue("busy", build_done(|_| {})).await;
+    let quiet = bed.queue("quiet", build_done(|_| {})).await;
+    let rig = bed.start();
+    let gate = rig.peer.hold(Kind::Enqueue);
+    let mut publishes = vec![rig.ingester.publish(group(&rig.clock, &busy, 1), soon())];
+    until("the first call is with the store", || rig.peer.enqueues().len() == 1).await;
+    publishes.extend((0..50).map(|_| rig.ingester.publish(group(&rig.clock, &busy, 1), soon())));
+    publishes.extend((0..2).map(|_| rig.ingester.publish(group(&rig.clock, &quiet, 1), soon())));
+    publishes.push(rig.ingester.publish(group(&rig.clock, &quiet, 30), soon()));
+    gate.add_permits(1);
+    assert_eq!(join_all(publishes).await, vec![Ok(GroupResult::Accepted); 54]);
+    let calls = rig.peer.enqueues();
+    let of = |call: usize, name: &str| calls[call].1.iter().filter(|queue| *queue == name).count();
+    assert_eq!((of(1, "busy"), of(1, "quiet")), (8, 2), "the quiet queue did not wait for the busy one");
+    let alone = calls.iter().position(|(_, queues)| queues == &["quiet"]);
+    assert!(alone.is_some(), "a group beyond the bound is a call of its own: {calls:?}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_ingester_that_panics_asks_for_the_same_call_again() {
+    let (rig, queue) = rig(IngestSettings::default()).await;
+    rig.peer.tell(Kind::Enqueue, [Act::Panic]);
+    rig.publish(&queue, 2).await;
+    let calls = rig.peer.enqueues();
+    assert_eq!((calls.len(), calls[0].0), (2, calls[1].0));
+    assert_eq!(rig.stats(&queue).await.counters.accepted, 2);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_ingester_that_gives_up_leaves_nobody_waiting() {
+    let (rig, queue) = rig(IngestSettings::default()).await;
+    let gate = rig.peer.hold(Kind::Enqueue);
+    rig.peer.tell(Kind::Enqueue, vec![Act::Panic; 10]);
+    let asked = rig.ingester.publish(group(&rig.clock, &queue, 1), soon());
+    until("the first call is with the store", || rig.peer.enqueues().len() == 1).await;
+    let unknown = rig.ingester.publish(group(&rig.clock, &queue, 1), soon());
+    gate.add_permits(1);
+    assert_eq!(asked.await, Ok(GroupResult::Accepted));
+    until("the second call is with the store", || rig.peer.enqueues().len() == 2).await;
+    let not_asked = rig.ingester.publish(group(&rig.clock, &queue, 1), soon());
+    assert!(matches!(unknown.await, Ok(GroupResult::Failed(error)) if error.stored() == Stored::Unknown));
+    assert_eq!(not_asked.await, Err(Refused::ShuttingDown));
+    let late = rig.ingester.publish(group(&rig.clock, &queue, 1), soon());
+    assert_eq!(late.await, Err(Refused::ShuttingDown));
+    assert!(rig.supervisor.gave_up().is_some_and(|name| name.starts_with("ingester-")));
+}
+
+#[tokio::test]
+async fn at_shutdown_what_waits_is_stored_and_what_comes_later_is_refused() {
+    let (rig, queue) = rig(IngestSettings::default()).await;
+    let gate = rig.peer.hold(Kind::Enqueue);
+    let first = rig.ingester.publish(group(&rig.clock, &queue, 1), soon());
+    until("the first call is with the store", || rig.peer.enqueues().len() == 1).await;
+    let waiting = rig.ingester.publish(group(&rig.clock, &queue, 1), soon());
+    let deadline = rig.supervisor.begin_phase(phase::INGEST, PATIENCE);
+    gate.add_permits(1);
+    assert_eq!((first.await, waiting.await), (Ok(GroupResult::Accepted), Ok(GroupResult::Accepted)));
+    assert_eq!(rig.supervisor.wait_phase(phase::INGEST, deadline).await, []);
+    let late = rig.ingester.publish(group(&rig.clock, &queue, 1), soon());
+    assert_eq!(late.await, Err(Refused::ShuttingDown));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn at_the_deadline_of_the_shutdown_those_who_wait_are_told_the_truth() {
+    let (rig, queue) = rig(IngestSettings::default()).await;
+    let _gate = rig.peer.hold(Kind::Enqueue);
+    let asked = rig.ingester.publish(group(&rig.clock, &queue, 1), soon());
+    until("the first call is with the store", || rig.peer.enqueues().len() == 1).await;
+    let not_asked = rig.ingester.publish(group(&rig.clock, &queue, 1), soon());
+    let deadline = rig.supervisor.begin_phase(phase::INGEST, Duration::from_millis(200));
+    assert!(matches!(asked.await, Ok(GroupResult::Failed(error)) if error.stored() == Stored::Unknown));
+    assert_eq!(not_asked.await, Err(Refused::ShuttingDown));
+    assert_eq!(rig.supervisor.wait_phase(phase::INGEST, deadline + PATIENCE).await, []);
+    rig.stop().await;
+}

@@ -1,0 +1,202 @@
+//! From a name to its addresses: bounded, shared, with a deadline.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared, WeakShared};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+/// How a name becomes addresses. Blocks, as the system's resolver does, on a thread made for that.
+pub type Lookup = Arc<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync>;
+
+/// The longest wait for the addresses of a name.
+pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Names looked up at once. A dead name server holds a lookup for up to half a minute, and nothing can end it sooner;
+/// 32 of them leave most of the 512 blocking threads of a runtime alone.
+const LOOKUPS_MAX: usize = 32;
+
+/// Shares remembered before those that nobody waits for are swept out: a few times [`LOOKUPS_MAX`].
+const SHARES_MAX: usize = 128;
+
+/// A name has no addresses now. Always worth another try: names come back.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LookupError {
+    /// The resolver said so.
+    #[error("the name {name:?} does not resolve: {cause}")]
+    Failed {
+        /// The name.
+        name: Arc<str>,
+        /// In the resolver's words.
+        cause: Arc<str>,
+    },
+    /// It has no address.
+    #[error("the name {0:?} has no address")]
+    Empty(Arc<str>),
+    /// It took longer than [`LOOKUP_TIMEOUT`].
+    #[error("the name {0:?} did not resolve within 5s")]
+    TimedOut(Arc<str>),
+}
+
+type Found = Result<Arc<[IpAddr]>, LookupError>;
+type Share = Shared<BoxFuture<'static, Found>>;
+type Shares = Arc<Mutex<HashMap<Arc<str>, WeakShared<BoxFuture<'static, Found>>>>>;
+
+/// Looks names up. Whoever asks for a name that is being looked up waits for the same answer, so a slow name takes one of the
+/// [`LOOKUPS_MAX`] places however many messages go there.
+pub(super) struct Lookups {
+    lookup: Lookup,
+    places: Arc<Semaphore>,
+    shares: Shares,
+}
+
+impl Lookups {
+    pub(super) fn new(lookup: Lookup) -> Self {
+        Self { lookup, places: Arc::new(Semaphore::new(LOOKUPS_MAX)), shares: Shares::default() }
+    }
+
+    /// The addresses of `name`, at least one. Dropping the future abandons the wait; the lookup itself runs to its end.
+    pub(super) async fn addresses(&self, name: &str) -> Found {
+        let share = self.share(name);
+        match timeout(LOOKUP_TIMEOUT, share).await {
+            Ok(found) => found,
+            Err(_) => Err(LookupError::TimedOut(name.into())),
+        }
+    }
+
+    fn share(&self, name: &str) -> Share {
+        let mut shares = lock(&self.shares);
+        let under_way = shares.get(name).and_then(WeakShared::upgrade).filter(|share| share.peek().is_none());
+        if let Some(share) = under_way {
+            return share;
+        }
+        if shares.len() >= SHARES_MAX {
+            shares.retain(|_, share| share.upgrade().is_some());
+        }
+        let share = self.begin(name.into()).shared();
+        if let Some(weak) = share.downgrade() {
+            shares.insert(name.into(), weak);
+        }
+        share
+    }
+
+    fn begin(&self, name: Arc<str>) -> BoxFuture<'static, Found> {
+        let (lookup, places, shares) = (self.lookup.clone(), self.places.clone(), self.shares.clone());
+        async move {
+            let place = places.acquire_owned().await.expect("the semaphore is never closed");
+            let asked = name.clone();
+            let task = spawn_blocking(move || {
+                let found = lookup(&asked);
+                // Only now: a lookup nobody waits for any longer still holds a thread.
+                drop(place);
+                found
+            });
+            let found = task.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+            lock(&shares).remove(&name);
+            match found {
+                Ok(addresses) if addresses.is_empty() => Err(LookupError::Empty(name)),
+                Ok(addresses) => Ok(addresses.into()),
+                Err(error) => Err(LookupError::Failed { name, cause: error.to_string().into() }),
+            }
+        }
+        .boxed()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The system's resolver.
+pub(super) fn system() -> Lookup {
+    Arc::new(|name| Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+    use futures_util::future::{join, join_all};
+
+    use super::*;
+
+    /// A lookup that counts itself and answers when told to.
+    fn gated() -> (Lookups, Arc<AtomicUsize>, SyncSender<()>) {
+        let (open, gate): (SyncSender<()>, Receiver<()>) = sync_channel(1_000);
+        let (calls, gate) = (Arc::new(AtomicUsize::new(0)), Mutex::new(gate));
+        let counted = calls.clone();
+        let lookups = Lookups::new(Arc::new(move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            lock(&gate).recv().expect("the test opens the gate");
+            Ok(vec![IpAddr::from([8, 8, 8, 8])])
+        }));
+        (lookups, calls, open)
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_for_the_same_name_shares_one_lookup() {
+        let (lookups, calls, open) = gated();
+        let asked = join_all((0..50).map(|_| lookups.addresses("a.example")));
+        // Polled in this order, so all have asked before the gate opens.
+        let (found, ()) = join(asked, async { open.send(()).expect("room") }).await;
+        assert!(found.iter().all(|found| found.as_ref().is_ok_and(|addresses| addresses.len() == 1)));
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+        assert!(lock(&lookups.shares).is_empty(), "nothing is kept after the answer");
+        open.send(()).expect("room");
+        lookups.addresses("a.example").await.expect("found");
+        assert_eq!(calls.load(Ordering::SeqCst), 2, "an answer is not kept for later");
+    }
+
+    #[tokio::test]
+    async fn no_more_than_the_bound_are_looked_up_at_once_even_when_nobody_waits_any_longer() {
+        let (lookups, calls, open) = gated();
+        let names: Vec<String> = (0..200).map(|number| format!("{number}.example")).collect();
+        let abandoned = join_all(names.iter().map(|name| lookups.addresses(name)));
+        timeout(Duration::from_millis(50), abandoned).await.expect_err("the gate is shut");
+        assert!(calls.load(Ordering::SeqCst) <= LOOKUPS_MAX);
+        for name in &names {
+            timeout(Duration::ZERO, lookups.addresses(name)).await.expect_err("the gate is shut");
+        }
+        assert!(calls.load(Ordering::SeqCst) <= LOOKUPS_MAX, "a thread that still blocks keeps its place");
+        assert!(lock(&lookups.shares).len() <= SHARES_MAX + LOOKUPS_MAX, "abandoned waits are swept out");
+        for _ in 0..=LOOKUPS_MAX {
+            open.send(()).expect("room");
+        }
+        lookups.addresses("last.example").await.expect("places are given back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_never_answers_is_given_up() {
+        let (lookups, _, open) = gated();
+        // The paused clock stands still while a blocking thread works, so the share is made to wait for a place instead.
+        let places = lookups.places.clone().acquire_many_owned(32).await.expect("open");
+        assert_eq!(lookups.addresses("a.example").await, Err(LookupError::TimedOut("a.example".into())));
+        drop((places, open));
+    }
+
+    #[tokio::test]
+    async fn failures_and_empty_answers_are_told_apart() {
+        let lookups = Lookups::new(Arc::new(|name| match name {
+            "empty.example" => Ok(Vec::new()),
+            "panics.example" => panic!("a resolver that panics"),
+            _ => Err(io::Error::other("no such name")),
+        }));
+        let error = lookups.addresses("none.example").await.expect_err("fails").to_string();
+        assert_eq!(error, r#"the name "none.example" does not resolve: no such name"#);
+        assert_eq!(lookups.addresses("empty.example").await, Err(LookupError::Empty("empty.example".into())));
+        assert!(lookups.addresses("panics.example").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_system_knows_this_machine() {
+        let found = Lookups::new(system()).addresses("localhost").await.expect("in every hosts file");
+        assert!(found.iter().all(IpAddr::is_loopback));
+    }
+}

@@ -1,0 +1,170 @@
+//! The headers of a delivery: whose they are, and who wins.
+//!
+//! Ours cannot be replaced. Of the rest a queue's `delivery.headers` win over what a message wants forwarded, so that a publisher
+//! cannot replace a credential that the operator set.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+
+use crate::domain::queue::QueueName;
+use crate::processor::Delivery;
+
+static WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+static WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+static ATTEMPT: HeaderName = HeaderName::from_static("posthaste-attempt");
+static QUEUE: HeaderName = HeaderName::from_static("posthaste-queue");
+static VIA: HeaderName = HeaderName::from_static("posthaste-via");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+static IDENTITY: HeaderValue = HeaderValue::from_static("identity");
+static AGENT: HeaderValue = HeaderValue::from_static(concat!("Posthaste/", env!("CARGO_PKG_VERSION")));
+
+/// Names that belong to one connection (RFC 9110, 7.6.1), to the framing, or to us; besides all that begin with `posthaste-`.
+const RESERVED: [&str; 22] = [
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "traceparent",
+    "tracestate",
+    "trailer",
+    "trailers",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "webhook-id",
+    "webhook-signature",
+    "webhook-timestamp",
+];
+
+/// Credentials that a publisher may have forwarded unless `delivery.forward_credentials` is off.
+const CREDENTIALS: [&str; 2] = ["authorization", "cookie"];
+
+/// A header that a queue or a message brings and that HTTP cannot carry.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the header {0:?} cannot be sent: its name or value is not one of HTTP")]
+pub struct HeaderError(pub String);
+
+/// Whether a header of this name, in any case, can be neither forwarded nor set by `delivery.headers`.
+#[must_use]
+pub fn is_reserved(name: &str) -> bool {
+    let name = name.trim().to_ascii_lowercase();
+    name.starts_with("posthaste-") || RESERVED.binary_search(&name.as_str()).is_ok()
+}
+
+/// What every delivery of a queue carries. Reserved names in `added` are left out: they are refused where settings are read.
+pub(super) fn of_queue(
+    queue: &QueueName,
+    via: &HeaderValue,
+    added: &BTreeMap<String, String>,
+) -> Result<HeaderMap, HeaderError> {
+    let mut map = HeaderMap::with_capacity(16 + added.len());
+    map.insert(USER_AGENT, AGENT.clone());
+    map.insert(ACCEPT_ENCODING, IDENTITY.clone());
+    map.insert(&QUEUE, value("posthaste-queue", queue.as_str().as_bytes())?);
+    map.insert(&VIA, via.clone());
+    for (name, text) in added.iter().filter(|(name, _)| !is_reserved(name)) {
+        let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| HeaderError(name.clone()))?;
+        map.insert(parsed, value(name, text.as_bytes())?);
+    }
+    Ok(map)
+}
+
+/// Adds what this attempt of this message carries to what [`of_queue`] made.
+pub(super) fn of_attempt(base: &HeaderMap, delivery: &Delivery) -> Result<HeaderMap, HeaderError> {
+    let (headers, settings) = (&delivery.headers, &delivery.settings);
+    let mut map = base.clone();
+    for (name, text) in &headers.forward {
+        let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| HeaderError(name.clone()))?;
+        let withheld = !settings.delivery.forward_credentials && CREDENTIALS.contains(&parsed.as_str());
+        if withheld || base.contains_key(&parsed) || is_reserved(parsed.as_str()) {
+            continue;
+        }
+        map.append(parsed, value(name, text.as_bytes())?);
+    }
+    if !headers.content_type.is_empty() {
+        map.insert(CONTENT_TYPE, value("content-type", headers.content_type.as_bytes())?);
+    }
+    for (name, text) in [(&TRACEPARENT, &headers.traceparent), (&TRACESTATE, &headers.tracestate)] {
+        if let Some(text) = text {
+            map.insert(name, value(name.as_str(), text.as_bytes())?);
+        }
+    }
+    let mut buffer = [0; 36];
+    let id = delivery.record.id();
+    map.insert(&WEBHOOK_ID, value("webhook-id", id.encode(&mut buffer).as_bytes())?);
+    map.insert(&WEBHOOK_TIMESTAMP, HeaderValue::from(delivery.at.as_millis() / 1_000));
+    map.insert(&ATTEMPT, HeaderValue::from(u16::from(delivery.attempt)));
+    Ok(map)
+}
+
+/// The value of `posthaste-via`: what of the store's id a header can carry.
+pub(super) fn via(store_id: &str) -> HeaderValue {
+    let text: Vec<u8> = store_id.bytes().filter(u8::is_ascii_graphic).collect();
+    HeaderValue::from_maybe_shared(Bytes::from(text)).expect("visible ASCII is allowed in a header")
+}
+
+fn value(name: &str, bytes: &[u8]) -> Result<HeaderValue, HeaderError> {
+    HeaderValue::from_bytes(bytes).map_err(|_| HeaderError(name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_frames_a_request_or_is_ours_is_reserved_in_any_case() {
+        assert!(RESERVED.is_sorted(), "the search needs the order");
+        for name in [
+            "Host",
+            "content-LENGTH",
+            "Transfer-Encoding",
+            " te ",
+            "Posthaste-Attempt",
+            "posthaste-anything",
+            "Webhook-Id",
+        ] {
+            assert!(is_reserved(name), "{name}");
+        }
+        for name in [
+            "authorization",
+            "cookie",
+            "x-request-id",
+            "content-encoding",
+            "webhook-delivery",
+            "accept",
+            "posthaste",
+        ] {
+            assert!(!is_reserved(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_queue_cannot_set_what_is_ours_nor_what_is_no_header() {
+        let queue = "orders".parse().expect("a name");
+        let of = |name: &str, text: &str| {
+            of_queue(&queue, &via("s"), &BTreeMap::from([(name.to_owned(), text.to_owned())]))
+        };
+        let map = of("Posthaste-Queue", "other").expect("left out");
+        assert_eq!(map["posthaste-queue"], "orders");
+        assert_eq!(map["user-agent"], concat!("Posthaste/", env!("CARGO_PKG_VERSION")));
+        assert_eq!(of("x-y", "a\r\nhost: b"), Err(HeaderError("x-y".to_owned())));
+        assert_eq!(of("x y", "a"), Err(HeaderError("x y".to_owned())));
+    }
+
+    #[test]
+    fn any_store_id_makes_a_header() {
+        assert_eq!(via("0192f0c1\r\nx: y é"), "0192f0c1x:y");
+        assert_eq!(via(""), "");
+    }
+}

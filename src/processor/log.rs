@@ -1,0 +1,204 @@
+//! Writes one line a message to the log: what a queue does until it is told otherwise.
+//!
+//! The line names the message, its queue and its size, never the payload. A log is no place for a flood: per thread and second
+//! there are at most [`LINES_PER_S_MAX`], and one more that counts the rest.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{LocalBoxFuture, ready};
+
+use crate::clock::{Clock, Tick};
+use crate::domain::outcome::Outcome;
+use crate::processor::{Build, Context, Delivery, Processor, Report};
+
+/// Lines a thread writes in a second before it only counts.
+pub const LINES_PER_S_MAX: u32 = 10;
+
+const SECOND: Duration = Duration::from_secs(1);
+const TARGET: &str = "posthaste::processor::log";
+
+/// The `log` processor of one thread.
+pub struct Log {
+    clock: Clock,
+    pace: Cell<Pace>,
+}
+
+/// How `log` is built on each thread.
+pub(super) fn build(context: &Context) -> Build {
+    let clock = context.clock.clone();
+    Arc::new(move || Rc::new(Log::new(clock.clone())))
+}
+
+impl Log {
+    /// A processor for the current thread.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        let pace = Pace { began: clock.tick(), lines: 0, unlogged: 0 };
+        Self { clock, pace: Cell::new(pace) }
+    }
+
+    fn write(&self, logger: &dyn log::Log, delivery: &Delivery) {
+        let mut pace = self.pace.get();
+        count(logger, pace.turn(self.clock.tick()));
+        if pace.admit() {
+            let payload_bytes = delivery.record.payload().len();
+            log::info!(
+                logger: logger, target: TARGET,
+                "message.id":% = delivery.record.id(), "queue.name":% = delivery.queue, "payload_bytes" = payload_bytes;
+                "message"
+            );
+        }
+        self.pace.set(pace);
+    }
+
+    fn look(&self, logger: &dyn log::Log) {
+        let mut pace = self.pace.get();
+        count(logger, pace.turn(self.clock.tick()));
+        self.pace.set(pace);
+    }
+}
+
+fn count(logger: &dyn log::Log, unlogged: u64) {
+    if unlogged > 0 {
+        log::info!(logger: logger, target: TARGET, "messages" = unlogged; "more messages than lines");
+    }
+}
+
+impl Processor for Log {
+    fn process(&self, delivery: Delivery) -> LocalBoxFuture<'static, Report> {
+        self.write(log::logger(), &delivery);
+        Box::pin(ready(Outcome::Done.into()))
+    }
+
+    fn tick(&self) {
+        self.look(log::logger());
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        count(log::logger(), self.pace.get().unlogged);
+    }
+}
+
+/// One second's lines.
+#[derive(Clone, Copy)]
+struct Pace {
+    began: Tick,
+    lines: u32,
+    unlogged: u64,
+}
+
+impl Pace {
+    /// Begins another second when the last is over; tells how many messages of it were not logged.
+    fn turn(&mut self, now: Tick) -> u64 {
+        if now.since(self.began) < SECOND {
+            return 0;
+        }
+        std::mem::replace(self, Self { began: now, lines: 0, unlogged: 0 }).unlogged
+    }
+
+    fn admit(&mut self) -> bool {
+        let admitted = self.lines < LINES_PER_S_MAX;
+        if admitted {
+            self.lines += 1;
+        } else {
+            self.unlogged += 1;
+        }
+        admitted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+    use std::sync::Mutex;
+
+    use log::kv::{self, Key, Value, VisitSource};
+
+    use super::*;
+    use crate::domain::timestamp::Timestamp;
+    use crate::processor::fixture;
+
+    /// Keeps what is written, as `message key=value …`.
+    #[derive(Default)]
+    struct Kept(Mutex<Vec<String>>);
+
+    struct Line(String);
+
+    impl<'v> VisitSource<'v> for Line {
+        fn visit_pair(&mut self, key: Key<'v>, value: Value<'v>) -> Result<(), kv::Error> {
+            write!(self.0, " {key}={value}").map_err(kv::Error::from)
+        }
+    }
+
+    impl log::Log for Kept {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            assert_eq!((record.level(), record.target()), (log::Level::Info, TARGET));
+            let mut line = Line(record.args().to_string());
+            record.key_values().visit(&mut line).expect("nothing fails");
+            self.0.lock().expect("not poisoned").push(line.0);
+        }
+
+        fn flush(&self) {}
+    }
+
+    impl Kept {
+        fn take(&self) -> Vec<String> {
+            std::mem::take(&mut *self.0.lock().expect("not poisoned"))
+        }
+    }
+
+    #[test]
+    fn a_line_names_the_message_and_never_shows_its_payload() {
+        log::set_max_level(log::LevelFilter::Info);
+        let (kept, log) = (Kept::default(), Log::new(Clock::manual(Timestamp::default())));
+        let delivery = fixture::delivery("orders", b"a secret payload");
+        log.write(&kept, &delivery);
+        let expected =
+            format!("message message.id={} queue.name=orders payload_bytes=16", delivery.record.id());
+        assert_eq!(kept.take(), [expected]);
+    }
+
+    #[test]
+    fn beyond_ten_lines_a_second_the_rest_is_counted() {
+        log::set_max_level(log::LevelFilter::Info);
+        let clock = Clock::manual(Timestamp::default());
+        let (kept, log) = (Kept::default(), Log::new(clock.clone()));
+        let delivery = fixture::delivery("orders", b"x");
+        let write = |times: u32| (0..times).for_each(|_| log.write(&kept, &delivery));
+        write(50);
+        assert_eq!(kept.take().len(), 10);
+        clock.advance(Duration::from_millis(999));
+        write(2);
+        log.look(&kept);
+        assert_eq!(kept.take(), Vec::<String>::new(), "the second is not over");
+        clock.advance(Duration::from_millis(1));
+        log.look(&kept);
+        assert_eq!(
+            kept.take(),
+            ["more messages than lines messages=42"],
+            "the count needs no further message"
+        );
+        write(10);
+        assert_eq!(kept.take().len(), 10);
+        clock.advance(SECOND);
+        write(1);
+        let lines = kept.take();
+        assert_eq!(lines.len(), 1, "a second that was not exceeded is not counted: {lines:?}");
+    }
+
+    #[test]
+    fn a_message_is_done_once_it_is_logged() {
+        let log = Log::new(Clock::manual(Timestamp::default()));
+        let report = futures_util::FutureExt::now_or_never(log.process(fixture::delivery("orders", b"x")));
+        assert_eq!(report, Some(Outcome::Done.into()));
+    }
+}

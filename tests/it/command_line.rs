@@ -1,0 +1,105 @@
+//! The command line of the real binary: what it says, and the code it ends with.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::support::command::{Ended, posthaste};
+use crate::support::gateway::Gateway;
+use crate::support::sink::{Answer, Sink};
+
+/// Runs `posthaste` in a folder of its own with this text as its `posthaste.toml`.
+fn with_file(settings: &str, arguments: &[&str]) -> Ended {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("posthaste.toml"), settings).expect("a file");
+    posthaste(folder.path(), arguments, &[])
+}
+
+#[test]
+fn ready_tells_by_its_exit_code_whether_a_gateway_is() {
+    let mut gateway = Gateway::start("", &[]);
+    let url = format!("http://{}", gateway.address());
+    let ended = posthaste(gateway.folder(), &["ready"], &[("POSTHASTE_URL", &url)]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    gateway.stop();
+    let ended = posthaste(gateway.folder(), &["ready"], &[("POSTHASTE_URL", &url)]);
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    assert!(ended.stdout.is_empty() && ended.stderr.contains(&url), "{ended:?}");
+}
+
+#[test]
+fn ready_says_why_a_gateway_is_not() {
+    let gateway = Gateway::start("", &[]);
+    // What a gateway says that is about to end, in the form of one that is ready.
+    let mut unready = gateway.request("GET", "/ready", &[], b"").json();
+    unready["ready"] = json!(false);
+    unready["reasons"] = json!([{"code": "shutting_down", "detail": "the gateway is about to end"}]);
+    let sink = Sink::start(move |_| Answer::body(503, unready.to_string()));
+    let ended = posthaste(gateway.folder(), &["ready"], &[("POSTHASTE_URL", &sink.url(""))]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("about to end"), "{ended:?}");
+    assert_eq!(sink.only().target, "/ready");
+}
+
+#[test]
+fn a_wrong_key_is_named_with_its_file_its_line_and_the_nearest_key() {
+    let settings = "[server]\ngrace = '5s'\n\n[queues.mail]\nprocessor = 'log'\nretry.shedule = []\n";
+    for arguments in [&["config", "check", "--config", "posthaste.toml"][..], &["--config", "posthaste.toml"]]
+    {
+        let ended = with_file(settings, arguments);
+        assert_eq!(ended.code, Some(78), "{ended:?}");
+        let line = "posthaste.toml:6: queues.mail.retry.shedule";
+        assert!(ended.stderr.contains(line), "{ended:?}");
+        assert!(ended.stderr.contains("queues.mail.retry.schedule"), "{ended:?}");
+        assert!(ended.stdout.is_empty(), "{ended:?}");
+    }
+    let sound = with_file("[server]\ngrace = '5s'\n", &["config", "check", "--config", "posthaste.toml"]);
+    assert_eq!(sound.code, Some(0), "{sound:?}");
+}
+
+#[test]
+fn what_is_printed_is_a_configuration() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let printed = posthaste(folder.path(), &["config", "print", "--set", "server.grace=7s"], &[]);
+    assert_eq!(printed.code, Some(0), "{printed:?}");
+    assert!(printed.stdout.contains("grace = \"7s\""), "{printed:?}");
+    fs::write(folder.path().join("posthaste.toml"), &printed.stdout).expect("a file");
+    let arguments = ["config", "print", "--config", "posthaste.toml"];
+    let again = posthaste(folder.path(), &arguments, &[("POSTHASTE__SERVER__THREADS", "3")]);
+    assert_eq!(again.code, Some(0), "{again:?}");
+    assert!(again.stdout.contains("grace = \"7s\"") && again.stdout.contains("threads = 3"), "{again:?}");
+}
+
+#[test]
+fn what_is_not_understood_is_a_usage_error() {
+    for arguments in [&["--no-such-flag"][..], &["serve", "--no-such-flag"], &["no-such-command"]] {
+        let ended = with_file("", arguments);
+        assert_eq!(ended.code, Some(2), "{arguments:?}: {ended:?}");
+        assert!(ended.stdout.is_empty() && ended.stderr.contains("no-such"), "{arguments:?}: {ended:?}");
+    }
+    let version = with_file("", &["--version"]);
+    assert_eq!(
+        (version.code, version.stdout),
+        (Some(0), concat!("posthaste ", env!("CARGO_PKG_VERSION"), "\n").into())
+    );
+    assert_eq!(with_file("", &["--help"]).code, Some(0));
+}
+
+#[test]
+fn listening_beyond_loopback_needs_an_explicit_word() {
+    let arguments = ["serve", "--listen", "0.0.0.0:0", "--store", "memory:", "--durability", "none"];
+    let refused = with_file("", &arguments);
+    assert_eq!(refused.code, Some(78), "{refused:?}");
+    assert!(refused.stderr.contains("server.listen"), "{refused:?}");
+    assert!(refused.stderr.contains("insecure"), "the way out is named: {refused:?}");
+    let checked = with_file("", &["config", "check", "--listen", "0.0.0.0:0", "--insecure-no-auth"]);
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+}
+
+#[test]
+fn a_store_of_a_later_version_is_refused_without_showing_its_password() {
+    let ended = with_file("", &["serve", "--store", "redis://user:hunter2@127.0.0.1:6379/0"]);
+    assert_eq!(ended.code, Some(78), "{ended:?}");
+    assert!(ended.stderr.contains("not in this version"), "{ended:?}");
+    assert!(!ended.stderr.contains("hunter2"), "{ended:?}");
+}

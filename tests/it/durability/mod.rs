@@ -1,0 +1,6 @@
+//! What was answered 202 outlives kills, signals, killers, full disks and failed commits.
+
+mod disk;
+mod kills;
+mod poison;
+mod sigterm;

@@ -1,0 +1,66 @@
+//! A message that takes the gateway down each time it is processed.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use posthaste::clock::Clock;
+
+use crate::support::gateway::{Gateway, Whereabouts};
+use crate::support::invariants::count;
+use crate::support::sink::{Answer, Sink};
+
+const MATES: usize = 200;
+const ATTEMPTS: usize = 3;
+const WITHIN: Duration = Duration::from_mins(1);
+
+fn is_killer(body: Option<&bytes::Bytes>) -> bool {
+    body.is_some_and(|body| body.as_ref() == b"killer")
+}
+
+#[test]
+fn a_message_that_kills_the_process_is_poison_and_its_batch_mates_are_not() {
+    let victim: Arc<OnceLock<Arc<Whereabouts>>> = Arc::default();
+    let known = victim.clone();
+    let sink = Sink::start(move |received| {
+        if is_killer(received.body.as_ref()) {
+            known.get().expect("known before anything is published").signal(Signal::SIGKILL);
+            return Answer::CloseEarly;
+        }
+        // Slow enough that the killer's batch mates are in flight, or have not begun, when it strikes.
+        Answer::After(Duration::from_millis(50), Box::new(Answer::status(200)))
+    });
+    let settings = format!(
+        "[workers]\nthreads = 1\n[queue_defaults.delivery]\nconcurrency_max = 256\n\
+         [queues.orders]\nprocessor = 'http'\ndestination = '{}'\nretry.schedule = ['100ms', '100ms']\n",
+        sink.url("/orders"),
+    );
+    let mut gateway = Gateway::start(&settings, &["--dev"]);
+    assert!(victim.set(gateway.whereabouts()).is_ok(), "only set here");
+    // All of them become due in one moment, the killer amid the others.
+    let deliver_at = Clock::system().now().saturating_add(Duration::from_secs(3)).to_string();
+    let due = [("Posthaste-Deliver-At", deliver_at.as_str())];
+    let mut killer = String::new();
+    for number in 0..=MATES {
+        if number == MATES / 2 {
+            killer = gateway.publish("orders", &due, b"killer");
+        } else {
+            gateway.publish("orders", &due, format!("mate {number}").as_bytes());
+        }
+    }
+    for _ in 0..ATTEMPTS {
+        gateway.wait_until_killed();
+        gateway.launch_until_ready();
+    }
+    let status = gateway.wait_until_drained(WITHIN);
+    let message = gateway.request("GET", &killer, &[], b"").json();
+    assert_eq!([&message["state"], &message["reason"]], ["dead", "poison"], "{message}");
+    assert_eq!(message["attempt_count"], ATTEMPTS, "{message}");
+    let received = sink.received();
+    let kills = received.iter().filter(|received| is_killer(received.body.as_ref())).count();
+    assert_eq!(kills, ATTEMPTS, "it is tried as often as it may be, and never again");
+    assert_eq!(["delivered", "dead"].map(|key| count(&status, key)), [MATES as u64, 1]);
+    let lost_at_once = count(&status, "recovered");
+    assert!(lost_at_once > ATTEMPTS as u64, "it struck amid its batch mates: {status}");
+    gateway.stop();
+}

@@ -1,0 +1,156 @@
+//! A gateway's beginning and end: signals, restarts, one process to a store.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::support::command::posthaste;
+use crate::support::gateway::{END_WITHIN, Gateway};
+use crate::support::sink::{Answer, Sink};
+
+const WITHIN: Duration = Duration::from_secs(30);
+
+#[test]
+fn ctrl_c_ends_an_idle_gateway_within_two_seconds() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut gateway = Gateway::start("", &[]);
+        // A connection that is kept open does not hold it.
+        let mut kept = crate::support::client::Connection::open(&gateway.address()).expect("it listens");
+        assert_eq!(kept.request("GET", "/health", &[], b"").expect("an answer").status, 200);
+        gateway.signal(signal);
+        let status = gateway.wait_for_exit(Duration::from_secs(2));
+        assert_eq!(status.code(), Some(0), "{signal}: {status:?}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_at_once_and_loses_nothing() {
+    let is_up = Arc::<AtomicBool>::default();
+    let up = is_up.clone();
+    let sink =
+        Sink::start(
+            move |_| {
+                if up.load(Ordering::SeqCst) { Answer::status(200) } else { Answer::HangBeforeHead }
+            },
+        );
+    let settings = format!(
+        "[server]\ngrace = '5m'\n[queues.orders]\nprocessor = 'http'\ndestination = '{}'\ntimeout = '10m'\n",
+        sink.url("/")
+    );
+    let mut gateway = Gateway::start(&settings, &["--dev"]);
+    let path = gateway.publish("orders", &[], b"in flight");
+    sink.wait_for(1, WITHIN);
+    gateway.signal(Signal::SIGINT);
+    gateway.wait_for("it is draining", WITHIN, |gateway| {
+        let answer = crate::support::client::request(&gateway.address(), "GET", "/ready", &[], b"");
+        answer.map_or(true, |answer| answer.status == 503).then_some(())
+    });
+    gateway.signal(Signal::SIGINT);
+    gateway.wait_for_exit(Duration::from_secs(2));
+    is_up.store(true, Ordering::SeqCst);
+    gateway.launch_until_ready();
+    gateway.wait_until_message_is("delivered", &path, WITHIN);
+    gateway.stop();
+}
+
+#[test]
+fn an_idempotency_key_is_remembered_across_a_restart() {
+    let mut gateway = Gateway::start("", &[]);
+    let path = "/v1/queues/default/messages";
+    let key = [("Idempotency-Key", "order-17")];
+    let first = gateway.request("POST", path, &key, b"once");
+    assert_eq!(first.status, 202, "{}", first.text());
+    for is_killed in [false, true] {
+        if is_killed {
+            gateway.kill();
+            gateway.launch_until_ready();
+        } else {
+            gateway.restart();
+        }
+        let again = gateway.request("POST", path, &key, b"once");
+        assert_eq!(again.status, 200, "{}", again.text());
+        let expected = json!({"id": first.json()["id"], "queue": "default", "duplicate": true});
+        assert_eq!(again.json(), expected);
+        let other = gateway.request("POST", path, &key, b"twice");
+        assert_eq!((other.status, &other.json()["code"]), (422, &json!("idempotency_key_reused")));
+        assert_eq!(other.header("posthaste-stored"), Some("no"));
+    }
+    let status = gateway.wait_until_drained(WITHIN);
+    assert_eq!(status["totals"]["accepted"], 1, "{status}");
+    gateway.stop();
+}
+
+#[test]
+fn a_queue_made_by_api_survives_a_restart_with_its_messages() {
+    let mut gateway = Gateway::start("", &[]);
+    let settings = br#"{"processor":"pull","lease":"45s","limits":{"length_max":7}}"#;
+    let made = gateway.request("PUT", "/v1/queues/made", &[("Content-Type", "application/json")], settings);
+    assert_eq!(made.status, 201, "{}", made.text());
+    let path = gateway.publish("made", &[], b"waits");
+    gateway.restart();
+    let queue = gateway.request("GET", "/v1/queues/made", &[], b"");
+    assert_eq!(queue.status, 200, "{}", queue.text());
+    assert_eq!(queue.json(), made.json());
+    assert_eq!([&queue.json()["source"], &queue.json()["lease"]], ["api", "45s"]);
+    let message = gateway.request("GET", &format!("{path}?payload=true"), &[], b"").json();
+    assert_eq!([&message["state"], &message["payload"]], ["pending", "waits"], "{message}");
+    gateway.stop();
+}
+
+#[test]
+fn a_second_process_on_the_same_store_is_refused_by_the_name_of_the_file() {
+    let mut gateway = Gateway::start("", &[]);
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--store", "sqlite:posthaste.db"];
+    let impatient = [&arguments[..], &["--set", "store.lock_wait=100ms"]].concat();
+    let ended = posthaste(gateway.folder(), &impatient, &[]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("posthaste.db"), "{ended:?}");
+    // The first one is none the worse for it.
+    gateway.publish("default", &[], b"still here");
+    gateway.stop();
+}
+
+#[test]
+fn a_second_process_waits_for_the_first_to_let_go_of_the_store() {
+    let mut first = Gateway::start("", &[]);
+    let path = first.publish("default", &[], b"mine");
+    first.wait_until_message_is("delivered", &path, WITHIN);
+    let file = first.folder().join("posthaste.db");
+    let store = format!("sqlite:{}", file.to_str().expect("a path of text"));
+    let mut second = Gateway::prepare("", &[]).wrapped(Vec::new(), &store);
+    second.spawn();
+    second.wait_for("it says that it waits", WITHIN, |second| {
+        second.log().contains("posthaste.db").then_some(())
+    });
+    first.signal(Signal::SIGTERM);
+    assert_eq!(first.wait_for_exit(END_WITHIN).code(), Some(0));
+    second.wait_until_listening();
+    second.wait_until_ready(WITHIN);
+    let message = second.request("GET", &path, &[], b"").json();
+    assert_eq!(message["state"], "delivered", "{message}");
+    second.stop();
+}
+
+#[test]
+fn kills_while_starting_lose_nothing() {
+    let sink = Sink::start(|_| Answer::status(200));
+    let settings = format!("[queues.orders]\nprocessor = 'http'\ndestination = '{}'\n", sink.url("/"));
+    let mut gateway = Gateway::start(&settings, &["--dev"]);
+    let delayed = [("Posthaste-Delay", "2s")];
+    let paths: Vec<String> = (0..20).map(|_| gateway.publish("orders", &delayed, b"x")).collect();
+    gateway.kill();
+    for pause_ms in [0, 5, 20, 50, 100] {
+        gateway.spawn();
+        std::thread::sleep(Duration::from_millis(pause_ms));
+        gateway.kill();
+    }
+    gateway.launch_until_ready();
+    for path in paths {
+        gateway.wait_until_message_is("delivered", &path, WITHIN);
+    }
+    assert_eq!(sink.count(), 20);
+    gateway.stop();
+}

@@ -1,0 +1,26 @@
+//! What the scenarios stand on.
+
+pub(crate) mod client;
+pub(crate) mod command;
+pub(crate) mod delivery;
+pub(crate) mod gateway;
+pub(crate) mod invariants;
+pub(crate) mod ledger;
+pub(crate) mod load;
+pub(crate) mod sink;
+pub(crate) mod small_disk;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Polls until `look` gives something; fails when the time is over.
+pub(crate) fn wait_until<T>(what: &str, within: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + within;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waiting until {what}: not within {within:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
