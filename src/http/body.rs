@@ -196,6 +196,10 @@ impl Reading<'_> {
                     if let Err(refusal) = self.take(chunk) {
                         return Poll::Ready(Err(refusal));
                     }
+                    // Not waiting for the end as well: where a client asks for an upgrade, the server sees none.
+                    if self.declared == Some(self.gathered.length()) {
+                        return Poll::Ready(Ok(()));
+                    }
                 }
                 Poll::Ready(None) => return Poll::Ready(self.whole()),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(broken(&error))),
@@ -206,8 +210,12 @@ impl Reading<'_> {
 
     fn take(&mut self, chunk: Bytes) -> Result<(), Refusal> {
         let length = chunk.len() as u64;
-        if self.gathered.length() + length > self.limit.bytes_max {
+        let whole = self.gathered.length() + length;
+        if whole > self.limit.bytes_max {
             return Err(self.limit.refusal());
+        }
+        if self.declared.is_some_and(|declared| whole > declared) {
+            return Err(Refusal::new(Code::Malformed, "the body is longer than its Content-Length"));
         }
         if !self.share.grow(length) {
             let setting = "server.limits.bodies_bytes_max";

@@ -192,3 +192,17 @@ fn all_bodies_together_stay_within_their_memory() {
     assert_eq!(holds.reply_to("POST").status, 202);
     assert_eq!(gateway.publish("default", &[], &all_bytes(1_000_000)).status, 202);
 }
+
+#[test]
+fn a_publish_that_asks_for_another_protocol_is_a_publish() {
+    let gateway = TestGateway::start();
+    let headers = [("Connection", "upgrade"), ("Upgrade", "websocket"), ("Content-Length", "5")];
+    let mut client = gateway.connect();
+    client.send(&request("POST /v1/queues/default/messages", &headers, b"hello"));
+    let reply = client.reply_to("POST");
+    assert_eq!((reply.status, reply.header("connection")), (202, Some("close")));
+    assert_eq!(stored(&gateway, "default", &reply.id()), b"hello");
+    let more = gateway.send("POST /v1/queues/default/messages", &headers, b"hello, and more");
+    assert_eq!((more.status, more.code().as_str()), (400, "malformed"));
+    assert_eq!(gateway.accepted(), 1);
+}

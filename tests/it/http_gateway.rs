@@ -264,15 +264,23 @@ impl Client {
     /// Reads the answer to that request.
     pub(super) fn reply_to(&mut self, line: &str) -> Reply {
         let head_only = line.starts_with("HEAD ");
+        self.reply(head_only).unwrap_or_else(|| panic!("{line}: closed before an answer"))
+    }
+
+    /// Reads all answers until the gateway closes the connection; none of them is to a HEAD.
+    pub(super) fn replies(&mut self) -> Vec<Reply> {
+        std::iter::from_fn(|| self.reply(false)).collect()
+    }
+
+    fn reply(&mut self, head_only: bool) -> Option<Reply> {
         let head_end = loop {
             if let Some(at) = find(&self.read, b"\r\n\r\n") {
                 break at;
             }
-            assert!(
-                self.more(),
-                "{line}: closed before an answer, after {:?}",
-                String::from_utf8_lossy(&self.read)
-            );
+            if !self.more() {
+                assert!(self.read.is_empty(), "half an answer: {:?}", String::from_utf8_lossy(&self.read));
+                return None;
+            }
         };
         let head = String::from_utf8(self.read[..head_end].to_vec()).expect("a head is text");
         let mut lines = head.split("\r\n");
@@ -285,12 +293,12 @@ impl Client {
         let length = reply.header("content-length").map_or(0, |length| length.parse().expect("a length"));
         let length = if head_only { 0 } else { length };
         while self.read.len() < head_end + 4 + length {
-            assert!(self.more(), "{line}: closed within an answer");
+            assert!(self.more(), "closed within an answer: {head:?}");
         }
         let rest = self.read.split_off(head_end + 4 + length);
         reply.body = self.read.split_off(head_end + 4);
         self.read = rest;
-        reply
+        Some(reply)
     }
 
     /// Whether the gateway closes the connection without another byte.

@@ -40,12 +40,11 @@ fn what_the_store_says_is_passed_on() {
 
 #[test]
 fn a_store_that_never_answers_leaves_it_unknown() {
-    let gateway = TestGateway::start();
-    gateway.faults.set_enqueue_late(true);
     std::thread::scope(|scope| {
         for (headers, retryable) in [(&[][..], false), (&[("Idempotency-Key", "k")], true)] {
-            let gateway = &gateway;
             scope.spawn(move || {
+                let gateway = TestGateway::start();
+                gateway.faults.set_enqueue_late(true);
                 let reply = gateway.publish("default", headers, b"x");
                 assert_eq!((reply.status, reply.code().as_str()), (503, "store_timeout"), "{reply:?}");
                 assert_eq!(reply.header("posthaste-stored"), Some("unknown"));

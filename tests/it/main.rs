@@ -7,6 +7,7 @@ mod end_to_end;
 mod http_answers;
 mod http_bodies;
 mod http_faults;
+mod http_fuzz;
 mod http_gateway;
 mod http_lookups;
 mod http_queues;
