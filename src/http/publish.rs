@@ -20,7 +20,7 @@ use crate::http::body::{self, SizeLimit};
 use crate::http::connection::Connection;
 use crate::http::error::{Accepted, NotAccepted, Refusal, of_publish};
 use crate::http::extract::{parameters, queue_name};
-use crate::http::options::{Options, credential_refused};
+use crate::http::options::{Options, check_loop, credential_refused};
 use crate::http::state::Desk;
 use crate::store::QueueEntry;
 use crate::store::enqueue::{Due, Group, IdempotencyKey, NewMessage};
@@ -49,7 +49,7 @@ pub(super) async fn publish(
     let mut request = Publish { desk, head, connection, now, is_keyed: false };
     match request.run(segment, payload).await {
         Ok((Accepted::New, entry, message)) => answer::accepted(&entry.name, message, id),
-        Ok((Accepted::Duplicate(first), entry, _)) => answer::duplicate(&entry.name, first),
+        Ok((Accepted::Duplicate(first), entry, _)) => answer::duplicate(&entry.name, first, id),
         Err(refusal) => {
             let stored = refusal.stored(request.is_keyed);
             answer::refusal(refusal.of_publish(request.is_keyed), id, Some(stored))
@@ -84,6 +84,10 @@ impl Publish<'_> {
         parameters(&self.head.uri, &[])?;
         let options = Options::read(&self.head.headers, state.limits(), self.now)?;
         self.is_keyed = options.key.is_some();
+        // Nearly no request has one, and the id is no constant.
+        if self.head.headers.contains_key("posthaste-via") {
+            check_loop(&self.head.headers, &state.gateway.store.id())?;
+        }
         state.admit()?;
         let entry = self.desk.queue(&name).await?;
         allow(&options, &entry)?;

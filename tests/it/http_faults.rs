@@ -94,6 +94,10 @@ impl Store for Faulty {
         self.inner.kind()
     }
 
+    fn id(&self) -> Arc<str> {
+        self.inner.id()
+    }
+
     fn connect(&self) -> Rc<dyn MessageStore> {
         Rc::new(FaultyConnection { inner: self.inner.connect(), faults: self.faults.clone() })
     }

@@ -10,6 +10,7 @@ use posthaste::clock::Clock;
 use posthaste::domain::queue::QueueSettings;
 use posthaste::http::{Edge, Gateway, ServerSettings, Stopper, bind};
 use posthaste::pipeline::catalog::Catalog;
+use posthaste::pipeline::prober::StoreWatch;
 use posthaste::pipeline::settings::{IngestSettings, WorkerSettings};
 use posthaste::pipeline::{Parts, Pipeline, Registry, phase};
 use posthaste::store::Store;
@@ -87,6 +88,7 @@ impl TestGateway {
             store: store.clone(),
             registry: Registry::new(),
             catalog: catalog.clone(),
+            watch: StoreWatch::default(),
             clock: clock.clone(),
             workers: WorkerSettings { threads: 1, ..WorkerSettings::default() },
             ingest: IngestSettings::default(),
