@@ -10,7 +10,8 @@ fn every_error_has_its_row_and_no_row_is_without_its_error() {
         let start = format!("| `{}` | {} | ", row.word, row.status);
         assert!(API.contains(&start), "no row begins with {start}");
     }
-    let section = API.split("\n## Errors\n").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("errors");
+    let section =
+        API.split("\n## Errors\n").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("errors");
     let rows = section.lines().filter(|line| line.starts_with("| `")).count();
     assert_eq!(rows, CODES.len());
 }
