@@ -5,6 +5,7 @@ use std::sync::{Arc, mpsc};
 use crate::actor::ArbiterHandle;
 use crate::app::{DECLARE_WITHIN, StartError};
 use crate::config::Settings;
+use crate::domain::header::never;
 use crate::domain::queue::{HTTP, ParkReason, QueueName, QueueSettings};
 use crate::processor::{Guard, Registry};
 use crate::store::error::StoreError;
@@ -29,6 +30,13 @@ pub(super) fn check(settings: &Settings, registry: &Registry, guard: &Guard) -> 
         if !registry.contains(&queue.processor) {
             let (known, processor) = (registry.names().join(", "), &queue.processor);
             problems.push(format!("queues.{name}.processor: {processor:?} is not one of {known}"));
+        }
+        for header in
+            queue.delivery.headers.keys().filter(|header| never(&header.to_ascii_lowercase()).is_some())
+        {
+            problems.push(format!(
+                "queues.{name}.delivery.headers: {header:?} is not for a queue to set: it frames the request or is the gateway's own"
+            ));
         }
         if let Some(destination) = queue.destination.as_ref().filter(|_| queue.processor == HTTP)
             && let Err(refusal) = guard.judge_destination(destination)

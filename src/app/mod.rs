@@ -180,7 +180,7 @@ impl App {
         let at = Place::On(control.clone());
         let observer = edge.clone();
         supervisor.start(&at, role("observer", phase::SWEEP, 1), move || observer.observer());
-        let reception = reception::start(supervisor, &at, &edge);
+        let reception = reception::start(supervisor, &at, &edge, self.requests_max());
         let address = listener.address();
         let stopper = serve(&thread(supervisor, "http")?, &edge, listener)?;
         log::info!("address" = address.to_string().as_str(), "store" = store.kind(); "listening");
@@ -193,6 +193,10 @@ impl App {
             reception,
             address,
         }))
+    }
+
+    fn requests_max(&self) -> usize {
+        usize::try_from(self.settings.server.limits.publishes_in_flight_max).unwrap_or(usize::MAX)
     }
 
     fn edge(

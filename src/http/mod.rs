@@ -10,7 +10,7 @@
 //! | `connection` | the socket that gives up on who is too slow |
 //! | `front` | limits of the head, request ids, panics |
 //! | `extract` | path segments and query parameters |
-//! | `options` `forward` `trace` | the headers of a publish |
+//! | `options` `trace` | the headers of a publish |
 //! | `body` | reading a body within size, time and memory |
 //! | `publish` | the hot path |
 //! | `door` | publish and status for a program that embeds the gateway |
@@ -26,7 +26,6 @@ mod connection;
 pub mod door;
 mod error;
 mod extract;
-mod forward;
 mod front;
 pub mod observer;
 mod options;

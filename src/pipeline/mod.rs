@@ -83,21 +83,22 @@ pub mod phase {
     /// The store closes.
     pub const STORE: &str = "store";
 
-    /// All of them, for a shutdown in which attempts under way have about `grace` to end.
+    /// What a shutdown takes beyond its grace, to tell the store what the last attempts did and to close it.
+    pub const TAIL: Duration = Duration::from_millis(900);
+
+    /// All of them, for a shutdown with a budget of `grace` and [`TAIL`], in which attempts under way have about `grace` to end.
     ///
-    /// Each phase ends as soon as its actors have; the others are bounded so that a stuck one leaves time to the rest.
+    /// Each phase ends as soon as its actors have. A quarter of the grace at most goes to requests that are slow to end.
     #[must_use]
     pub fn all(grace: Duration) -> Vec<Phase> {
-        // A tenth each to tell the store and to close it: what an attempt did must not be lost for lack of time.
-        let tail = (grace / 10).min(Duration::from_secs(1));
         vec![
-            Phase::new(ACCEPT, grace / 4),
-            Phase::new(INGEST, grace / 4),
-            Phase::new(DISPATCH, grace / 10),
-            Phase::new(WORK, grace).leaving(3 * tail),
-            Phase::new(SETTLE, grace).leaving(2 * tail),
-            Phase::new(SWEEP, grace).leaving(tail),
-            Phase::new(STORE, grace),
+            Phase::new(ACCEPT, grace / 4).leaving(TAIL),
+            Phase::new(INGEST, grace / 4).leaving(TAIL),
+            Phase::new(DISPATCH, grace / 4).leaving(TAIL),
+            Phase::new(WORK, grace).leaving(TAIL),
+            Phase::new(SETTLE, TAIL).leaving(TAIL / 2),
+            Phase::new(SWEEP, TAIL).leaving(TAIL / 3),
+            Phase::new(STORE, TAIL),
         ]
     }
 }
