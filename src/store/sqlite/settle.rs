@@ -121,8 +121,8 @@ impl Work<'_> {
             self.unindex(held.seq, held.id())?;
             bytes += held.moving.charged;
             let mut log = self.log_of_leaving(held.seq, held.id())?;
-            if held.attempts > 0 {
-                log.extend(attempt.cloned());
+            if let Some(attempt) = attempt.filter(|_| held.attempts > 0) {
+                log.push(attempt.clone());
                 let most = usize::from(self.queue(number).entry.settings.history.attempts);
                 log.drain(..log.len().saturating_sub(most));
             }

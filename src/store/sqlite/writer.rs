@@ -102,10 +102,9 @@ impl Writer {
     /// Does a round of operations in one transaction, or each in its own when that fails, and answers them.
     fn round(&mut self, mut operations: Vec<Box<dyn Operation>>) {
         operations.retain(|operation| operation.is_wanted());
-        let steps_of = |(index, operation): (usize, &Box<dyn Operation>)| {
-            (0..operation.steps()).map(move |step| (index, step))
-        };
-        let steps: Vec<Step> = operations.iter().enumerate().flat_map(steps_of).collect();
+        let counted = operations.iter().map(|operation| operation.steps()).enumerate();
+        let steps: Vec<Step> =
+            counted.flat_map(|(operation, steps)| (0..steps).map(move |step| (operation, step))).collect();
         if steps.is_empty() && operations.is_empty() {
             return;
         }
@@ -246,7 +245,7 @@ impl Writer {
         let Pages { all, free } = space::pages(connection)?;
         let must_shrink = free > VACUUM_KEEPS_PAGES && free * 4 > all;
         if must_shrink {
-            connection.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_STEP_PAGES})"))?;
+            space::shrink(connection, VACUUM_STEP_PAGES)?;
         }
         Ok(must_shrink)
     }
@@ -254,7 +253,7 @@ impl Writer {
     /// Gives back what can be given, and makes the reserve anew when there is room for it.
     fn make_room(&mut self) -> Sql<()> {
         let Some(connection) = &self.engine.connection else { return Ok(()) };
-        connection.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_STEP_PAGES})"))?;
+        space::shrink(connection, VACUUM_STEP_PAGES)?;
         self.engine.checkpoints.now(connection, true)?;
         self.engine.space.restore_reserve();
         if self.engine.space.has_reserve {
@@ -282,7 +281,7 @@ impl Writer {
             }
         }
         if let Some(connection) = &self.engine.connection {
-            let stats = all_stats(connection, &mut self.engine.state)?;
+            let stats = all_stats(connection, &mut self.engine.state);
             self.shared.vitals.republish(stats);
         }
         Ok(())
