@@ -160,17 +160,18 @@ impl Pipeline {
     /// As [`Supervisor::start`].
     #[must_use]
     pub fn start_in(parts: Parts, workers: &[Place], upkeep: &Place) -> Self {
+        let threads: Vec<_> = (0..workers.len()).map(|index| Arc::new(Held::new(index))).collect();
         let running = Running {
-            parts,
-            lanes: Lanes::default(),
+            lanes: Lanes::new(threads.clone(), parts.workers.concurrency as usize),
             watch: StoreWatch::default(),
             ingesters: AtomicUsize::new(0),
+            parts,
         };
         let suspects = Suspects::default();
         let registry = Arc::new(running.parts.registry.clone());
         let settings = Arc::new(running.parts.workers.clone());
-        for (index, place) in workers.iter().enumerate() {
-            running.start_worker(place, index, &suspects, &registry, &settings);
+        for (place, held) in workers.iter().zip(&threads) {
+            running.start_worker(place, held, &suspects, &registry, &settings);
         }
         running.start_upkeep(upkeep);
         Self(Arc::new(running))
@@ -225,13 +226,13 @@ impl Running {
     fn start_worker(
         &self,
         place: &Place,
-        index: usize,
+        held: &Arc<Held>,
         suspects: &Suspects,
         registry: &Arc<Registry>,
         settings: &Arc<WorkerSettings>,
     ) {
         let Parts { supervisor, store, catalog, clock, .. } = &self.parts;
-        let held = Arc::new(Held::default());
+        let index = held.thread;
         let settler = supervisor.start(
             place,
             role(
@@ -278,7 +279,7 @@ impl Running {
             lanes: self.lanes.clone(),
             suspects: suspects.clone(),
             settings: settings.clone(),
-            held,
+            held: held.clone(),
             worker,
             settler,
             wakes: store.wakes().clone(),
