@@ -11,6 +11,7 @@
 #[expect(dead_code, reason = "the tests look at headers, the benches do not")]
 mod client;
 mod gateway;
+mod latency;
 mod pending;
 mod report;
 mod store;
@@ -31,7 +32,8 @@ struct Arguments {
 type Bench = fn(&Arguments, &mut Report);
 
 /// Every bench by its name.
-const BENCHES: [(&str, Bench); 2] = [("pending", pending::run), ("store", store::run)];
+const BENCHES: [(&str, Bench); 3] =
+    [("pending", pending::run), ("store", store::run), ("latency", latency::run)];
 
 #[expect(clippy::print_stderr, reason = "a bench talks to a person")]
 fn main() -> ExitCode {

@@ -1,6 +1,7 @@
 //! A refusal as the caller reads it: RFC 9457, `application/problem+json`.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +75,14 @@ impl Problem {
         Code::from_word(&self.code)
     }
 }
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} ({}): {}", self.code, self.status, self.detail)
+    }
+}
+
+impl std::error::Error for Problem {}
 
 #[cfg(test)]
 mod tests {

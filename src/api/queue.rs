@@ -37,8 +37,9 @@ pub struct Queue {
 /// # Errors
 /// `malformed` for what is no JSON or has a key twice; `secret_needs_file` for a secret; `unknown_field` and
 /// `invalid_value` with the pointer; `setting_out_of_range` with pointer and setting. The first problem only.
-pub fn read_settings(body: &[u8], defaults: &Value) -> Result<QueueSettings, Problem> {
-    let given = json::parse(body).map_err(|error| Problem::new(Code::Malformed, error.to_string()))?;
+pub fn read_settings(body: &[u8], defaults: &Value) -> Result<QueueSettings, Box<Problem>> {
+    let given =
+        json::parse(body).map_err(|error| Box::new(Problem::new(Code::Malformed, error.to_string())))?;
     if !given.is_object() {
         return Err(invalid(
             "",
@@ -48,11 +49,11 @@ pub fn read_settings(body: &[u8], defaults: &Value) -> Result<QueueSettings, Pro
     if given.get("secret").is_some() {
         let detail =
             "a secret does not come by the API in this version: declare the queue in the configuration file";
-        return Err(Problem {
+        return Err(Box::new(Problem {
             pointer: Some("/secret".to_owned()),
             setting: Some("secret".into()),
             ..Problem::new(Code::SecretNeedsFile, detail)
-        });
+        }));
     }
     check_fields(&given, &every_setting(), "")?;
     let mut merged = defaults.clone();
@@ -67,16 +68,16 @@ pub fn read_settings(body: &[u8], defaults: &Value) -> Result<QueueSettings, Pro
 
 /// A setting that cannot be: which, and what is allowed.
 #[must_use]
-pub fn out_of_range(setting: &str, detail: &str) -> Problem {
-    Problem {
+pub fn out_of_range(setting: &str, detail: &str) -> Box<Problem> {
+    Box::new(Problem {
         pointer: Some(format!("/{}", setting.replace('.', "/"))),
         setting: Some(setting.to_owned().into()),
         ..Problem::new(Code::SettingOutOfRange, format!("{setting}: {detail}"))
-    }
+    })
 }
 
-fn invalid(pointer: &str, detail: String) -> Problem {
-    Problem { pointer: Some(pointer.to_owned()), ..Problem::new(Code::InvalidValue, detail) }
+fn invalid(pointer: &str, detail: String) -> Box<Problem> {
+    Box::new(Problem { pointer: Some(pointer.to_owned()), ..Problem::new(Code::InvalidValue, detail) })
 }
 
 /// Settings in which every key has a value, so that its JSON names them all.
@@ -98,7 +99,7 @@ fn is_section(known: &Value) -> bool {
     known.as_object().is_some_and(|fields| !fields.is_empty())
 }
 
-fn check_fields(given: &Value, known: &Value, at: &str) -> Result<(), Problem> {
+fn check_fields(given: &Value, known: &Value, at: &str) -> Result<(), Box<Problem>> {
     let (Value::Object(given), Value::Object(fields)) = (given, known) else {
         return Ok(());
     };
@@ -107,7 +108,8 @@ fn check_fields(given: &Value, known: &Value, at: &str) -> Result<(), Problem> {
         let Some(known) = fields.get(name) else {
             let hint = hint(name, fields.keys().map(String::as_str));
             let detail = format!("{pointer} is not a setting of a queue{hint}");
-            return Err(Problem { pointer: Some(pointer), ..Problem::new(Code::UnknownField, detail) });
+            let problem = Problem { pointer: Some(pointer), ..Problem::new(Code::UnknownField, detail) };
+            return Err(Box::new(problem));
         };
         if is_section(known) {
             check_fields(value, known, &pointer)?;
@@ -129,7 +131,7 @@ fn merge(into: &mut Value, given: &Value, known: &Value) {
 }
 
 /// Which of the given values is it that cannot be read: each is tried alone over the defaults.
-fn first_invalid(given: &Value, known: &Value, defaults: &Value, error: &serde_json::Error) -> Problem {
+fn first_invalid(given: &Value, known: &Value, defaults: &Value, error: &serde_json::Error) -> Box<Problem> {
     let mut leaves = Vec::new();
     collect_leaves(given, known, "", &mut leaves);
     for (pointer, value) in leaves {
@@ -173,7 +175,7 @@ mod tests {
         json!({"timeout": "20s", "retry": {"jitter": 0.5}, "delivery": {"headers": {"x-from": "us"}}})
     }
 
-    fn read(body: &Value) -> Result<QueueSettings, Problem> {
+    fn read(body: &Value) -> Result<QueueSettings, Box<Problem>> {
         read_settings(body.to_string().as_bytes(), &defaults())
     }
 

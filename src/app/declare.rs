@@ -5,15 +5,19 @@ use std::sync::{Arc, mpsc};
 use crate::actor::ArbiterHandle;
 use crate::app::{DECLARE_WITHIN, StartError};
 use crate::config::Settings;
+use crate::domain::header::never;
 use crate::domain::queue::{HTTP, ParkReason, QueueName, QueueSettings};
 use crate::processor::{Guard, Registry};
 use crate::store::error::StoreError;
+use crate::store::health::StoreHealth;
 use crate::store::{Hold, MessageStore, QueueEntry, Store};
 
 /// The queues after the operator's were declared.
 pub(super) struct Declared {
     /// All there are.
     pub(super) entries: Vec<QueueEntry>,
+    /// What the store says of itself.
+    pub(super) health: StoreHealth,
 }
 
 /// Checks what a declared queue names.
@@ -26,6 +30,13 @@ pub(super) fn check(settings: &Settings, registry: &Registry, guard: &Guard) -> 
         if !registry.contains(&queue.processor) {
             let (known, processor) = (registry.names().join(", "), &queue.processor);
             problems.push(format!("queues.{name}.processor: {processor:?} is not one of {known}"));
+        }
+        for header in
+            queue.delivery.headers.keys().filter(|header| never(&header.to_ascii_lowercase()).is_some())
+        {
+            problems.push(format!(
+                "queues.{name}.delivery.headers: {header:?} is not for a queue to set: it frames the request or is the gateway's own"
+            ));
         }
         if let Some(destination) = queue.destination.as_ref().filter(|_| queue.processor == HTTP)
             && let Err(refusal) = guard.judge_destination(destination)
@@ -78,7 +89,7 @@ async fn declare_here(
             *entry = store.hold(entry.queue_ref(), Hold::Resume).await?;
         }
     }
-    Ok(Declared { entries })
+    Ok(Declared { entries, health: store.health().await? })
 }
 
 /// What is against where the queue's destination leads now.

@@ -61,7 +61,8 @@ impl Handle {
         match self.0.reception.try_send(request) {
             Ok(()) => {}
             Err(SendError::Full(_)) => {
-                return Err(problem(Code::Overloaded, "too many publishes of this program wait"));
+                let detail = "too many publishes of this program wait: server.limits.publishes_in_flight_max says how many may";
+                return Err(problem(Code::Overloaded, detail));
             }
             Err(SendError::Closed(_)) => {
                 return Err(problem(Code::ShuttingDown, "the gateway is shutting down"));
@@ -83,8 +84,8 @@ impl Handle {
         self.0.supervisor.until_gave_up().await
     }
 
-    /// Stops in order: requests, publishes, leasing, attempts under way, the store. Attempts have about `grace` to end; what has
-    /// not is handed back or taken back at the next start. Says who was late. Later calls wait for the first.
+    /// Stops in order: requests, publishes, leasing, attempts under way, the store. Attempts have `grace` to end; what has
+    /// not is handed back or taken back at the next start. Says who was late; ends about a second after the grace at the latest. Later calls wait for the first.
     pub async fn stop(&self, grace: Duration) -> ShutdownReport {
         let (told, report) = oneshot::channel();
         let handle = self.clone();
@@ -109,20 +110,20 @@ impl Handle {
                 _ => {}
             }
         };
-        self.0.supervisor.shutdown_with(Some(grace), step).await
+        self.0.supervisor.shutdown_with(Some(grace.saturating_add(phase::TAIL)), step).await
     }
 }
 
 /// Closes the store on a thread that has a runtime for it.
 async fn close(control: &ArbiterHandle, store: Arc<dyn Store>) {
-    let (told, is_closed) = oneshot::channel();
+    let (told, is_closed) = oneshot::channel::<()>();
     control.spawn("close", move || async move {
         if let Err(error) = store.connect().close().await {
             log::error!("cause" = error.to_string().as_str(); "the store did not close well");
         }
-        // Who waits may have given up.
-        let _: Result<(), ()> = told.send(());
+        drop(told);
     });
+    // Ends when the other end is dropped, be it by a panic.
     drop(is_closed.await);
 }
 

@@ -21,11 +21,11 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::actor::{ArbiterHandle, Place, RestartPolicy, Role, Supervisor};
-use crate::app::declare::Declared;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::http::{self, Edge, Gateway, Listener};
 use crate::pipeline::catalog::Catalog;
+use crate::pipeline::prober::StoreWatch;
 use crate::pipeline::{Parts, Pipeline, phase};
 use crate::processor::{Context, Guard, NameError, Registry, Resolution};
 use crate::store::error::OpenError;
@@ -162,14 +162,16 @@ impl App {
             .map(|(name, settings)| (name.clone(), Arc::new(settings.clone())))
             .collect();
         let declared = declare::declare(&control, store.clone(), self.guard.clone(), queues)?;
-        let catalog = catalog_of(&declared);
+        let catalog = Catalog::default();
+        catalog.replace_all(declared.entries);
         let context = Context { clock: self.clock.clone(), guard: self.guard.clone(), store_id: store.id() };
         let registry = self.registry.clone().with(&context);
         let pipeline = Pipeline::start(Parts {
             supervisor: supervisor.clone(),
             store: store.clone(),
             registry: registry.builds().map(|(name, build)| (name.to_owned(), build.clone())).collect(),
-            catalog: catalog.clone(),
+            catalog,
+            watch: StoreWatch::opened(declared.health, self.clock.now()),
             clock: self.clock.clone(),
             workers: self.settings.workers.clone(),
             ingest: self.settings.ingest.clone(),
@@ -178,7 +180,7 @@ impl App {
         let at = Place::On(control.clone());
         let observer = edge.clone();
         supervisor.start(&at, role("observer", phase::SWEEP, 1), move || observer.observer());
-        let reception = reception::start(supervisor, &at, &edge);
+        let reception = reception::start(supervisor, &at, &edge, self.requests_max());
         let address = listener.address();
         let stopper = serve(&thread(supervisor, "http")?, &edge, listener)?;
         log::info!("address" = address.to_string().as_str(), "store" = store.kind(); "listening");
@@ -191,6 +193,10 @@ impl App {
             reception,
             address,
         }))
+    }
+
+    fn requests_max(&self) -> usize {
+        usize::try_from(self.settings.server.limits.publishes_in_flight_max).unwrap_or(usize::MAX)
     }
 
     fn edge(
@@ -231,12 +237,6 @@ impl App {
             make_ingester: Arc::new(move || ingesters.ingester()),
         }))
     }
-}
-
-fn catalog_of(declared: &Declared) -> Catalog {
-    let catalog = Catalog::default();
-    catalog.replace_all(declared.entries.clone());
-    catalog
 }
 
 fn thread(supervisor: &Supervisor, name: &str) -> Result<ArbiterHandle, StartError> {

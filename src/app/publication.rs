@@ -64,6 +64,21 @@ impl Publication {
         self.option("posthaste-max-attempts", attempts_max)
     }
 
+    /// The HTTP method of its delivery, when not the queue's.
+    pub fn method(self, method: impl Display) -> Self {
+        self.option("posthaste-method", method)
+    }
+
+    /// The longest attempt, when not the queue's.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.option("posthaste-timeout", duration::show(timeout))
+    }
+
+    /// The W3C trace it belongs to.
+    pub fn traceparent(self, traceparent: impl Display) -> Self {
+        self.option("traceparent", traceparent)
+    }
+
     /// A header to deliver.
     pub fn forward(self, name: impl Display, value: impl Display) -> Self {
         self.option(format!("posthaste-forward-{name}"), value)

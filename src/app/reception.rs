@@ -7,8 +7,8 @@
 //! The next request, and the answers to those under way.
 //!
 //! # What it guarantees
-//! At most [`REQUESTS_MAX`] requests are under way; beyond it they wait in the mailbox, and beyond that with who asks. When
-//! it stops, what was asked for before is answered.
+//! At most `server.limits.publishes_in_flight_max` requests are under way and as many wait in the mailbox; who asks for more is
+//! refused. When it stops, what was asked for before is answered.
 //!
 //! # When it fails
 //! After a panic the requests under way have no answer: for a publish that means that its outcome is unknown.
@@ -26,9 +26,6 @@ use crate::app::{Publication, role};
 use crate::http::{Door, Edge};
 use crate::pipeline::phase;
 
-/// Requests under way, and as many again in the mailbox: twice what one commit of the embedded store takes at 64 a commit.
-const REQUESTS_MAX: usize = 1_024;
-
 /// What a program may ask for.
 pub(super) enum Request {
     /// To publish.
@@ -38,15 +35,22 @@ pub(super) enum Request {
 }
 
 /// Starts it.
-pub(super) fn start(supervisor: &Supervisor, place: &Place, edge: &Edge) -> Address<Request> {
+pub(super) fn start(
+    supervisor: &Supervisor,
+    place: &Place,
+    edge: &Edge,
+    requests_max: usize,
+) -> Address<Request> {
     let edge = edge.clone();
-    supervisor.start(place, role("reception", phase::INGEST, REQUESTS_MAX), move || Reception {
+    supervisor.start(place, role("reception", phase::INGEST, requests_max), move || Reception {
         door: Door::open(&edge),
+        requests_max,
     })
 }
 
 struct Reception {
     door: Door,
+    requests_max: usize,
 }
 
 impl Actor for Reception {
@@ -56,7 +60,7 @@ impl Actor for Reception {
         let mut under_way: FuturesUnordered<Pin<Box<dyn Future<Output = ()>>>> = FuturesUnordered::new();
         let mut is_open = true;
         while is_open || !under_way.is_empty() {
-            let has_room = is_open && under_way.len() < REQUESTS_MAX;
+            let has_room = is_open && under_way.len() < self.requests_max;
             tokio::select! {
                 request = async { if has_room { life.next(inbox).await } else { pending().await } } => match request {
                     Some(request) => under_way.push(Box::pin(serve(self.door.clone(), request))),

@@ -36,7 +36,7 @@ pub enum ClientError {
         cause: String,
     },
     /// The gateway refused.
-    #[error("{} ({}): {}", .0.code, .0.status, .0.detail)]
+    #[error("{0}")]
     Refused(Box<Problem>),
     /// Something answered that is no gateway of this version.
     #[error("{url} answered {status} with what is no answer of a gateway")]
@@ -77,6 +77,12 @@ impl Client {
     /// # Errors
     /// When the machine gives no runtime or no TLS.
     pub fn of(url: &str) -> Result<Self, Failure> {
+        let is_origin =
+            url::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        if !is_origin {
+            let words = format!("{url:?} is not the URL of a gateway, like http://127.0.0.1:8080");
+            return Err(Failure::new(Exit::Usage, words));
+        }
         super::serve::install_tls();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, error))?;

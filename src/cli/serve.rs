@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use log::{error, info, warn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 use crate::app::{App, Handle, StartError};
 use crate::cli::{Exit, Failure};
@@ -32,7 +33,7 @@ pub(super) struct SettingArguments {
     /// For development: messages may be pushed to this machine; text logs, our own modules at debug
     #[arg(long)]
     dev: bool,
-    /// Listen beyond loopback although nobody is asked for a key: server.insecure_no_auth
+    /// Listen beyond loopback although nobody is asked for a key: `server.insecure_no_auth`
     #[arg(long)]
     insecure_no_auth: bool,
     /// Any setting
@@ -82,12 +83,26 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, error))?;
     runtime.block_on(async {
-        // Listened for before the start, so that a signal during a long recovery is not lost.
         let mut signals = Signals::listen().map_err(|error| Failure::new(Exit::Failed, error))?;
-        let starting = App::builder(settings).build().and_then(App::start);
-        let handle = starting.map_err(|error| Failure::new(exit_of(&error), error))?;
+        let handle = start(settings, &mut signals).await?;
         serve(&handle, &mut signals, grace).await
     })
+}
+
+/// Starts the gateway on a thread of its own, since that may wait for another process or recover for long: a signal
+/// meanwhile ends this process at once, which loses as little as a kill.
+async fn start(settings: Settings, signals: &mut Signals) -> Result<Handle, Failure> {
+    let (told, started) = oneshot::channel();
+    let run = move || drop(told.send(App::builder(settings).build().and_then(App::start)));
+    let thread = std::thread::Builder::new().name("start".to_owned()).spawn(run);
+    thread.map_err(|error| Failure::new(Exit::Failed, error))?;
+    tokio::select! {
+        started = started => match started {
+            Ok(started) => started.map_err(|error| Failure::new(exit_of(&error), error)),
+            Err(_) => Err(Failure::new(Exit::Failed, "the start panicked")),
+        },
+        name = signals.next() => Err(Failure::new(Exit::Failed, format!("ended by {name} while starting"))),
+    }
 }
 
 fn exit_of(error: &StartError) -> Exit {

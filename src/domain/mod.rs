@@ -2,6 +2,7 @@
 
 pub mod destination;
 pub mod format;
+pub mod header;
 pub mod id;
 pub mod message;
 pub mod outcome;

@@ -107,6 +107,7 @@ pub(super) fn refusal(refusal: Refusal, id: RequestId, stored: Option<Stored>) -
         let methods = HeaderValue::from_str(&methods).expect("methods are visible ASCII");
         headers.insert(header::ALLOW, methods);
     }
+    let answer = named(answer, id);
     if row.retry_after_s > 0 { retry_after(answer, row.retry_after_s) } else { answer }
 }
 
@@ -138,9 +139,9 @@ pub(super) fn accepted(queue: &QueueName, id: MessageId, request: RequestId) -> 
 }
 
 /// The message that an idempotency key stands for: 200.
-pub(super) fn duplicate(queue: &QueueName, id: MessageId) -> Answer {
+pub(super) fn duplicate(queue: &QueueName, id: MessageId, request: RequestId) -> Answer {
     let published = Published { id, queue: queue.clone(), duplicate: true };
-    at(json(StatusCode::OK, &published), &message_path(queue, id))
+    named(at(json(StatusCode::OK, &published), &message_path(queue, id)), request)
 }
 
 /// Where a message is to be found.

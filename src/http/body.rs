@@ -86,19 +86,12 @@ pub(super) struct SizeLimit {
 impl SizeLimit {
     fn refusal(self) -> Refusal {
         let shown = bytes::show(self.bytes_max);
-        match self.setting {
-            Some(setting) => {
-                let detail = format!("the body is larger than {setting}, which is {shown}");
-                Refusal::new(Code::PayloadTooLarge, detail).setting(setting, Some(self.bytes_max))
-            }
-            None => {
-                let mut problem = crate::api::Problem::new(
-                    Code::PayloadTooLarge,
-                    format!("the body is larger than the {shown} that are taken here"),
-                );
-                problem.limit = Some(self.bytes_max);
-                problem.into()
-            }
+        if let Some(setting) = self.setting {
+            let detail = format!("the body is larger than {setting}, which is {shown}");
+            Refusal::new(Code::PayloadTooLarge, detail).setting(setting, Some(self.bytes_max))
+        } else {
+            let detail = format!("the body is larger than the {shown} that are taken here");
+            Refusal::new(Code::PayloadTooLarge, detail).limit(self.bytes_max)
         }
     }
 }
@@ -203,6 +196,10 @@ impl Reading<'_> {
                     if let Err(refusal) = self.take(chunk) {
                         return Poll::Ready(Err(refusal));
                     }
+                    // Not waiting for the end as well: where a client asks for an upgrade, the server sees none.
+                    if self.declared == Some(self.gathered.length()) {
+                        return Poll::Ready(Ok(()));
+                    }
                 }
                 Poll::Ready(None) => return Poll::Ready(self.whole()),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(broken(&error))),
@@ -213,8 +210,12 @@ impl Reading<'_> {
 
     fn take(&mut self, chunk: Bytes) -> Result<(), Refusal> {
         let length = chunk.len() as u64;
-        if self.gathered.length() + length > self.limit.bytes_max {
+        let whole = self.gathered.length() + length;
+        if whole > self.limit.bytes_max {
             return Err(self.limit.refusal());
+        }
+        if self.declared.is_some_and(|declared| whole > declared) {
+            return Err(Refusal::new(Code::Malformed, "the body is longer than its Content-Length"));
         }
         if !self.share.grow(length) {
             let setting = "server.limits.bodies_bytes_max";

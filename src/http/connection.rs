@@ -1,8 +1,8 @@
 //! One client's connection: nobody may be slow for ever, neither with a head nor with reading an answer.
 //!
-//! The server's own time-out covers the head of a connection's first request only. [`Guarded`] wraps the socket and
-//! gives every later head the same time, ends a connection that is idle for long, and one whose client takes nothing of
-//! its answer. Both the socket and the request under way know the [`Connection`], which carries the one timer they share.
+//! The server's own time-out covers the head of a connection's first request only, and not to the half second. So [`Guarded`]
+//! wraps the socket: it times every head, ends a connection that is idle for long, and one whose client takes nothing of its
+//! answer. Both the socket and the request under way know the [`Connection`], which carries the one timer they share.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -23,29 +23,31 @@ pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// would cut honest ones; more would let a few thousand of them hold memory for long.
 pub(super) const WRITE_STALL_MAX: Duration = Duration::from_secs(10);
 
-/// What a client gets whose head does not come; the same as for a first head.
+/// What a client gets whose head does not come.
 const HEAD_TOO_SLOW: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 /// Where a connection is between its requests.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 enum Phase {
-    /// Before the first request, whose head the server times itself.
-    #[default]
-    New,
     /// A request is being served: what comes in now is its body, which has a deadline of its own.
     Serving,
     /// Nothing has come since the last request was answered at that moment.
     Idle(Instant),
-    /// The first bytes of a head came at that moment.
+    /// The first bytes of a head came at that moment, or the connection was made.
     Head(Instant),
 }
 
 /// What a request and its socket know of their connection.
-#[derive(Default)]
 pub(super) struct Connection {
     phase: Cell<Phase>,
     timer: RefCell<Option<Pin<Box<Sleep>>>>,
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        Self { phase: Cell::new(Phase::Head(Instant::now())), timer: RefCell::default() }
+    }
 }
 
 impl Connection {
@@ -106,7 +108,7 @@ impl Guarded {
     /// Ends the wait for a request that takes too long to begin or to become whole.
     fn poll_request(&mut self, context: &mut Context<'_>) -> Poll<()> {
         match self.connection.phase.get() {
-            Phase::New | Phase::Serving => return Poll::Pending,
+            Phase::Serving => return Poll::Pending,
             Phase::Idle(since) => ready!(self.connection.poll_until(context, since + KEEP_ALIVE)),
             Phase::Head(since) => {
                 ready!(self.connection.poll_until(context, since + self.head_timeout));
@@ -141,17 +143,16 @@ impl AsyncRead for Guarded {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        match Pin::new(&mut self.stream).poll_read(context, buffer) {
+        let result = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if result.is_pending() {
             // To the reader, "nothing more will come" is the end of the connection.
-            Poll::Pending => self.poll_request(context).map(Ok),
-            ready => {
-                let phase = &self.connection.phase;
-                if buffer.filled().len() > before && matches!(phase.get(), Phase::Idle(_)) {
-                    phase.set(Phase::Head(Instant::now()));
-                }
-                ready
-            }
+            return self.poll_request(context).map(Ok);
         }
+        let phase = &self.connection.phase;
+        if buffer.filled().len() > before && matches!(phase.get(), Phase::Idle(_)) {
+            phase.set(Phase::Head(Instant::now()));
+        }
+        result
     }
 }
 
@@ -184,5 +185,113 @@ impl AsyncWrite for Guarded {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Both ends of a connection, ours guarded with five seconds for a head.
+    async fn pair() -> (Guarded, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connects");
+        let (stream, _) = listener.accept().await.expect("accepts");
+        (Guarded::new(stream, Duration::from_secs(5)), client)
+    }
+
+    async fn read(guarded: &mut Guarded) -> usize {
+        guarded.read(&mut [0; 100]).await.expect("no error")
+    }
+
+    async fn ring(connection: &Connection, from: Instant, after_s: u64) -> Duration {
+        let deadline = from + Duration::from_secs(after_s);
+        poll_fn(|context| connection.poll_until(context, deadline)).await;
+        from.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_timer_rings_for_each_deadline_and_never_before_it() {
+        let (connection, from) = (Connection::default(), Instant::now());
+        assert_eq!(ring(&connection, from, 2).await.as_secs(), 2);
+        // A later one, an earlier one while the later is set, and one that has passed.
+        let later = connection.poll_until(
+            &mut Context::from_waker(futures_util::task::noop_waker_ref()),
+            from + Duration::from_secs(9),
+        );
+        assert!(later.is_pending());
+        assert_eq!(ring(&connection, from, 5).await.as_secs(), 5);
+        assert_eq!(ring(&connection, from, 9).await.as_secs(), 9);
+        assert_eq!(ring(&connection, from, 1).await.as_secs(), 9);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_ends_the_time_of_its_head_and_begins_that_of_the_pause() {
+        let connection = Rc::new(Connection::default());
+        assert!(matches!(connection.phase.get(), Phase::Head(_)));
+        let serving = connection.serve();
+        assert!(matches!(connection.phase.get(), Phase::Serving));
+        drop(serving);
+        assert!(matches!(connection.phase.get(), Phase::Idle(since) if since == Instant::now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_does_not_come_is_told_so_and_ended() {
+        let (mut guarded, mut client) = pair().await;
+        let from = Instant::now();
+        assert_eq!(read(&mut guarded).await, 0, "a connection on which nothing comes");
+        assert_eq!(from.elapsed().as_secs(), 5);
+        let mut told = [0; 64];
+        let count = client.read(&mut told).await.expect("an answer");
+        assert!(told[..count].starts_with(b"HTTP/1.1 408 "));
+
+        let (mut guarded, mut client) = pair().await;
+        drop(guarded.connection().serve());
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        client.write_all(b"GET / HT").await.expect("sent");
+        assert_eq!(read(&mut guarded).await, 8);
+        let from = Instant::now();
+        assert_eq!(read(&mut guarded).await, 0, "the second head of a connection");
+        assert_eq!(from.elapsed().as_secs(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_that_is_too_long_ends_the_connection_without_a_word() {
+        let (mut guarded, mut client) = pair().await;
+        drop(guarded.connection().serve());
+        let from = Instant::now();
+        assert_eq!(read(&mut guarded).await, 0);
+        assert_eq!(from.elapsed(), KEEP_ALIVE);
+        drop(guarded);
+        assert_eq!(client.read(&mut [0; 10]).await.expect("the end"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_of_an_answer_is_cut_and_who_takes_some_is_not() {
+        let (mut guarded, mut client) = pair().await;
+        let _serving = guarded.connection().serve();
+        let answer = vec![7; 32 << 20];
+        let from = Instant::now();
+        let error = guarded.write_all(&answer).await.expect_err("more than all buffers hold");
+        assert_eq!((error.kind(), from.elapsed()), (io::ErrorKind::TimedOut, WRITE_STALL_MAX));
+
+        let (mut guarded, mut reader) = pair().await;
+        let write = async {
+            guarded.write_all(&answer).await.expect("taken");
+            drop(guarded);
+        };
+        let mut taken = Vec::new();
+        let take = async {
+            tokio::time::sleep(WRITE_STALL_MAX / 2).await;
+            reader.read_to_end(&mut taken).await.expect("whole");
+        };
+        tokio::join!(write, take);
+        assert_eq!(taken.len(), answer.len());
+        drop(client.shutdown().await);
     }
 }

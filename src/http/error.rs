@@ -62,6 +62,12 @@ impl Refusal {
         self
     }
 
+    /// Names a limit that is no setting.
+    pub(super) fn limit(mut self, limit: u64) -> Self {
+        self.0.problem.limit = Some(limit);
+        self
+    }
+
     /// The methods that are allowed.
     pub(super) fn allow(mut self, methods: String) -> Self {
         self.0.allow = Some(methods);
@@ -141,10 +147,10 @@ impl fmt::Debug for Refusal {
     }
 }
 
-impl From<Problem> for Refusal {
-    fn from(problem: Problem) -> Self {
+impl From<Box<Problem>> for Refusal {
+    fn from(problem: Box<Problem>) -> Self {
         let code = problem.known_code().unwrap_or(Code::Internal);
-        Self::of(code, problem)
+        Self::of(code, *problem)
     }
 }
 
@@ -234,14 +240,11 @@ mod tests {
 
     type Row = (&'static str, Result<GroupResult, Refused>, u16, &'static str, &'static str, &'static str);
 
-    fn failed(error: StoreError) -> Result<GroupResult, Refused> {
-        Ok(GroupResult::Failed(error))
-    }
-
     fn table() -> Vec<Row> {
         let text = || "why".to_owned();
         let full = GroupResult::QueueFull { setting: "limits.length_max", limit: 7 };
         let overloaded = Refused::Overloaded { setting: "ingest.waiting_messages_max", limit: 9 };
+        let failed = |error| Ok(GroupResult::Failed(error));
         let timed_out = |stored| Err(Refused::TimedOut { stored });
         vec![
             ("reused", Ok(GroupResult::KeyReused), 422, "idempotency_key_reused", "no", "no"),
@@ -293,7 +296,7 @@ mod tests {
         let duplicate = of_publish(Ok(GroupResult::Duplicate(vec![id])));
         assert!(matches!(duplicate, Ok(Accepted::Duplicate(first)) if first == id));
         assert!(matches!(of_publish(Ok(GroupResult::Gone)), Err(NotAccepted::Gone)));
-        assert!(matches!(of_publish(failed(StoreError::Gone)), Err(NotAccepted::Gone)));
+        assert!(matches!(of_publish(Ok(GroupResult::Failed(StoreError::Gone))), Err(NotAccepted::Gone)));
     }
 
     #[test]

@@ -11,10 +11,8 @@ use crate::http::error::Refusal;
 
 /// The queue's name in a path segment as it came, percent-encoded or not; `None` when no queue can be called that.
 pub(super) fn queue_name(segment: &str) -> Result<Cow<'_, str>, Refusal> {
-    let name = match segment.contains('%') {
-        false => Cow::Borrowed(segment),
-        true => decode(segment).map_or(Cow::Borrowed(segment), Cow::Owned),
-    };
+    let decoded = segment.contains('%').then(|| decode(segment)).flatten();
+    let name = decoded.map_or(Cow::Borrowed(segment), Cow::Owned);
     if QueueName::is_valid(&name) {
         Ok(name)
     } else {
@@ -27,10 +25,8 @@ pub(super) fn queue_name(segment: &str) -> Result<Cow<'_, str>, Refusal> {
 /// The beginning of a text that somebody else wrote: enough to recognise it.
 pub(super) fn shown(text: &str) -> Cow<'_, str> {
     const CHARS_MAX: usize = 64;
-    match text.char_indices().nth(CHARS_MAX) {
-        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
-        None => Cow::Borrowed(text),
-    }
+    let end = text.char_indices().nth(CHARS_MAX);
+    end.map_or(Cow::Borrowed(text), |(end, _)| Cow::Owned(format!("{}…", &text[..end])))
 }
 
 /// Percent-decodes once; `None` when an escape is broken or the bytes are no UTF-8.
@@ -75,13 +71,12 @@ pub(super) fn parameters<'u>(uri: &'u Uri, known: &[&str]) -> Result<Vec<Paramet
 /// The value of a parameter that may be there once.
 pub(super) fn once<'p>(parameters: &'p [Parameter<'_>], name: &str) -> Result<Option<&'p str>, Refusal> {
     let mut values = parameters.iter().filter(|(key, _)| key == name).map(|(_, value)| &**value);
-    match (values.next(), values.next()) {
-        (value, None) => Ok(value),
-        (_, Some(_)) => {
-            let detail = format!("the query parameter {name} is there twice");
-            Err(Refusal::new(Code::ContradictoryOptions, detail).parameter(name))
-        }
+    let value = values.next();
+    if values.next().is_some() {
+        let detail = format!("the query parameter {name} is there twice");
+        return Err(Refusal::new(Code::ContradictoryOptions, detail).parameter(name));
     }
+    Ok(value)
 }
 
 /// `true` or `false`, else a refusal; absent means false.

@@ -10,7 +10,7 @@
 //! | `connection` | the socket that gives up on who is too slow |
 //! | `front` | limits of the head, request ids, panics |
 //! | `extract` | path segments and query parameters |
-//! | `options` `forward` `trace` | the headers of a publish |
+//! | `options` `trace` | the headers of a publish |
 //! | `body` | reading a body within size, time and memory |
 //! | `publish` | the hot path |
 //! | `door` | publish and status for a program that embeds the gateway |
@@ -26,7 +26,6 @@ mod connection;
 pub mod door;
 mod error;
 mod extract;
-mod forward;
 mod front;
 pub mod observer;
 mod options;
@@ -37,6 +36,7 @@ pub mod settings;
 pub mod state;
 mod trace;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::future::ready;
 use std::io;
@@ -118,7 +118,7 @@ impl Edge {
 
     /// What `/status` says, of all queues or of those named, read by this connection to the store. Never fails; takes at most
     /// as long as the store is given, 2 s.
-    pub async fn status(&self, store: &dyn MessageStore, named: Option<&[QueueName]>) -> Status {
+    pub async fn status(&self, store: &dyn MessageStore, named: Option<&HashSet<QueueName>>) -> Status {
         routes::status(&self.0, store, named).await
     }
 
@@ -138,9 +138,9 @@ impl Edge {
             .shutdown_timeout(settings.grace.as_secs() + 1);
         let (state, stopping) = (self.0.clone(), builder.graceful_shutdown_signal());
         let make = move || connections(&state, &stopping);
-        let server = builder.listen("http", listener.listener, make)?.run();
-        let (handle, kill) = (server.handle(), Arc::new(Notify::new()));
-        Ok(Server { server, stopper: Stopper { handle, kill }, address: listener.address })
+        let serving = builder.listen("http", listener.listener, make)?.run();
+        let (handle, kill) = (serving.handle(), Arc::new(Notify::new()));
+        Ok(Server { serving, stopper: Stopper { handle, kill }, address: listener.address })
     }
 }
 
@@ -158,9 +158,9 @@ fn connections(
             let stopping = stopping.clone();
             async move { stopping.notified().await }
         })
-        // Idle connections are ended by `Guarded`.
+        // `Guarded` ends idle connections and times the heads.
         .keep_alive(KeepAlive::Os)
-        .client_request_timeout(head_timeout)
+        .client_request_timeout(Duration::ZERO)
         .client_disconnect_timeout(LINGER)
         .on_connect_ext(|stream: &Guarded, data| {
             let _: Option<Rc<connection::Connection>> = data.insert(stream.connection());
@@ -177,7 +177,7 @@ fn connections(
 
 /// A server that is about to serve.
 pub struct Server {
-    server: actix_server::Server,
+    serving: actix_server::Server,
     stopper: Stopper,
     address: SocketAddr,
 }
@@ -207,9 +207,9 @@ impl Server {
     /// # Errors
     /// A thread cannot be started, or the gateway's ingester cannot.
     pub async fn run(self) -> io::Result<()> {
-        let Self { server, stopper, .. } = self;
+        let Self { serving, stopper, .. } = self;
         tokio::select! {
-            result = server => result,
+            result = serving => result,
             () = stopper.kill.notified() => Ok(()),
         }
     }

@@ -15,7 +15,7 @@
 //! With the store away it keeps what it had; rates then cover a longer time than their name says by as long as the store was
 //! away. Without it, rates are measured between the readings of `/status`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
 use std::pin::pin;
 use std::rc::Rc;
@@ -93,9 +93,10 @@ impl Observations {
             return;
         }
         seen.sampled = Some(snapshot.tick);
-        let stats = &snapshot.stats;
-        seen.queues.retain(|name, _| stats.iter().any(|queue| queue.name == *name));
-        for queue in stats.iter() {
+        let names: HashSet<&QueueName> = snapshot.stats.iter().map(|queue| &queue.name).collect();
+        seen.queues.retain(|name, _| names.contains(name));
+        seen.stalled.retain(|name, _| names.contains(name));
+        for queue in snapshot.stats.iter() {
             let new = || Track { generation: queue.generation, samples: VecDeque::new() };
             let track = seen.queues.entry(queue.name.clone()).or_insert_with(new);
             if track.generation != queue.generation {

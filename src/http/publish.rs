@@ -49,7 +49,7 @@ pub(super) async fn publish(
     let mut request = Publish { desk, head, connection, now, is_keyed: false };
     match request.run(segment, payload).await {
         Ok((Accepted::New, entry, message)) => answer::accepted(&entry.name, message, id),
-        Ok((Accepted::Duplicate(first), entry, _)) => answer::duplicate(&entry.name, first),
+        Ok((Accepted::Duplicate(first), entry, _)) => answer::duplicate(&entry.name, first, id),
         Err(refusal) => {
             let stored = refusal.stored(request.is_keyed);
             answer::refusal(refusal.of_publish(request.is_keyed), id, Some(stored))

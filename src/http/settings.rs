@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -29,6 +30,15 @@ impl fmt::Display for ListenAddress {
     }
 }
 
+impl FromStr for ListenAddress {
+    type Err = FormatError;
+
+    fn from_str(text: &str) -> Result<Self, FormatError> {
+        let problem = "is not an address to listen on: write ip:port, like 127.0.0.1:8080 or [::1]:8080";
+        text.parse().map(Self).map_err(|_| FormatError::new(text, problem))
+    }
+}
+
 impl Serialize for ListenAddress {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
@@ -37,11 +47,7 @@ impl Serialize for ListenAddress {
 
 impl<'de> Deserialize<'de> for ListenAddress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map(Self).map_err(|_| {
-            let problem = "is not an address to listen on: write ip:port, like 127.0.0.1:8080 or [::1]:8080";
-            de::Error::custom(FormatError::new(&text, problem))
-        })
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 

@@ -122,12 +122,9 @@ impl State {
         }
         let store = self.gateway.store_watch.now();
         let Some(health) = store.health.as_ref().filter(|_| store.reachable) else {
-            let refusal =
-                store.error.as_ref().map(of_store).filter(|refusal| refusal.code() != Code::Internal);
-            let unknown = || Refusal::new(Code::StoreUnavailable, "the store has not answered yet");
-            return Err(refusal
-                .filter(|refusal| refusal.code() == Code::StoreUnavailable)
-                .unwrap_or_else(unknown));
+            let unheard = "the store has not answered yet";
+            let why = store.error.as_ref().map_or_else(|| unheard.to_owned(), ToString::to_string);
+            return Err(Refusal::new(Code::StoreUnavailable, why));
         };
         if let Some(why) = &health.full {
             return Err(Refusal::new(Code::StoreFull, format!("the store is full: {why}")));

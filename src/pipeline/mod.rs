@@ -83,21 +83,23 @@ pub mod phase {
     /// The store closes.
     pub const STORE: &str = "store";
 
-    /// All of them, for a shutdown in which attempts under way have about `grace` to end.
+    /// What a shutdown takes beyond its grace, to tell the store what the last attempts did and to close it.
+    pub const TAIL: Duration = Duration::from_millis(900);
+
+    /// All of them, for a shutdown with a budget of `grace` and [`TAIL`], in which attempts under way have about `grace` to end.
     ///
-    /// Each phase ends as soon as its actors have; the others are bounded so that a stuck one leaves time to the rest.
+    /// Each phase ends as soon as its actors have. A quarter of the grace at most goes to requests that are slow to end.
     #[must_use]
     pub fn all(grace: Duration) -> Vec<Phase> {
-        // A tenth each to tell the store and to close it: what an attempt did must not be lost for lack of time.
-        let tail = (grace / 10).min(Duration::from_secs(1));
         vec![
-            Phase::new(ACCEPT, grace / 4),
-            Phase::new(INGEST, grace / 4),
-            Phase::new(DISPATCH, grace / 10),
-            Phase::new(WORK, grace).leaving(3 * tail),
-            Phase::new(SETTLE, grace).leaving(2 * tail),
-            Phase::new(SWEEP, grace).leaving(tail),
-            Phase::new(STORE, grace),
+            Phase::new(ACCEPT, grace / 4).leaving(TAIL),
+            Phase::new(INGEST, grace / 4).leaving(TAIL),
+            Phase::new(DISPATCH, grace / 4).leaving(TAIL),
+            // As long as the budget allows: an embedding program may give more than `server.grace`.
+            Phase::new(WORK, Duration::from_hours(24)).leaving(TAIL),
+            Phase::new(SETTLE, TAIL).leaving(TAIL / 2),
+            Phase::new(SWEEP, TAIL).leaving(TAIL / 3),
+            Phase::new(STORE, TAIL),
         ]
     }
 }
@@ -113,6 +115,8 @@ pub struct Parts {
     pub registry: Registry,
     /// The queues; filled once before the start, so that nobody waits for the first look.
     pub catalog: Catalog,
+    /// How the store is, as far as who opened it knows; kept up to date from the start on.
+    pub watch: StoreWatch,
     /// The time.
     pub clock: Clock,
     /// `[workers]`.
@@ -128,7 +132,6 @@ pub struct Pipeline(Arc<Running>);
 struct Running {
     parts: Parts,
     lanes: Lanes,
-    watch: StoreWatch,
     ingesters: AtomicUsize,
 }
 
@@ -161,12 +164,8 @@ impl Pipeline {
     #[must_use]
     pub fn start_in(parts: Parts, workers: &[Place], upkeep: &Place) -> Self {
         let threads: Vec<_> = (0..workers.len()).map(|index| Arc::new(Held::new(index))).collect();
-        let running = Running {
-            lanes: Lanes::new(threads.clone(), parts.workers.concurrency as usize),
-            watch: StoreWatch::default(),
-            ingesters: AtomicUsize::new(0),
-            parts,
-        };
+        let lanes = Lanes::new(threads.clone(), parts.workers.concurrency as usize);
+        let running = Running { parts, lanes, ingesters: AtomicUsize::new(0) };
         let suspects = Suspects::default();
         let registry = Arc::new(running.parts.registry.clone());
         let settings = Arc::new(running.parts.workers.clone());
@@ -206,7 +205,7 @@ impl Pipeline {
     /// How the store is.
     #[must_use]
     pub fn store_watch(&self) -> &StoreWatch {
-        &self.0.watch
+        &self.0.parts.watch
     }
 
     /// What of each queue is in flight in this process.
@@ -298,7 +297,7 @@ impl Running {
         });
         supervisor.start(place, role("prober".to_owned(), phase::SWEEP, 1), {
             let (store, catalog) = (store.clone(), catalog.clone());
-            let (watch, clock) = (self.watch.clone(), clock.clone());
+            let (watch, clock) = (self.parts.watch.clone(), clock.clone());
             move || Prober {
                 store: store.connect(),
                 catalog: catalog.clone(),

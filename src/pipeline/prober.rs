@@ -64,6 +64,15 @@ impl StoreWatch {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What is known of a store before the first look: it said this of itself when it was opened.
+    #[must_use]
+    pub fn opened(health: StoreHealth, at: Timestamp) -> Self {
+        let watch = Self::default();
+        let reachable = health.reachable;
+        watch.set(StoreState { reachable, health: Some(health), error: None, checked_at: Some(at) });
+        watch
+    }
+
     fn set(&self, state: StoreState) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
     }

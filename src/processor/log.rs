@@ -1,11 +1,10 @@
 //! Writes one line a message to the log: what a queue does until it is told otherwise.
 //!
-//! The line names the message, its queue and its size, never the payload. A log is no place for a flood: per thread and second
-//! there are at most [`LINES_PER_S_MAX`], and one more that counts the rest.
+//! The line names the message, its queue and its size, never the payload. A log is no place for a flood: in a second there are
+//! at most [`LINES_PER_S_MAX`] of a gateway, and one more that counts the rest.
 
-use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{LocalBoxFuture, ready};
@@ -14,36 +13,40 @@ use crate::clock::{Clock, Tick};
 use crate::domain::outcome::Outcome;
 use crate::processor::{Build, Context, Delivery, Processor, Report};
 
-/// Lines a thread writes in a second before it only counts.
+/// Lines a gateway writes in a second before it only counts.
 pub const LINES_PER_S_MAX: u32 = 10;
 
 const SECOND: Duration = Duration::from_secs(1);
 const TARGET: &str = "posthaste::processor::log";
 
-/// The `log` processor of one thread.
+/// The `log` processor. All threads of a gateway share its pace.
+#[derive(Clone)]
 pub struct Log {
     clock: Clock,
-    pace: Cell<Pace>,
+    pace: Arc<Mutex<Pace>>,
 }
 
 /// How `log` is built on each thread.
 pub(super) fn build(context: &Context) -> Build {
-    let clock = context.clock.clone();
-    Arc::new(move || Rc::new(Log::new(clock.clone())))
+    let log = Log::new(context.clock.clone());
+    Arc::new(move || Rc::new(log.clone()))
 }
 
 impl Log {
-    /// A processor for the current thread.
+    /// A processor; its clones share the pace.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         let pace = Pace { began: clock.tick(), lines: 0, unlogged: 0 };
-        Self { clock, pace: Cell::new(pace) }
+        Self { clock, pace: Arc::new(Mutex::new(pace)) }
     }
 
     fn write(&self, logger: &dyn log::Log, delivery: &Delivery) {
-        let mut pace = self.pace.get();
-        count(logger, pace.turn(self.clock.tick()));
-        if pace.admit() {
+        let (unlogged, admitted) = {
+            let mut pace = self.pace();
+            (pace.turn(self.clock.tick()), pace.admit())
+        };
+        count(logger, unlogged);
+        if admitted {
             let payload_bytes = delivery.record.payload().len();
             log::info!(
                 logger: logger, target: TARGET,
@@ -51,13 +54,15 @@ impl Log {
                 "message"
             );
         }
-        self.pace.set(pace);
     }
 
     fn look(&self, logger: &dyn log::Log) {
-        let mut pace = self.pace.get();
-        count(logger, pace.turn(self.clock.tick()));
-        self.pace.set(pace);
+        let unlogged = self.pace().turn(self.clock.tick());
+        count(logger, unlogged);
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -80,7 +85,8 @@ impl Processor for Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        count(log::logger(), self.pace.get().unlogged);
+        let unlogged = std::mem::take(&mut self.pace().unlogged);
+        count(log::logger(), unlogged);
     }
 }
 

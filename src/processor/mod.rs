@@ -19,7 +19,6 @@ use std::time::Duration;
 use futures_util::future::LocalBoxFuture;
 
 pub use self::http::guard::{Guard, Refusal, Resolution};
-pub use self::http::headers::is_reserved as is_reserved_header;
 pub use self::registry::{BuiltIn, Context, NameError, PROCESSORS, Processors, Registry};
 use crate::domain::message::Headers;
 use crate::domain::outcome::Outcome;

@@ -1,7 +1,14 @@
 //! A message's whole way through the real binary, under load.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use posthaste::{Message, Outcome};
+use serde_json::json;
+
+use crate::support::client::Connection;
+use crate::support::embedded::Embedded;
 use crate::support::gateway::Gateway;
 use crate::support::invariants::{assert_laws, count};
 use crate::support::ledger::{is_refused_at_first, reconcile};
@@ -51,5 +58,63 @@ fn ten_thousand_messages_arrive_byte_for_byte_and_the_laws_hold_throughout() {
     assert!(reconciled.refusals > 0, "the sink refused some");
     assert_eq!(["accepted", "delivered", "dead"].map(|key| count(&status, key)), [MESSAGES, MESSAGES, 0]);
     assert_eq!(count(&status, "retried"), reconciled.refusals);
+    gateway.stop();
+}
+
+#[test]
+fn a_panic_is_that_messages_outcome() {
+    const EACH: usize = 10;
+    const ATTEMPTS: usize = 3;
+    let tried = Arc::<Mutex<BTreeMap<String, usize>>>::default();
+    let noted = tried.clone();
+    let boom = move |message: Message| {
+        *noted.lock().expect("no panic while it is held").entry(message.id.to_string()).or_default() += 1;
+        async move {
+            // Without the panic hook, which would print a page for each.
+            if message.payload.as_ref() == b"boom" {
+                std::panic::resume_unwind(Box::new("a panic of the test's own making"));
+            }
+            Outcome::Done
+        }
+    };
+    let gateway = Embedded::start(
+        |settings| {
+            let queue = settings.declare("risky", "boom").expect("a name");
+            queue.retry.schedule = vec![Duration::from_millis(50); ATTEMPTS - 1];
+        },
+        |app| app.processor("boom", boom),
+    );
+    let mut connection = Connection::open(&gateway.address()).expect("it listens");
+    let mut publish = |payload: &[u8]| {
+        let answer =
+            connection.request("POST", "/v1/queues/risky/messages", &[], payload).expect("an answer");
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        answer.json()["id"].as_str().expect("an id").to_owned()
+    };
+    // Each that panics has others before it and behind it in its batch.
+    let mut panicking = Vec::new();
+    let mut healthy = Vec::new();
+    for _ in 0..EACH {
+        healthy.extend((0..EACH).map(|_| publish(b"fine")));
+        panicking.push(publish(b"boom"));
+    }
+    let status = gateway.wait_until_drained(PROGRESS_WITHIN);
+    let tried = tried.lock().expect("no panic while it was held").clone();
+    for id in &healthy {
+        assert_eq!(tried[id], 1, "{id} is processed once");
+    }
+    for id in &panicking {
+        assert_eq!(tried[id], ATTEMPTS, "{id} is tried as often as it may be");
+        let message = gateway.request("GET", &format!("/v1/queues/risky/messages/{id}"), &[], b"").json();
+        assert_eq!([&message["state"], &message["reason"]], ["dead", "exhausted"], "{message}");
+        assert_eq!(message["attempt_count"], ATTEMPTS, "{message}");
+    }
+    let counts = ["delivered", "dead", "recovered"].map(|key| count(&status, key));
+    assert_eq!(counts, [healthy.len() as u64, panicking.len() as u64, 0], "no lease was lost");
+    let actors = status["actors"].as_array().expect("actors");
+    assert!(!actors.is_empty());
+    for actor in actors {
+        assert_eq!([&actor["restarts"], &actor["state"]], [&json!(0), &json!("running")], "{actor}");
+    }
     gateway.stop();
 }

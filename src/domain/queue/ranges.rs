@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::format::{bytes, duration};
+use crate::domain::header;
 use crate::domain::queue::{DestinationOverride, HTTP, QueueSettings};
 
 /// A setting that cannot be: which, and what is allowed.
@@ -113,6 +114,12 @@ impl QueueSettings {
             ("shards", (self.shards == 1, shards)),
         ];
         checks.extend(statuses);
+        checks.extend(self.delivery.headers.iter().map(|(name, value)| {
+            let detail = format!(
+                "the header {name:?} cannot be sent: a name is letters, digits and hyphens, a value visible ASCII"
+            );
+            ("delivery.headers", (header::is_name(name) && header::is_value(value), detail))
+        }));
         checks
     }
 }
@@ -140,6 +147,7 @@ mod tests {
         settings.delivery.reject = vec![400, 200];
         settings.delivery.method = "BREW".to_owned();
         settings.shards = 2;
+        settings.delivery.headers.insert("X Y".to_owned(), "a".to_owned());
         settings.processor = HTTP.to_owned();
         let problems = settings.problems();
         let lines: Vec<String> =
@@ -155,6 +163,7 @@ mod tests {
                 "delivery.method \"BREW\" is not allowed: POST, PUT, PATCH, DELETE or GET",
                 "shards 2 is not possible: only 1 in this version",
                 "delivery.reject 200 is out of range: 400 to 599",
+                "delivery.headers the header \"X Y\" cannot be sent: a name is letters, digits and hyphens, a value visible ASCII",
             ]
         );
     }

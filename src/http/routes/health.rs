@@ -16,13 +16,13 @@ use crate::http::state::State;
 const RETRY_AFTER_S: u16 = 1;
 
 /// `OK`: the process lives.
-pub(super) async fn health(call: Call) -> Result<Answer, Refusal> {
+pub(super) fn health(call: &Call) -> Result<Answer, Refusal> {
     parameters(call.request.uri(), &[])?;
     Ok(answer::text(StatusCode::OK, "OK"))
 }
 
 /// 200 when the gateway can accept and serve, else 503 with the reasons.
-pub(super) async fn ready(call: Call) -> Result<Answer, Refusal> {
+pub(super) fn ready(call: &Call) -> Result<Answer, Refusal> {
     let parameters = parameters(call.request.uri(), &["check"])?;
     let state = &call.desk.state;
     let mut reasons = reasons(state);

@@ -8,6 +8,7 @@ mod status;
 
 pub(super) use self::status::status;
 
+use std::future::ready;
 use std::rc::Rc;
 
 use actix_http::{Payload, Request};
@@ -37,9 +38,9 @@ type Handler = fn(Call) -> LocalBoxFuture<'static, Result<Answer, Refusal>>;
 
 /// Every route there is.
 static ROUTES: &[Route] = &[
-    Route { path: "/", methods: &[("GET", |call| Box::pin(root::show(call)))] },
-    Route { path: "/health", methods: &[("GET", |call| Box::pin(health::health(call)))] },
-    Route { path: "/ready", methods: &[("GET", |call| Box::pin(health::ready(call)))] },
+    Route { path: "/", methods: &[("GET", |call| Box::pin(ready(root::show(&call))))] },
+    Route { path: "/health", methods: &[("GET", |call| Box::pin(ready(health::health(&call))))] },
+    Route { path: "/ready", methods: &[("GET", |call| Box::pin(ready(health::ready(&call))))] },
     Route { path: "/status", methods: &[("GET", |call| Box::pin(status::show(call)))] },
     Route {
         path: "/v1/queues/{queue}",

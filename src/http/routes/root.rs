@@ -8,7 +8,7 @@ use crate::http::error::Refusal;
 use crate::http::extract::parameters;
 
 /// Shows the version, where the status is, and how to post.
-pub(super) async fn show(call: Call) -> Result<Answer, Refusal> {
+pub(super) fn show(call: &Call) -> Result<Answer, Refusal> {
     parameters(call.request.uri(), &[])?;
     let host = call.request.headers().get("host").and_then(|host| host.to_str().ok());
     // Only what a host can look like: the line is meant to be copied into a shell.

@@ -1,6 +1,6 @@
 //! `/status`: all of it, one JSON. Read-only, and it answers whatever the store does.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,20 +34,20 @@ const CACHED_FOR: Duration = Duration::from_secs(1);
 /// Shows everything, of all queues or of those named.
 pub(super) async fn show(call: Call) -> Result<Answer, Refusal> {
     let parameters = parameters(call.request.uri(), &["queue"])?;
-    let mut named = Vec::new();
+    let mut named = HashSet::new();
     for (_, value) in &parameters {
         // Already decoded once: what still has a percent sign is no name.
         let name = if value.contains('%') { queue_name("%")? } else { queue_name(value)? };
-        named.push(name.parse::<QueueName>().expect("queue_name gives valid names only"));
+        named.insert(name.parse::<QueueName>().expect("queue_name gives valid names only"));
     }
     let named = Some(named).filter(|named| !named.is_empty());
     let desk = &call.desk;
-    Ok(answer::json(StatusCode::OK, &status(&desk.state, &*desk.store, named.as_deref()).await))
+    Ok(answer::json(StatusCode::OK, &status(&desk.state, &*desk.store, named.as_ref()).await))
 }
 
 /// The counts to show.
 struct Reading {
-    stats: Arc<Vec<QueueStats>>,
+    numbers: Arc<Vec<QueueStats>>,
     at: Option<Timestamp>,
     is_current: bool,
 }
@@ -56,7 +56,7 @@ struct Reading {
 pub(in crate::http) async fn status(
     state: &State,
     store: &dyn MessageStore,
-    named: Option<&[QueueName]>,
+    named: Option<&HashSet<QueueName>>,
 ) -> Status {
     let gateway = &state.gateway;
     let mut entries = gateway.catalog.all();
@@ -66,20 +66,20 @@ pub(in crate::http) async fn status(
     let health = timeout(STORE_TIMEOUT, store.health());
     let (reading, health) = join(read(state, store, named, entries.len()), health).await;
     let by_name: HashMap<&QueueName, &QueueStats> =
-        reading.stats.iter().map(|queue| (&queue.name, queue)).collect();
+        reading.numbers.iter().map(|queue| (&queue.name, queue)).collect();
     let mut totals = Some((Counters::default(), Gauges::default())).filter(|_| reading.at.is_some());
     let mut queues = Vec::with_capacity(entries.len());
     for entry in &entries {
-        let stats = by_name.get(&entry.name).copied();
-        if reading.is_current && stats.is_none() {
+        let numbers = by_name.get(&entry.name).copied();
+        if reading.is_current && numbers.is_none() {
             // Deleted since the catalog heard of it.
             continue;
         }
-        if let (Some((counters, gauges)), Some(stats)) = (&mut totals, stats) {
-            counters.add(&stats.counters);
-            gauges.add(&stats.gauges);
+        if let (Some((counters, gauges)), Some(numbers)) = (&mut totals, numbers) {
+            counters.add(&numbers.counters);
+            gauges.add(&numbers.gauges);
         }
-        queues.push(queue_status(state, entry, stats, reading.is_current));
+        queues.push(queue_status(state, entry, numbers, reading.is_current));
     }
     let now = gateway.clock.now();
     let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -104,25 +104,31 @@ pub(in crate::http) async fn status(
 }
 
 /// Reads the counts: live where that is asked for or cheap, else at most a second old; the last known when the store is away.
-async fn read(state: &State, store: &dyn MessageStore, named: Option<&[QueueName]>, count: usize) -> Reading {
+async fn read(
+    state: &State,
+    store: &dyn MessageStore,
+    named: Option<&HashSet<QueueName>>,
+    count: usize,
+) -> Reading {
     let clock = &state.gateway.clock;
     let last = state.observations.last();
     if named.is_none()
         && count > LIVE_MAX
         && let Some(last) = last.as_ref().filter(|last| clock.tick().since(last.tick) < CACHED_FOR)
     {
-        return Reading { stats: last.stats.clone(), at: Some(last.at), is_current: true };
+        return Reading { numbers: last.stats.clone(), at: Some(last.at), is_current: true };
     }
-    match timeout(STORE_TIMEOUT, store.stats(named.map(<[QueueName]>::to_vec))).await {
-        Ok(Ok(stats)) => {
-            let snapshot = Snapshot { stats: Arc::new(stats), at: clock.now(), tick: clock.tick() };
+    let wanted = named.map(|named| named.iter().cloned().collect());
+    match timeout(STORE_TIMEOUT, store.stats(wanted)).await {
+        Ok(Ok(numbers)) => {
+            let snapshot = Snapshot { stats: Arc::new(numbers), at: clock.now(), tick: clock.tick() };
             if named.is_none() {
                 state.observations.note(&snapshot);
             }
-            Reading { stats: snapshot.stats, at: Some(snapshot.at), is_current: true }
+            Reading { numbers: snapshot.stats, at: Some(snapshot.at), is_current: true }
         }
         Ok(Err(_)) | Err(_) => Reading {
-            stats: last.as_ref().map(|last| last.stats.clone()).unwrap_or_default(),
+            numbers: last.as_ref().map(|last| last.stats.clone()).unwrap_or_default(),
             at: last.map(|last| last.at),
             is_current: false,
         },
@@ -132,15 +138,15 @@ async fn read(state: &State, store: &dyn MessageStore, named: Option<&[QueueName
 fn queue_status(
     state: &State,
     entry: &QueueEntry,
-    stats: Option<&QueueStats>,
+    numbers: Option<&QueueStats>,
     is_current: bool,
 ) -> QueueStatus {
     let settings = &entry.settings;
     let clock = &state.gateway.clock;
     // The store is asked live for what the catalog may have heard of a moment ago.
     let mut entry = entry.clone();
-    if let Some(stats) = stats.filter(|_| is_current) {
-        (entry.paused, entry.parked) = (stats.paused, stats.parked);
+    if let Some(numbers) = numbers.filter(|_| is_current) {
+        (entry.paused, entry.parked) = (numbers.paused, numbers.parked);
     }
     QueueStatus {
         processor: settings.processor.clone(),
@@ -148,18 +154,18 @@ fn queue_status(
         paused: entry.paused,
         parked: entry.parked,
         signed: false,
-        counts: stats.map_or_else(Counts::default, |stats| counts(&stats.gauges)),
+        counts: numbers.map_or_else(Counts::default, |numbers| counts(&numbers.gauges)),
         length_max: settings.limits.length_max,
         bytes_max: settings.limits.bytes_max,
-        history: stats.map_or_else(History::default, |stats| history(&stats.counters)),
-        rates: stats
+        history: numbers.map_or_else(History::default, |numbers| history(&numbers.counters)),
+        rates: numbers
             .filter(|_| is_current)
-            .map_or_else(Rates::default, |stats| state.observations.rates(stats, clock.tick())),
-        oldest_pending_ms: stats.and_then(|stats| stats.oldest_pending_at).map(|at| {
+            .map_or_else(Rates::default, |numbers| state.observations.rates(numbers, clock.tick())),
+        oldest_pending_ms: numbers.and_then(|numbers| numbers.oldest_pending_at).map(|at| {
             let waited = clock.now().since(at);
             u64::try_from(waited.as_millis()).unwrap_or(u64::MAX)
         }),
-        consistent: stats.filter(|_| is_current).map(QueueStats::laws_hold),
+        consistent: numbers.filter(|_| is_current).map(QueueStats::laws_hold),
         stalled: stalled(state, &entry),
         name: entry.name,
     }

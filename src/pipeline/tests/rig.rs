@@ -18,6 +18,7 @@ use crate::domain::queue::QueueSettings;
 use crate::domain::record::{self, Head};
 use crate::pipeline::catalog::Catalog;
 use crate::pipeline::ingester::Ingester;
+use crate::pipeline::prober::StoreWatch;
 use crate::pipeline::settings::{IngestSettings, WorkerSettings};
 use crate::pipeline::tests::peer::Peer;
 use crate::pipeline::{Parts, Pipeline, Registry, phase};
@@ -168,6 +169,7 @@ impl Bed {
     pub(super) fn start(self) -> Rig {
         let supervisor = Supervisor::new(phase::all(self.grace));
         let parts = Parts {
+            watch: StoreWatch::default(),
             supervisor: supervisor.clone(),
             store: Arc::new(self.peer.clone()),
             registry: self.registry,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 
+use crate::domain::header::{is_credential, never};
 use crate::domain::queue::QueueName;
 use crate::processor::Delivery;
 
@@ -21,46 +22,10 @@ static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 static IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 static AGENT: HeaderValue = HeaderValue::from_static(concat!("Posthaste/", env!("CARGO_PKG_VERSION")));
 
-/// Names that belong to one connection (RFC 9110, 7.6.1), to the framing, or to us; besides all that begin with `posthaste-`.
-const RESERVED: [&str; 22] = [
-    "accept-encoding",
-    "connection",
-    "content-length",
-    "content-type",
-    "expect",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "traceparent",
-    "tracestate",
-    "trailer",
-    "trailers",
-    "transfer-encoding",
-    "upgrade",
-    "user-agent",
-    "webhook-id",
-    "webhook-signature",
-    "webhook-timestamp",
-];
-
-/// Credentials that a publisher may have forwarded unless `delivery.forward_credentials` is off.
-const CREDENTIALS: [&str; 2] = ["authorization", "cookie"];
-
 /// A header that a queue or a message brings and that HTTP cannot carry.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the header {0:?} cannot be sent: its name or value is not one of HTTP")]
 pub struct HeaderError(pub String);
-
-/// Whether a header of this name, in any case, can be neither forwarded nor set by `delivery.headers`.
-#[must_use]
-pub fn is_reserved(name: &str) -> bool {
-    let name = name.trim().to_ascii_lowercase();
-    name.starts_with("posthaste-") || RESERVED.binary_search(&name.as_str()).is_ok()
-}
 
 /// What every delivery of a queue carries. Reserved names in `added` are left out: they are refused where settings are read.
 pub(super) fn of_queue(
@@ -73,7 +38,7 @@ pub(super) fn of_queue(
     map.insert(ACCEPT_ENCODING, IDENTITY.clone());
     map.insert(&QUEUE, value("posthaste-queue", queue.as_str().as_bytes())?);
     map.insert(&VIA, via.clone());
-    for (name, text) in added.iter().filter(|(name, _)| !is_reserved(name)) {
+    for (name, text) in added.iter().filter(|(name, _)| never(&name.to_ascii_lowercase()).is_none()) {
         let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| HeaderError(name.clone()))?;
         map.insert(parsed, value(name, text.as_bytes())?);
     }
@@ -86,8 +51,8 @@ pub(super) fn of_attempt(base: &HeaderMap, delivery: &Delivery) -> Result<Header
     let mut map = base.clone();
     for (name, text) in &headers.forward {
         let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| HeaderError(name.clone()))?;
-        let withheld = !settings.delivery.forward_credentials && CREDENTIALS.contains(&parsed.as_str());
-        if withheld || base.contains_key(&parsed) || is_reserved(parsed.as_str()) {
+        let withheld = !settings.delivery.forward_credentials && is_credential(parsed.as_str());
+        if withheld || base.contains_key(&parsed) || never(parsed.as_str()).is_some() {
             continue;
         }
         map.append(parsed, value(name, text.as_bytes())?);
@@ -121,33 +86,6 @@ fn value(name: &str, bytes: &[u8]) -> Result<HeaderValue, HeaderError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_frames_a_request_or_is_ours_is_reserved_in_any_case() {
-        assert!(RESERVED.is_sorted(), "the search needs the order");
-        for name in [
-            "Host",
-            "content-LENGTH",
-            "Transfer-Encoding",
-            " te ",
-            "Posthaste-Attempt",
-            "posthaste-anything",
-            "Webhook-Id",
-        ] {
-            assert!(is_reserved(name), "{name}");
-        }
-        for name in [
-            "authorization",
-            "cookie",
-            "x-request-id",
-            "content-encoding",
-            "webhook-delivery",
-            "accept",
-            "posthaste",
-        ] {
-            assert!(!is_reserved(name), "{name}");
-        }
-    }
 
     #[test]
     fn a_queue_cannot_set_what_is_ours_nor_what_is_no_header() {

@@ -56,3 +56,67 @@ impl Queue {
         found
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use crate::domain::id::MessageId;
+    use crate::domain::message::Priority;
+    use crate::domain::queue::{Generation, QueueSettings, Source};
+    use crate::domain::timestamp::Timestamp;
+    use crate::store::QueueEntry;
+    use crate::store::memory::lists::End;
+    use crate::store::memory::queue::{Message, Place, Queue};
+    use crate::store::turns::List;
+
+    /// What is done to a queue behind its back.
+    type Tamper = (&'static str, fn(&mut Queue));
+
+    const FRESH: List = List::Fresh(Priority::Normal);
+
+    fn queue_of_two() -> Queue {
+        let mut queue = Queue::new(QueueEntry {
+            name: "orders".parse().expect("a name"),
+            generation: Generation(1),
+            source: Source::Api,
+            settings: Arc::new(QueueSettings::default()),
+            paused: false,
+            parked: None,
+        });
+        for number in 0..2 {
+            queue.counters.accepted += 1;
+            queue.add(Message {
+                id: MessageId::from_bytes([number; 16]),
+                priority: Priority::Normal,
+                accepted_at: Timestamp::default(),
+                bytes: Bytes::from_static(&[0; 100]),
+                log: VecDeque::new(),
+                place: Place::Pending(FRESH),
+            });
+        }
+        queue
+    }
+
+    #[test]
+    fn an_audit_names_whatever_is_tampered_with() {
+        assert_eq!(queue_of_two().audit(), Vec::<String>::new());
+        let tampers: [Tamper; 7] = [
+            ("a gauge", |queue| queue.gauges.pending += 1),
+            ("bytes", |queue| queue.gauges.bytes_waiting -= 1),
+            ("a counter", |queue| queue.counters.accepted -= 1),
+            ("a list that names one twice", |queue| queue.lists.put(FRESH, 1, End::Back)),
+            ("a list that lost one", |queue| queue.lists.remove(FRESH, 2)),
+            ("a message that vanished", |queue| drop(queue.messages.remove(&2))),
+            ("an id of another", |queue| queue.by_id.values_mut().for_each(|seq| *seq = 2)),
+        ];
+        for (what, tamper) in tampers {
+            let mut queue = queue_of_two();
+            tamper(&mut queue);
+            assert_ne!(queue.audit(), Vec::<String>::new(), "{what}");
+        }
+    }
+}

@@ -314,3 +314,47 @@ impl MessageStore for Connection {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(url: &str, durability: RequiredDurability) -> StoreSettings {
+        StoreSettings { url: url.to_owned(), durability, ..StoreSettings::default() }
+    }
+
+    fn refusal(url: &str, durability: RequiredDurability) -> String {
+        match Memory::open(&settings(url, durability), &Clock::manual(Timestamp::default())) {
+            Err(OpenError::Configuration(detail)) => detail,
+            Err(OpenError::Failed(detail)) => panic!("{detail}"),
+            Ok(_) => panic!("{url} was opened"),
+        }
+    }
+
+    #[test]
+    fn what_it_cannot_keep_is_refused_with_the_cure() {
+        let detail = refusal("memory:", RequiredDurability::Strict);
+        assert!(detail.contains("store.durability = \"none\""), "{detail}");
+        let detail = refusal("memory:there", RequiredDurability::None);
+        assert!(detail.starts_with("store.url"), "{detail}");
+    }
+
+    #[tokio::test]
+    async fn it_says_that_a_message_is_in_memory_only() {
+        for (durability, reasons) in [(RequiredDurability::None, 0), (RequiredDurability::Relaxed, 1)] {
+            let store = open(&settings("memory:", durability), &Clock::manual(Timestamp::default()))
+                .expect("it opens");
+            let health = store.connect().health().await.expect("it answers");
+            assert_eq!(health.durability, crate::store::health::Durability::None);
+            assert_eq!(health.durability_reasons.len(), reasons);
+        }
+    }
+
+    #[test]
+    fn a_store_is_reopened_once() {
+        let clock = Clock::manual(Timestamp::default());
+        let store = Memory::open(&settings("memory:", RequiredDurability::None), &clock).expect("it opens");
+        assert!(store.reopen().is_ok());
+        assert!(store.reopen().is_err());
+    }
+}

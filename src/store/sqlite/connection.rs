@@ -14,8 +14,9 @@ use crate::store::error::StoreError;
 use crate::store::health::StoreHealth;
 use crate::store::lease::{BatchRef, Extended, LeaseKind, LeaseRequest, Leased, Settled, Settlement};
 use crate::store::sqlite::key::QueueNumber;
-use crate::store::sqlite::operation::{Enqueue, Job, Rank, Weight};
+use crate::store::sqlite::operation::{Enqueue, Job, Rank, Reply, Weight};
 use crate::store::sqlite::reader;
+use crate::store::sqlite::sweep::SweepStep;
 use crate::store::sqlite::work::{Sql, Work};
 use crate::store::sqlite::{Handle, audit, history, letters};
 use crate::store::stats::{Cancelled, Found, QueueStats, Swept};
@@ -24,14 +25,12 @@ use crate::store::{Answer, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRe
 /// How long a call waits for its answer.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How long an audit, which looks at every message, waits for its answer.
-const AUDIT_DEADLINE: Duration = Duration::from_secs(600);
+const AUDIT_DEADLINE: Duration = Duration::from_mins(10);
 /// How long the end of the store is waited for.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(60);
+const CLOSE_DEADLINE: Duration = Duration::from_mins(1);
 
 /// A connection. Holds no resource of its own.
 pub(super) struct Connection(pub(super) Arc<Handle>);
-
-type Reply<T> = oneshot::Receiver<Result<T, StoreError>>;
 
 async fn answer<T>(reply: Reply<T>, deadline: Duration) -> Result<T, StoreError> {
     match tokio::time::timeout(deadline, reply).await {
@@ -53,7 +52,7 @@ impl Connection {
     ) -> Result<T, StoreError> {
         let weight = Weight { messages, bytes: 0 };
         let asked = self.0.shared.clock.tick();
-        let (job, reply) = Job::new(rank, weight, is_durable, asked, work);
+        let (job, reply) = Job::with_reply(rank, weight, is_durable, asked, work);
         self.0.shared.inbox.push(job)?;
         answer(reply, DEADLINE).await
     }
@@ -85,11 +84,28 @@ impl Connection {
         answer(reply, DEADLINE).await
     }
 
+    /// One transaction's part of a sweep. When that fails, queue by queue, passing over the one at fault.
+    async fn sweep_step(&self, from: QueueNumber) -> Result<SweepStep, StoreError> {
+        let sweep = |from, most| self.write(Rank::Rest, 1, false, move |work| work.sweep(from, most).map(Ok));
+        match sweep(from, usize::MAX).await {
+            Err(StoreError::Internal(_)) => {}
+            outcome => return outcome,
+        }
+        match sweep(from, 1).await {
+            Err(StoreError::Internal(_)) => {}
+            outcome => return outcome,
+        }
+        // What failed was logged where it happened, and is shown by the store's health.
+        let first = self.write(Rank::Rest, 1, false, move |work| Ok(Ok(work.queue_from(from)))).await?;
+        let next = first.and_then(|first| first.checked_add(1)).unwrap_or(QueueNumber::MAX);
+        sweep(next, 0).await
+    }
+
     async fn sweep_all(&self) -> Result<Swept, StoreError> {
         let mut swept = Swept::default();
         let mut from = 0;
         loop {
-            let step = self.write(Rank::Rest, 1, false, move |work| work.sweep(from).map(Ok)).await?;
+            let step = self.sweep_step(from).await?;
             swept.promoted += step.swept.promoted;
             swept.reaped += step.swept.reaped;
             swept.expired += step.swept.expired;
@@ -125,7 +141,7 @@ impl Connection {
 impl MessageStore for Connection {
     fn enqueue(&self, call: CallId, groups: Arc<Vec<Group>>) -> Answer<'_, Vec<GroupResult>> {
         async move {
-            let (job, reply) = Enqueue::new(call, groups, self.0.shared.clock.tick());
+            let (job, reply) = Enqueue::with_reply(call, groups, self.0.shared.clock.tick());
             self.0.shared.inbox.push(job)?;
             answer(reply, DEADLINE).await
         }
@@ -198,11 +214,16 @@ impl MessageStore for Connection {
     }
 
     fn purge(&self, queue: QueueRef) -> Answer<'_, u64> {
-        self.write_queue(queue, true, |work, number| work.purge(number)).boxed_local()
+        #[expect(
+            clippy::redundant_closure_for_method_calls,
+            reason = "the method itself is of one lifetime, the closure of any"
+        )]
+        let purge = |work: &mut Work<'_>, number| work.purge(number);
+        self.write_queue(queue, true, purge).boxed_local()
     }
 
     fn hold(&self, queue: QueueRef, hold: Hold) -> Answer<'_, QueueEntry> {
-        self.write(Rank::Rest, 1, true, move |work| work.hold(&queue, hold)).boxed_local()
+        self.write(Rank::Rest, 1, true, move |work| Ok(work.hold(&queue, hold))).boxed_local()
     }
 
     fn queues(&self) -> Answer<'_, Vec<QueueEntry>> {

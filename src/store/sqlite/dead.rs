@@ -103,7 +103,7 @@ impl Work<'_> {
         queue.tally.counters.dead_lettered += 1;
         queue.tally.gauges.dead += 1;
         queue.tally.gauges.bytes_dead += moving.charged;
-        queue.oldest.died_ms = queue.oldest.died_ms.min(died_ms.unsigned_abs());
+        queue.oldest.death = queue.oldest.death.min(died_ms.unsigned_abs());
         let mut trimmed = 0;
         while trimmed < SWEEP_MESSAGES_MAX && self.queue(number).dead_exceed() {
             self.trim_oldest(number)?;

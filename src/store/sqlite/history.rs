@@ -146,7 +146,9 @@ impl Work<'_> {
             return Ok(());
         }
         let mut pack = Vec::with_capacity(endings.len() * 96);
-        endings.iter().for_each(|ending| pack_ending(&mut pack, ending));
+        for ending in endings {
+            pack_ending(&mut pack, ending);
+        }
         let ids = || endings.iter().map(|ending| ending.id);
         let (id_first, id_last) = (ids().min().unwrap_or_else(none), ids().max().unwrap_or_else(none));
         let ended_ms = kept_ms(self.now.wall);
@@ -163,7 +165,7 @@ impl Work<'_> {
             self.forget_pages(number, |_| true, 1)?;
         }
         let oldest = &mut self.queue_mut(number).oldest;
-        oldest.finished_ms = oldest.finished_ms.min(ended_ms.unsigned_abs());
+        oldest.finish = oldest.finish.min(ended_ms.unsigned_abs());
         Ok(())
     }
 
@@ -189,7 +191,7 @@ impl Work<'_> {
             self.queue_mut(number).tally.finished_floor = floor;
             self.remove_pages(number)?;
         }
-        if self.queue(number).oldest.finished_ms <= past_ms {
+        if self.queue(number).oldest.finish <= past_ms {
             self.forget_pages(number, |ended_ms| ended_ms <= past_ms, PAGES_STEP_MAX)?;
         }
         Ok(())
@@ -210,7 +212,7 @@ impl Work<'_> {
                     self.remove_pages(number)?;
                 }
                 other => {
-                    queue.oldest.finished_ms = other.map_or(u64::MAX, |(_, ended_ms, _)| ended_ms);
+                    queue.oldest.finish = other.map_or(u64::MAX, |(_, ended_ms, _)| ended_ms);
                     return Ok(());
                 }
             }

@@ -107,10 +107,10 @@ impl Work<'_> {
         if taken.is_empty() {
             return Ok(Ok(nothing(more)));
         }
-        let (token, until) = self.add_batch(number, request, &taken)?;
+        let (batch, until) = self.add_batch(number, request, &taken)?;
         let lease = |(index, (_, record))| Lease { index, record };
         let leases = (0..).zip(taken).map(lease).collect();
-        Ok(Ok(Leased { batch: named(token), until, leases, more }))
+        Ok(Ok(Leased { batch: named(batch), until, leases, more }))
     }
 
     /// What is left of a batch that is asked for again.
@@ -186,10 +186,10 @@ impl Work<'_> {
             kept_reading(batch.deadline),
             batch.slots_packed(),
         ))?;
-        let (token, until) = (batch.token, batch.until(now));
+        let named = (batch.token, batch.until(now));
         self.queue_mut(number).living.insert(request.batch, batch);
-        self.comes(until);
-        Ok((token, until))
+        self.comes(named.1);
+        Ok(named)
     }
 }
 
@@ -349,13 +349,11 @@ impl<'s> Draws<'s> {
 
     /// Goes on behind the first message of a list.
     fn pass(&mut self, list: List) -> Sql<()> {
-        match scan_index(list).and_then(|index| self.scans[index].as_mut()) {
-            Some(scan) => scan.advance(self.leased),
-            None => {
-                self.head_drawn += 1;
-                Ok(())
-            }
+        if let Some(scan) = scan_index(list).and_then(|index| self.scans[index].as_mut()) {
+            return scan.advance(self.leased);
         }
+        self.head_drawn += 1;
+        Ok(())
     }
 
     /// Where each list begins behind what was drawn.

@@ -148,6 +148,10 @@ fn path_of(settings: &StoreSettings) -> Result<PathBuf, OpenError> {
 /// Opens or makes the store in a file. Blocks while another process has it, up to `store.lock_wait`, and while what that
 /// process left is taken over.
 pub fn open(settings: &StoreSettings, clock: &Clock) -> Result<Arc<dyn Store>, OpenError> {
+    Ok(Arc::new(Sqlite(open_handle(settings, clock)?)))
+}
+
+fn open_handle(settings: &StoreSettings, clock: &Clock) -> Result<Arc<Handle>, OpenError> {
     let path = path_of(settings)?;
     if settings.durability == RequiredDurability::None {
         let words = "store.durability: none is for memory: only; sqlite: can be strict or relaxed";
@@ -160,7 +164,7 @@ pub fn open(settings: &StoreSettings, clock: &Clock) -> Result<Arc<dyn Store>, O
     let lock = FileLock::acquire(&path, settings.lock_wait)?;
     let connection = schema::open(&path)?;
     let id: String = connection.query_row(READ_ID, [], |row| row.get(0)).map_err(|error| failed(&error))?;
-    let space = Space::open(&path, settings.bytes_max)?;
+    let space = Space::open(&path, settings)?;
     let shared = Arc::new(Shared {
         id: id.into(),
         inbox: Inbox::default(),
@@ -173,7 +177,7 @@ pub fn open(settings: &StoreSettings, clock: &Clock) -> Result<Arc<dyn Store>, O
     let engine = Engine::new(path.clone(), connection, space, Arc::clone(&shared), is_relaxed);
     let engine = engine.map_err(|error| failed(&error))?;
     let writer = start(&path, engine, lock, &shared).map_err(|error| failed(&error))?;
-    Ok(Arc::new(Sqlite(Arc::new(Handle { shared, writer: Mutex::new(Some(writer)) }))))
+    Ok(Arc::new(Handle { shared, writer: Mutex::new(Some(writer)) }))
 }
 
 /// Takes over what is in the file and starts the threads.

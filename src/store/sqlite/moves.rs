@@ -167,9 +167,9 @@ impl Work<'_> {
             }
         };
         if first {
-            waiting.push_front(apart)
+            waiting.push_front(apart);
         } else {
-            waiting.push_back(apart)
+            waiting.push_back(apart);
         }
         Ok(())
     }

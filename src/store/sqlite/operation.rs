@@ -10,6 +10,9 @@ use crate::store::enqueue::{CallId, Group, GroupResult};
 use crate::store::error::{StoreError, Stored};
 use crate::store::sqlite::work::{Sql, Work};
 
+/// Where an answer comes.
+pub(super) type Reply<T> = oneshot::Receiver<Result<T, StoreError>>;
+
 /// The order of operations within a transaction: what makes room first, what fills it last.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Rank {
@@ -91,13 +94,13 @@ where
     F: FnMut(&mut Work<'_>) -> Sql<Result<T, StoreError>> + Send + 'static,
 {
     /// One that does `work`, and where its answer comes.
-    pub(super) fn new(
+    pub(super) fn with_reply(
         rank: Rank,
         weight: Weight,
         is_durable: bool,
         asked: Tick,
         work: F,
-    ) -> (Box<dyn Operation>, oneshot::Receiver<Result<T, StoreError>>) {
+    ) -> (Box<dyn Operation>, Reply<T>) {
         let (reply, answer) = oneshot::channel();
         (Box::new(Self { rank, weight, is_durable, asked, work, outcome: None, reply }), answer)
     }
@@ -161,11 +164,11 @@ pub(super) struct Enqueue {
 
 impl Enqueue {
     /// One for these groups, and where its answer comes.
-    pub(super) fn new(
+    pub(super) fn with_reply(
         call: CallId,
         groups: Arc<Vec<Group>>,
         asked: Tick,
-    ) -> (Box<dyn Operation>, oneshot::Receiver<Result<Vec<GroupResult>, StoreError>>) {
+    ) -> (Box<dyn Operation>, Reply<Vec<GroupResult>>) {
         let (reply, answer) = oneshot::channel();
         let results = vec![None; groups.len()];
         let messages = groups.iter().flat_map(|group| &group.messages);

@@ -122,7 +122,7 @@ impl Work<'_> {
         self.sql.prepare_cached(REMEMBER_KEY)?.execute(kept)?;
         let queue = self.queue_mut(number);
         queue.tally.keys = queue.tally.keys + 1 - forgotten;
-        queue.oldest.key_ms = queue.oldest.key_ms.min(until.unsigned_abs());
+        queue.oldest.key = queue.oldest.key.min(until.unsigned_abs());
         Ok(())
     }
 
@@ -139,7 +139,7 @@ impl Work<'_> {
     pub(super) fn forget_keys(&mut self, number: QueueNumber) -> Sql<bool> {
         let now_ms = self.now.wall.as_millis();
         let queue = self.queue(number);
-        if queue.tally.keys == 0 || queue.oldest.key_ms > now_ms {
+        if queue.tally.keys == 0 || queue.oldest.key > now_ms {
             return Ok(false);
         }
         let step = (number, kept_ms(self.now.wall), KEYS_STEP_MAX);
@@ -148,7 +148,7 @@ impl Work<'_> {
             one(self.sql.prepare_cached(FIRST_KEY)?.query_row([number], |row| row.get(0)))?;
         let queue = self.queue_mut(number);
         queue.tally.keys -= forgotten as u64;
-        queue.oldest.key_ms = first.unwrap_or(u64::MAX);
+        queue.oldest.key = first.unwrap_or(u64::MAX);
         Ok(forgotten == KEYS_STEP_MAX)
     }
 }

@@ -21,9 +21,9 @@ impl Work<'_> {
     }
 
     /// Pauses, resumes or parks a queue.
-    pub(super) fn hold(&mut self, queue: &QueueRef, hold: Hold) -> Sql<Result<QueueEntry, StoreError>> {
+    pub(super) fn hold(&mut self, queue: &QueueRef, hold: Hold) -> Result<QueueEntry, StoreError> {
         self.effects.durable = true;
-        let Some(number) = self.number_of(queue) else { return Ok(Err(StoreError::Gone)) };
+        let number = self.number_of(queue).ok_or(StoreError::Gone)?;
         let queue = self.queue_mut(number);
         match hold {
             Hold::Pause => queue.entry.paused = true,
@@ -34,7 +34,7 @@ impl Work<'_> {
         if hold == Hold::Resume && queue.waits(true) {
             self.wake(number);
         }
-        Ok(Ok(entry))
+        Ok(entry)
     }
 
     fn make(&mut self, name: QueueName, settings: Arc<QueueSettings>, source: Source) -> Sql<QueueEntry> {

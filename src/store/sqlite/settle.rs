@@ -82,13 +82,16 @@ impl Work<'_> {
             results.push(Settled::Settled);
             match &settlement.verdict {
                 Verdict::Ack => acknowledged.push((held, settlement.attempt.as_ref())),
-                Verdict::Release => released.push((settlement.index, held)),
+                Verdict::Release => released.push((settlement.index, held, settlement.attempt.as_ref())),
                 verdict => self.apply(number, &held, verdict, settlement.attempt.as_ref())?,
             }
         }
         self.acknowledge(number, acknowledged)?;
-        released.sort_unstable_by_key(|(index, _)| *index);
-        for (_, held) in released.iter().rev() {
+        released.sort_unstable_by_key(|(index, ..)| *index);
+        for (_, held, attempt) in released.iter().rev() {
+            if let Some(attempt) = attempt {
+                self.log(number, held.id(), attempt)?;
+            }
             self.unlease(number, held);
             self.put_first(held.seq, &held.moving, None)?;
         }
@@ -118,8 +121,8 @@ impl Work<'_> {
             self.unindex(held.seq, held.id())?;
             bytes += held.moving.charged;
             let mut log = self.log_of_leaving(held.seq, held.id())?;
-            if held.attempts > 0 {
-                log.extend(attempt.cloned());
+            if let Some(attempt) = attempt.filter(|_| held.attempts > 0) {
+                log.push(attempt.clone());
                 let most = usize::from(self.queue(number).entry.settings.history.attempts);
                 log.drain(..log.len().saturating_sub(most));
             }

@@ -1,7 +1,7 @@
 //! Room on the disk: when publishes are refused, and the reserve that lets everything else go on.
 //!
-//! New messages are refused from a bound on, well before the disk is full: `store.bytes_max`, or 80 % of what was free when
-//! the store was opened. Counted are the pages in use, the cap of the write-ahead log, and the reserve: a file beside the
+//! New messages are refused from a bound on, well before the disk is full: `store.full_at_percent` of `store.bytes_max`, or
+//! of the room there was when the store was opened. Counted are the pages in use, the cap of the write-ahead log, and the reserve: a file beside the
 //! database that holds real blocks. When others fill the disk all the same, that file is given up so that settling and
 //! leasing, which need room before they make some, can go on; no publish is taken until it stands again.
 
@@ -14,19 +14,18 @@ use nix::sys::statvfs::statvfs;
 use rusqlite::Connection;
 
 use crate::store::error::OpenError;
+use crate::store::settings::StoreSettings;
 use crate::store::sqlite::schema::PAGE_BYTES;
 use crate::store::sqlite::work::Sql;
 
 /// The most bytes that the write-ahead log holds, one transaction aside.
 const LOG_BYTES_MAX: u64 = 8 << 20;
 /// The least, for a store with little room.
-const LOG_BYTES_MIN: u64 = 256 << 10;
+const LOG_BYTES_MIN: u64 = 64 << 10;
 /// The log's share of the room.
 const LOG_SHARE: u64 = 16;
 /// How many logs the reserve holds.
 const RESERVE_LOGS: u64 = 4;
-/// The least `store.bytes_max`: log, reserve and the tables, with some messages.
-const BYTES_MIN: u64 = 4 << 20;
 const COUNT_PAGES: &str = "PRAGMA page_count";
 const COUNT_FREE: &str = "PRAGMA freelist_count";
 
@@ -34,8 +33,8 @@ const COUNT_FREE: &str = "PRAGMA freelist_count";
 pub(super) struct Space {
     reserve: PathBuf,
     directory: PathBuf,
+    room: u64,
     limit: u64,
-    setting: &'static str,
     /// Most bytes of the write-ahead log.
     pub(super) log_bytes_max: u64,
     /// Whether the reserve stands.
@@ -59,6 +58,15 @@ pub(super) fn pages(sql: &Connection) -> Sql<Pages> {
     Ok(Pages { all: count(COUNT_PAGES)?, free: count(COUNT_FREE)? })
 }
 
+/// Gives up to so many free pages back to the file system.
+pub(super) fn shrink(sql: &Connection, pages: u64) -> Sql<()> {
+    let mut statement = sql.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+    let mut rows = statement.query([])?;
+    // Each step gives one page back.
+    while rows.next()?.is_some() {}
+    Ok(())
+}
+
 /// The path of a file beside the database.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -68,7 +76,7 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 fn bytes_free(directory: &Path) -> io::Result<u64> {
     let stat = statvfs(directory)?;
-    Ok(u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size())))
+    Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
 }
 
 fn file_bytes(path: &Path) -> u64 {
@@ -77,31 +85,22 @@ fn file_bytes(path: &Path) -> u64 {
 
 impl Space {
     /// Measures the room of a store and makes its reserve.
-    pub(super) fn open(path: &Path, bytes_max: Option<u64>) -> Result<Self, OpenError> {
-        let directory =
-            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    pub(super) fn open(path: &Path, settings: &StoreSettings) -> Result<Self, OpenError> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = parent.unwrap_or(Path::new(".")).to_owned();
         let reserve = beside(path, ".reserve");
-        let (limit, setting) = match bytes_max {
-            Some(bytes_max) if bytes_max < BYTES_MIN => {
-                let words = format!("store.bytes_max: {bytes_max} is out of range: at least 4MiB");
-                return Err(OpenError::Configuration(words));
-            }
-            Some(bytes_max) => (bytes_max, "store.bytes_max"),
-            None => {
-                let shown = directory.display();
-                let free =
-                    bytes_free(directory).map_err(|error| OpenError::Failed(format!("{shown}: {error}")))?;
-                let used = [path.to_owned(), beside(path, "-wal"), reserve.clone()]
-                    .iter()
-                    .map(|path| file_bytes(path))
-                    .sum();
-                (free.saturating_add(used) / 10 * 8, "80 % of what was free when the store was opened")
-            }
+        let room = match settings.bytes_max {
+            Some(bytes_max) => Ok(bytes_max),
+            None => bytes_free(&directory).map(|free| {
+                let own = [file_bytes(path), file_bytes(&beside(path, "-wal")), file_bytes(&reserve)];
+                free.saturating_add(own.iter().sum())
+            }),
         };
+        let room = room.map_err(|error| OpenError::Failed(format!("{}: {error}", directory.display())))?;
+        let limit = room / 100 * u64::from(settings.full_at_percent);
         let log_bytes_max = (limit / LOG_SHARE).clamp(LOG_BYTES_MIN, LOG_BYTES_MAX);
-        let directory = directory.to_owned();
         let mut space =
-            Self { reserve, directory, limit, setting, log_bytes_max, has_reserve: false, full: None };
+            Self { reserve, directory, room, limit, log_bytes_max, has_reserve: false, full: None };
         space.restore_reserve();
         Ok(space)
     }
@@ -117,7 +116,10 @@ impl Space {
         self.full = if !self.has_reserve {
             Some("the disk is full: publishes are taken again when there is room for the reserve".to_owned())
         } else if used >= self.limit {
-            Some(format!("{used} bytes are in use of {}, {}", self.limit, self.setting))
+            let (room, percent) = (self.room, self.limit * 100 / self.room.max(1));
+            Some(format!(
+                "{used} bytes are in use or set aside: {percent} % of the room of {room} bytes is the most"
+            ))
         } else {
             None
         };

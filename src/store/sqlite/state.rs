@@ -132,15 +132,16 @@ pub(super) enum Front {
 /// A message that waits apart: its row and when it was accepted (milliseconds).
 pub(super) type Apart = (Seq, u64);
 
-/// Moments (milliseconds) before which a kind of row cannot be over: what saves a look at the file. 0 means: look.
+/// The earliest moment (milliseconds) of each kind of row that time removes, or one before it: what saves a look at the
+/// file. 0 means: look.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Oldest {
-    /// Death of the oldest dead letter.
-    pub(super) died_ms: u64,
-    /// End of the oldest finished message.
-    pub(super) finished_ms: u64,
-    /// End of the first idempotency key.
-    pub(super) key_ms: u64,
+    /// Death of a dead letter.
+    pub(super) death: u64,
+    /// End of a finished message.
+    pub(super) finish: u64,
+    /// End of an idempotency key.
+    pub(super) key: u64,
 }
 
 /// A queue.
@@ -277,7 +278,7 @@ impl Queue {
         limits.when_full == WhenFull::Trim && over && gauges.dead > 1
     }
 
-    /// Counters and gauges in one read. Every front must have been looked up.
+    /// Counters and gauges in one read, as far as the fronts were looked up.
     pub(super) fn stats(&self) -> QueueStats {
         let fronts = self.fronts.iter().filter_map(|front| match front {
             Front::At(_, accepted_ms) => Some(*accepted_ms),

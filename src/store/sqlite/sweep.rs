@@ -1,7 +1,7 @@
 //! What time brings: lost leases, due messages, expiry, retention; and the rest of what purges and deletions began.
 //!
 //! A sweep goes through the queues by number and takes as many transactions as it needs, each bounded, so that the calls
-//! of others get in between. Nothing here must survive a power loss for its own sake: what is undone is done again.
+//! of others get in between. A queue that cannot be read is passed over, and holds up no other. Nothing here must survive a power loss for its own sake: what is undone is done again.
 
 use std::cmp::Reverse;
 
@@ -59,13 +59,13 @@ pub(super) struct SweepStep {
 }
 
 impl Work<'_> {
-    /// Sweeps queues from `from` on until the transaction has done enough.
-    pub(super) fn sweep(&mut self, from: QueueNumber) -> Sql<SweepStep> {
+    /// Sweeps queues from `from` on, up to `most` of them, until the transaction has done enough.
+    pub(super) fn sweep(&mut self, from: QueueNumber, most: usize) -> Sql<SweepStep> {
         let mut step = SweepStep::default();
         let (mut messages, mut bytes) = (0, 0);
         let numbers: Vec<QueueNumber> = self.state.queues.range(from..).map(|(number, _)| *number).collect();
-        for number in numbers {
-            if messages >= STEP_MESSAGES_MAX || bytes >= SWEEP_BYTES_MAX {
+        for (index, number) in numbers.into_iter().enumerate() {
+            if index == most || messages >= STEP_MESSAGES_MAX || bytes >= SWEEP_BYTES_MAX {
                 step.next = Some(number);
                 return Ok(step);
             }
@@ -79,6 +79,11 @@ impl Work<'_> {
         self.calls.forget(self.now);
         self.look_around(&mut step.swept);
         Ok(step)
+    }
+
+    /// The first queue from `from` on.
+    pub(super) fn queue_from(&self, from: QueueNumber) -> Option<QueueNumber> {
+        self.state.queues.range(from..).next().map(|(number, _)| *number)
     }
 
     fn look_around(&mut self, swept: &mut Swept) {
@@ -197,16 +202,16 @@ impl Work<'_> {
         let retention = self.queue(number).entry.settings.dead.retention;
         let is_over = |died_ms: u64| Timestamp::from_millis(died_ms).saturating_add(retention) <= wall;
         let queue = self.queue(number);
-        if queue.tally.gauges.dead == 0 || !(is_over(queue.oldest.died_ms) || queue.dead_exceed()) {
+        if queue.tally.gauges.dead == 0 || !(is_over(queue.oldest.death) || queue.dead_exceed()) {
             return Ok(());
         }
         let mut discarded = 0;
         loop {
             let Some(oldest) = self.oldest_dead(number)? else {
-                self.queue_mut(number).oldest.died_ms = u64::MAX;
+                self.queue_mut(number).oldest.death = u64::MAX;
                 break;
             };
-            self.queue_mut(number).oldest.died_ms = oldest.died_ms;
+            self.queue_mut(number).oldest.death = oldest.died_ms;
             let must_go = is_over(oldest.died_ms) || self.queue(number).dead_exceed();
             if !must_go || !budget.take(oldest.charged) {
                 break;

@@ -286,7 +286,7 @@ impl Engine {
             }
         }
         recovery::rebuild(&connection, &mut self.state, Now::read(&self.clock))?;
-        let stats = all_stats(&connection, &mut self.state)?;
+        let stats = all_stats(&connection, &mut self.state);
         self.shared.vitals.republish(stats);
         for queue in self.state.queues.values().filter(|queue| queue.tally.gauges.pending > 0) {
             self.shared.wakes.post(&queue.entry.name);

@@ -161,7 +161,7 @@ impl<'c> Work<'c> {
         let mut stats = Vec::with_capacity(self.effects.touched.len());
         for index in 0..self.effects.touched.len() {
             let number = self.effects.touched[index];
-            look_for_fronts(self.sql, self.state, number)?;
+            look_for_fronts(self.sql, self.state, number);
             if let Some(queue) = self.state.queues.get_mut(&number) {
                 counts::keep(self.sql, queue)?;
                 stats.push(queue.stats());
@@ -175,15 +175,19 @@ impl<'c> Work<'c> {
     }
 }
 
-/// Looks up the front of every list of a queue that is not known.
-fn look_for_fronts(sql: &Connection, state: &mut State, number: QueueNumber) -> Sql<()> {
-    let Some(queue) = state.queues.get_mut(&number) else { return Ok(()) };
+/// Looks up the front of every list of a queue that is not known. One that cannot be read stays unknown: it is shown only,
+/// and who needs its message will be told.
+fn look_for_fronts(sql: &Connection, state: &mut State, number: QueueNumber) {
+    let Some(queue) = state.queues.get_mut(&number) else { return };
     for (index, front) in queue.fronts.iter_mut().enumerate() {
         if let Front::From(from) = *front {
-            *front = first_waiting(sql, &state.leased, from, Seq::range(number, Band::ALL[index]).1)?;
+            let last = Seq::range(number, Band::ALL[index]).1;
+            match first_waiting(sql, &state.leased, from, last) {
+                Ok(found) => *front = found,
+                Err(error) => log::error!("queue {} cannot be read: {error}", queue.entry.name),
+            }
         }
     }
-    Ok(())
 }
 
 /// The first row of a range that is not leased.
@@ -200,12 +204,12 @@ fn first_waiting(sql: &Connection, leased: &HashSet<Seq>, from: Seq, last: Seq) 
 }
 
 /// The stats of every queue.
-pub(super) fn all_stats(sql: &Connection, state: &mut State) -> Sql<Vec<QueueStats>> {
+pub(super) fn all_stats(sql: &Connection, state: &mut State) -> Vec<QueueStats> {
     let numbers: Vec<QueueNumber> = state.queues.keys().copied().collect();
     for number in numbers {
-        look_for_fronts(sql, state, number)?;
+        look_for_fronts(sql, state, number);
     }
-    Ok(state.queues.values().map(Queue::stats).collect())
+    state.queues.values().map(Queue::stats).collect()
 }
 
 /// The row that a query gives, if there is one.

@@ -246,7 +246,7 @@ impl Writer {
         let Pages { all, free } = space::pages(connection)?;
         let must_shrink = free > VACUUM_KEEPS_PAGES && free * 4 > all;
         if must_shrink {
-            connection.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_STEP_PAGES})"))?;
+            space::shrink(connection, VACUUM_STEP_PAGES)?;
         }
         Ok(must_shrink)
     }
@@ -254,7 +254,7 @@ impl Writer {
     /// Gives back what can be given, and makes the reserve anew when there is room for it.
     fn make_room(&mut self) -> Sql<()> {
         let Some(connection) = &self.engine.connection else { return Ok(()) };
-        connection.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_STEP_PAGES})"))?;
+        space::shrink(connection, VACUUM_STEP_PAGES)?;
         self.engine.checkpoints.now(connection, true)?;
         self.engine.space.restore_reserve();
         if self.engine.space.has_reserve {
@@ -282,7 +282,7 @@ impl Writer {
             }
         }
         if let Some(connection) = &self.engine.connection {
-            let stats = all_stats(connection, &mut self.engine.state)?;
+            let stats = all_stats(connection, &mut self.engine.state);
             self.shared.vitals.republish(stats);
         }
         Ok(())

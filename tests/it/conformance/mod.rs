@@ -108,6 +108,8 @@ macro_rules! every_behaviour {
                 priorities_are_drawn_16_to_4_to_1
                 the_wheel_turns_on_from_lease_to_lease
                 an_empty_priority_passes_its_turns_on
+                a_message_that_did_not_fit_a_batch_keeps_its_turn
+                an_expired_message_uses_up_its_turn
                 returned_and_fresh_messages_take_turns
                 neither_fresh_nor_returned_ones_starve_the_others
                 what_is_released_comes_first_again_and_in_its_order
@@ -269,6 +271,7 @@ macro_rules! every_behaviour {
                 a_lease_that_ran_out_while_the_process_was_away_is_taken_back
                 one_killer_takes_no_innocent_with_it_over_restarts
                 the_lists_keep_their_order_over_a_restart
+                the_wheel_starts_anew_with_the_process
                 keys_attempts_and_purges_survive_a_restart
                 deleted_queues_stay_deleted_over_a_restart
                 dead_letters_survive_restarts_and_can_be_replayed

@@ -9,7 +9,7 @@ use posthaste::store::dead::{DeadFilter, Selection};
 use posthaste::store::enqueue::Due;
 use posthaste::store::lease::{LeaseKind, LeaseRequest};
 
-use super::stand::{Draft, Stand, dead, draft, ids, pull_request, retry_after, seconds, settlement};
+use super::stand::{Draft, Stand, dead, draft, ids, pull_request, request, retry_after, seconds, settlement};
 
 fn of(priority: Priority) -> Draft {
     Draft { priority, ..draft() }
@@ -62,6 +62,27 @@ pub(super) async fn an_empty_priority_passes_its_turns_on(stand: &mut Stand) {
     assert_eq!(count(&stand.lease(&queue, 21).await), [0, 0, 21]);
     stand.publish(&queue, &vec![of(Priority::Normal); 30]).await;
     assert_eq!(count(&stand.lease(&queue, 20).await), [0, 16, 4]);
+}
+
+pub(super) async fn a_message_that_did_not_fit_a_batch_keeps_its_turn(stand: &mut Stand) {
+    let queue = stand.queue("orders").await;
+    let large = Draft { payload: vec![1; 100], ..of(Priority::Normal) };
+    stand.publish(&queue, &[large.clone(), large]).await;
+    stand.publish(&queue, &vec![of(Priority::High); 30]).await;
+    // Four high ones, then the turn of a normal one, which does not fit.
+    let leased = stand.take(LeaseRequest { bytes_max: 100, ..request(&queue) }).await;
+    assert_eq!(count(&leased), [4, 0, 0]);
+    assert_eq!(count(&stand.lease(&queue, 6).await), [4, 2, 0]);
+}
+
+pub(super) async fn an_expired_message_uses_up_its_turn(stand: &mut Stand) {
+    let queue = stand.queue("orders").await;
+    let short = Draft { ttl: Some(seconds(1)), ..of(Priority::Normal) };
+    stand.publish(&queue, &[short, of(Priority::Normal)]).await;
+    stand.publish(&queue, &vec![of(Priority::High); 30]).await;
+    stand.clock.advance(seconds(1));
+    assert_eq!(count(&stand.lease(&queue, 8).await), [8, 0, 0]);
+    assert_eq!(count(&stand.lease(&queue, 1).await), [0, 1, 0]);
 }
 
 pub(super) async fn returned_and_fresh_messages_take_turns(stand: &mut Stand) {

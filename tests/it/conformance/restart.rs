@@ -1,6 +1,6 @@
 //! What the next process finds. Stores that keep nothing pass by having nothing to show.
 
-use posthaste::domain::message::State;
+use posthaste::domain::message::{Priority, State};
 use posthaste::domain::outcome::{AttemptOutcome, DeadReason};
 use posthaste::domain::retry::Verdict;
 use posthaste::store::enqueue::{Due, GroupResult};
@@ -199,6 +199,23 @@ pub(super) async fn the_lists_keep_their_order_over_a_restart(stand: &mut Stand)
     };
     assert_eq!((kept(&fresh), kept(&returned)), (fresh.clone(), returned.clone()));
     assert_eq!(drained.len(), 11);
+}
+
+pub(super) async fn the_wheel_starts_anew_with_the_process(stand: &mut Stand) {
+    let queue = stand.queue("orders").await;
+    for priority in Priority::ALL {
+        stand.publish(&queue, &vec![Draft { priority, ..draft() }; 20]).await;
+    }
+    for _ in 0..3 {
+        let leased = stand.take(LeaseRequest { max: 5, ..pull_request(&queue) }).await;
+        let priorities: Vec<_> = leased.leases.iter().map(|lease| lease.record.priority()).collect();
+        let (high, normal) = (Priority::High, Priority::Normal);
+        assert_eq!(priorities, [high, high, high, high, normal]);
+        stand.take(LeaseRequest { max: 2, ..pull_request(&queue) }).await;
+        if !stand.restart().await {
+            return;
+        }
+    }
 }
 
 pub(super) async fn keys_attempts_and_purges_survive_a_restart(stand: &mut Stand) {

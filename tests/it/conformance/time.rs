@@ -10,7 +10,7 @@ use posthaste::store::lease::LeaseRequest;
 use posthaste::store::stats::Swept;
 use posthaste::store::{Hold, SWEEP_MESSAGES_MAX};
 
-use super::stand::{Draft, START, Stand, draft, ids, pull_request, request, retry_after, seconds};
+use super::stand::{Draft, START, Stand, attempt, draft, ids, pull_request, request, retry_after, seconds};
 
 fn after(count: u64) -> Draft {
     Draft { due: Due::After(seconds(count)), ..draft() }
@@ -105,14 +105,27 @@ pub(super) async fn an_expired_message_shows_the_status_of_its_last_attempt(stan
     let id = stand.publish_one(&queue, Draft { ttl: Some(seconds(10)), ..draft() }).await;
     let leased = stand.lease(&queue, 1).await;
     let batch = leased.batch.clone();
-    let failed = leased
-        .leases
-        .into_iter()
-        .map(|lease| lease.settle(retry_after(seconds(20)), Some(super::stand::attempt(1, 503))));
+    let failed =
+        leased.leases.into_iter().map(|lease| lease.settle(retry_after(seconds(20)), Some(attempt(1, 503))));
     stand.settle(&batch, failed.collect()).await;
     assert_eq!(stand.pass(seconds(20)).await.expired, 1);
     let letter = stand.connection.dead(queue.clone(), id).await.expect("it answers").expect("it is dead");
     assert_eq!((letter.reason, letter.status, letter.attempts), (DeadReason::Expired, Some(503), 1));
+
+    let id = stand.publish_one(&queue, Draft { ttl: Some(seconds(10)), ..draft() }).await;
+    let leased = stand.lease(&queue, 1).await;
+    let batch = leased.batch.clone();
+    let failed =
+        leased.leases.into_iter().map(|lease| lease.settle(retry_after(seconds(0)), Some(attempt(1, 502))));
+    stand.settle(&batch, failed.collect()).await;
+    stand.clock.advance(seconds(10));
+    assert!(stand.lease(&queue, 1).await.leases.is_empty());
+    let letter = stand.connection.dead(queue.clone(), id).await.expect("it answers").expect("it is dead");
+    assert_eq!(
+        (letter.reason, letter.status),
+        (DeadReason::Expired, Some(502)),
+        "also when a lease found it"
+    );
 }
 
 pub(super) async fn a_sweep_says_when_time_brings_something_next(stand: &mut Stand) {

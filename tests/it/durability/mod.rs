@@ -1,5 +1,6 @@
 //! What was answered 202 outlives kills, signals, killers, full disks and failed commits.
 
+mod commit;
 mod disk;
 mod kills;
 mod poison;

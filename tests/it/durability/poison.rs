@@ -28,7 +28,7 @@ fn a_message_that_kills_the_process_is_poison_and_its_batch_mates_are_not() {
             return Answer::CloseEarly;
         }
         // Slow enough that the killer's batch mates are in flight, or have not begun, when it strikes.
-        Answer::After(Duration::from_millis(50), Box::new(Answer::status(200)))
+        Answer::After(Duration::from_millis(20), Box::new(Answer::status(200)))
     });
     let settings = format!(
         "[workers]\nthreads = 1\n[queue_defaults.delivery]\nconcurrency_max = 256\n\

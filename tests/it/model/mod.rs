@@ -23,7 +23,7 @@ const CASES: u32 = 64;
 fn config() -> Config {
     let config = Config::default();
     let unless_asked = if config.cases == 256 { CASES } else { config.cases };
-    Config { cases: unless_asked, ..config }
+    Config { cases: unless_asked, max_shrink_iters: 20_000, ..config }
 }
 
 /// The settings of the queues, and what is done with them.

@@ -29,6 +29,11 @@ pub(crate) struct Whereabouts {
 }
 
 impl Whereabouts {
+    /// A gateway that stays where it is.
+    pub(crate) fn of(address: &str) -> Self {
+        Self { address: Mutex::new(address.to_owned()), pid: AtomicI32::default() }
+    }
+
     /// `127.0.0.1:PORT` of its present or last life.
     pub(crate) fn address(&self) -> String {
         self.address.lock().unwrap_or_else(PoisonError::into_inner).clone()

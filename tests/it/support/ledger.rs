@@ -76,7 +76,8 @@ pub(crate) fn reconcile(
             Fate::Unknown => recovered += u64::from(!ids.is_empty()),
         }
     }
-    assert!(lost.is_empty(), "{} accepted messages never arrived: {lost:?}", lost.len());
+    let some = &lost[..lost.len().min(5)];
+    assert!(lost.is_empty(), "{} accepted messages never arrived, among them {some:?}", lost.len());
     Reconciled {
         messages: ids_by_number.len() as u64,
         refusals,

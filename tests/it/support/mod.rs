@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod command;
 pub(crate) mod delivery;
+pub(crate) mod embedded;
 pub(crate) mod gateway;
 pub(crate) mod invariants;
 pub(crate) mod ledger;

@@ -1,5 +1,10 @@
 //! What only this store has: one file on a disk that can be full, damaged, locked, or cut short.
 
+mod commit;
+mod damage;
+mod file;
+mod large;
+mod room;
 mod speed;
 
 use std::path::PathBuf;
@@ -15,10 +20,15 @@ use crate::domain::record::{self, Head};
 use crate::domain::retry::Verdict;
 use crate::domain::timestamp::Timestamp;
 use crate::store::enqueue::{CallId, Due, Group, GroupResult, NewMessage};
-use crate::store::lease::{BatchId, LeaseKind, LeaseRequest, Leased, Settlement};
+use crate::store::error::StoreError;
+use crate::store::lease::{BatchId, Extended, LeaseKind, LeaseRequest, Leased, Settled, Settlement};
 use crate::store::settings::StoreSettings;
+use crate::store::sqlite::connection::Connection;
+use crate::store::sqlite::operation::{Job, Rank, Reply, Weight};
+use crate::store::sqlite::work::{Sql, Work};
+use crate::store::sqlite::{Handle, open_handle};
 use crate::store::stats::QueueStats;
-use crate::store::{MessageStore, Put, QueueRef, Store};
+use crate::store::{MessageStore, Put, QueueRef};
 
 /// When every test with a clock of its own begins.
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -28,15 +38,23 @@ struct Stand {
     folder: tempfile::TempDir,
     settings: StoreSettings,
     clock: Clock,
-    store: Option<Arc<dyn Store>>,
+    handle: Option<Arc<Handle>>,
 }
+
+/// Holds the writer up, so that what is handed over meanwhile meets in one transaction. Dropping it lets the writer go on.
+struct Gate {
+    _open: std::sync::mpsc::SyncSender<()>,
+    _reply: Reply<()>,
+}
+    #[expect(dead_code, reason = "dropping it is what opens the gate")] std::sync::mpsc::SyncSender<()>,
+);
 
 impl Stand {
     fn new(clock: Clock) -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let url = format!("sqlite:{}", folder.path().join("posthaste.db").display());
         let settings = StoreSettings { url, lock_wait: Duration::ZERO, ..StoreSettings::default() };
-        let mut stand = Self { folder, settings, clock, store: None };
+        let mut stand = Self { folder, settings, clock, handle: None };
         stand.open();
         stand
     }
@@ -46,15 +64,58 @@ impl Stand {
     }
 
     fn open(&mut self) {
-        self.store = Some(super::open(&self.settings, &self.clock).expect("the store can be opened"));
+        self.handle = Some(open_handle(&self.settings, &self.clock).expect("the store can be opened"));
     }
 
-    fn close(&mut self) {
-        self.store = None;
+    /// Ends the process as far as the store can tell: nobody gives anything back.
+    fn end(&mut self) {
+        self.handle = None;
     }
 
     fn connect(&self) -> Rc<dyn MessageStore> {
-        self.store.as_ref().expect("it is open").connect()
+        Rc::new(Connection(Arc::clone(self.handle.as_ref().expect("it is open"))))
+    }
+
+    /// Hands an operation to the writer.
+    fn push<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut Work<'_>) -> Sql<Result<T, StoreError>> + Send + 'static,
+    ) -> Reply<T> {
+        let shared = &self.handle.as_ref().expect("it is open").shared;
+        let (job, reply) = Job::with_reply(Rank::Rest, Weight::default(), true, shared.clock.tick(), work);
+        shared.inbox.push(job).expect("there is room");
+        reply
+    }
+
+    /// Stops the writer until the gate is dropped.
+    fn gate(&self) -> Gate {
+        let (open, opened) = std::sync::mpsc::sync_channel(0);
+        let (reached, is_there) = std::sync::mpsc::sync_channel(1);
+        let reply = self.push(move |_| {
+            reached.send(()).expect("somebody waits for it");
+            opened.recv().expect_err("the gate is opened by dropping it");
+            Ok(Ok(()))
+        });
+        is_there.recv().expect("the writer comes to the gate");
+        Gate { _open: open, _reply: reply }
+    }
+
+    /// The file as another connection sees it.
+    fn sql(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.path()).expect("the file can be opened")
+    }
+}
+
+/// The settings that most tests need.
+fn settings() -> QueueSettings {
+    QueueSettings { processor: "log".to_owned(), ..QueueSettings::default() }
+}
+
+/// Nothing differs from a recount.
+async fn assert_sound(connection: &Rc<dyn MessageStore>) {
+    assert_eq!(connection.audit().await, Ok(Vec::new()));
+    for queue in connection.stats(None).await.expect("stats") {
+        assert!(queue.laws_hold(), "{queue:?}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which headers may be delivered with a message, and which never.
+//! Which headers HTTP can carry, which may be delivered with a message, and which never.
 
 /// Names that belong to one connection (RFC 9110, 7.6.1), to the framing of a request, or to the gateway itself; besides
 /// every name that begins with `posthaste-` or `webhook-`.
@@ -32,7 +32,7 @@ const CREDENTIALS: [&str; 2] = ["authorization", "cookie"];
 
 /// Why a header is not forwarded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Never {
+pub enum Never {
     /// It belongs to one connection, or frames a request.
     Connection,
     /// The gateway sets it itself.
@@ -40,7 +40,8 @@ pub(super) enum Never {
 }
 
 /// Whether a header of this lower-case name can never be forwarded, and why.
-pub(super) fn never(name: &str) -> Option<Never> {
+#[must_use]
+pub fn never(name: &str) -> Option<Never> {
     if name.starts_with("posthaste-") || OURS.contains(&name) {
         return Some(Never::Ours);
     }
@@ -54,8 +55,22 @@ pub(super) fn never(name: &str) -> Option<Never> {
 }
 
 /// Whether a header of this lower-case name carries credentials.
-pub(super) fn is_credential(name: &str) -> bool {
+#[must_use]
+pub fn is_credential(name: &str) -> bool {
     CREDENTIALS.contains(&name)
+}
+
+/// Whether HTTP can carry a header of this name: a token of RFC 9110, 5.6.2.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_token)
+}
+
+/// Whether HTTP can carry this value: visible ASCII, blanks and tabs, nothing else that could end a line.
+#[must_use]
+pub fn is_value(value: &str) -> bool {
+    value.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t'))
 }
 
 #[cfg(test)]
@@ -85,6 +100,8 @@ mod tests {
         {
             assert_eq!(never(name), None, "{name}");
         }
+        assert!(is_name("X-A") && !is_name("") && !is_name("X Y") && !is_name("X:Y") && !is_name("\u{e9}"));
+        assert!(is_value("a b\tc") && is_value("") && !is_value("a\nb") && !is_value("a\0b"));
         assert!(is_credential("authorization") && is_credential("cookie") && !is_credential("x-tenant"));
     }
 }

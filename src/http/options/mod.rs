@@ -8,11 +8,11 @@ use crate::api::code::Code;
 use crate::api::nearest::nearest;
 use crate::domain::destination::Destination;
 use crate::domain::format::{duration, range};
+use crate::domain::header::{Never, is_credential, never};
 use crate::domain::message::{Headers, Priority};
 use crate::domain::timestamp::Timestamp;
 use crate::http::error::Refusal;
 use crate::http::extract::shown;
-use crate::http::forward::{Never, is_credential, never};
 use crate::http::settings::ServerLimits;
 use crate::http::trace;
 use crate::store::enqueue::Due;
@@ -65,7 +65,7 @@ impl Options {
                 "content-type" if seen_content_type => return Err(twice("Content-Type")),
                 "content-type" => {
                     seen_content_type = true;
-                    reader.options.headers.content_type = text("Content-Type", value)?.to_owned();
+                    text("Content-Type", value)?.clone_into(&mut reader.options.headers.content_type);
                 }
                 "content-encoding" => check_encoding(value)?,
                 "idempotency-key" => reader.key(value)?,

@@ -1,0 +1,231 @@
+//! The file itself: whose it is, who has it open, what is in it after a restart.
+
+use rusqlite::params;
+
+use super::*;
+use crate::store::error::OpenError;
+use crate::store::sqlite::key::{Band, Seq};
+
+fn refused(stand: &Stand) -> String {
+    match open_handle(&stand.settings, &stand.clock) {
+        Ok(_) => panic!("it must not be opened"),
+        Err(OpenError::Configuration(words) | OpenError::Failed(words)) => words,
+    }
+}
+
+#[test]
+fn a_second_process_is_kept_out_until_the_first_lets_go() {
+    let mut stand = Stand::new(Clock::system());
+    let words = refused(&stand);
+    assert!(words.contains("posthaste.db.lock") && words.contains("another process"), "{words}");
+    stand.settings.lock_wait = Duration::from_secs(30);
+    let (settings, clock) = (stand.settings.clone(), stand.clock.clone());
+    let second = std::thread::spawn(move || open_handle(&settings, &clock).map(drop));
+    stand.end();
+    second.join().expect("no panic").expect("the second may have it now");
+}
+
+#[test]
+fn a_file_of_a_newer_format_is_refused_and_untouched() {
+    let mut stand = Stand::new(Clock::system());
+    stand.end();
+    stand.sql().pragma_update(None, "user_version", 2).expect("set");
+    let before = std::fs::read(stand.path()).expect("the file");
+    let words = refused(&stand);
+    assert!(words.contains("newer Posthaste") && words.contains("format 2"), "{words}");
+    assert_eq!(std::fs::read(stand.path()).expect("the file"), before);
+}
+
+#[test]
+fn what_is_no_store_of_ours_is_refused_and_untouched() {
+    let mut stand = Stand::new(Clock::system());
+    stand.end();
+    for junk in [&b"x"[..], &[0; 5_000][..], b"SQLite format 2\0 or so"] {
+        std::fs::write(stand.path(), junk).expect("written");
+        let words = refused(&stand);
+        assert!(words.contains("no Posthaste store"), "{words}");
+        assert_eq!(std::fs::read(stand.path()).expect("the file"), junk);
+    }
+    std::fs::remove_file(stand.path()).expect("removed");
+    stand.sql().execute_batch("CREATE TABLE theirs (a); INSERT INTO theirs VALUES (1)").expect("made");
+    let before = std::fs::read(stand.path()).expect("the file");
+    let words = refused(&stand);
+    assert!(words.contains("another program"), "{words}");
+    assert_eq!(std::fs::read(stand.path()).expect("the file"), before);
+}
+
+#[test]
+fn a_file_that_was_only_begun_is_made_anew() {
+    let mut stand = Stand::new(Clock::system());
+    stand.end();
+    std::fs::write(stand.path(), b"").expect("emptied");
+    stand.open();
+    stand.end();
+    std::fs::remove_file(stand.path()).expect("removed");
+    stand.sql().pragma_update(None, "journal_mode", "WAL").expect("set");
+    stand.open();
+    run(async { assert_sound(&stand.connect()).await });
+}
+
+#[test]
+fn a_folder_is_made_and_a_url_without_a_path_is_refused() {
+    let mut stand = Stand::new(Clock::system());
+    let deep = stand.path().with_file_name("a").join("b").join("posthaste.db");
+    stand.settings.url = format!("sqlite:{}", deep.display());
+    stand.open();
+    assert!(deep.exists());
+    stand.settings.url = "sqlite:".to_owned();
+    assert!(refused(&stand).contains("names no file"));
+}
+
+#[test]
+fn an_end_without_a_word_loses_nothing_and_gives_workers_leases_back_as_suspects() {
+    run(async {
+        let mut stand = Stand::new(Clock::manual(START));
+        let connection = stand.connect();
+        let queue = make_queue(&connection, "orders", settings()).await;
+        publish(&connection, &queue, 0, 30, 10).await;
+        let worker = connection.lease(request(&queue, LeaseKind::Worker, 3)).await.expect("leased");
+        let pull = connection.lease(request(&queue, LeaseKind::Pull, 4)).await.expect("leased");
+        connection
+            .settle(pull.batch.clone(), Arc::new(acknowledge(&pull)[..2].to_vec()))
+            .await
+            .expect("settled");
+        drop(connection);
+        stand.end();
+        stand.open();
+        let connection = stand.connect();
+        let now = stats(&connection, &queue).await;
+        assert_eq!((now.gauges.pending, now.gauges.leased, now.counters.recovered), (26, 2, 3));
+        let first = connection.lease(request(&queue, LeaseKind::Worker, 10)).await.expect("leased");
+        assert_eq!(first.leases.len(), 1, "a suspect is leased alone");
+        assert_eq!(first.leases[0].record.id(), worker.leases[0].record.id());
+        assert!(first.leases[0].record.is_suspect() && first.leases[0].record.losses() == 1);
+        let settled = connection.settle(pull.batch.clone(), acknowledge(&pull)).await.expect("settled");
+        assert_eq!(settled, [Settled::Settled; 4], "a consumer's batch outlives the process");
+        assert_sound(&connection).await;
+    });
+}
+
+/// Rows of a table, as another connection sees them.
+fn rows(stand: &Stand, table: &str) -> u64 {
+    let count = format!("SELECT count(*) FROM {table}");
+    stand.sql().query_row(&count, [], |row| row.get(0)).expect("counted")
+}
+
+#[test]
+fn a_purge_counts_at_once_and_removes_its_rows_in_steps_over_a_restart() {
+    run(async {
+        let mut stand = Stand::new(Clock::manual(START));
+        let connection = stand.connect();
+        let queue = make_queue(&connection, "orders", settings()).await;
+        publish(&connection, &queue, 0, 10_000, 1_000).await;
+        let held = connection.lease(request(&queue, LeaseKind::Worker, 10)).await.expect("leased");
+        assert_eq!(connection.purge(queue.clone()).await, Ok(9_990));
+        publish(&connection, &queue, 20_000, 5, 5).await;
+        let now = stats(&connection, &queue).await;
+        assert_eq!((now.counters.purged, now.gauges.pending, now.gauges.leased), (9_990, 5, 10));
+        assert_eq!(rows(&stand, "messages"), 8_005, "2,000 rows a step, and the first is taken at once");
+        let purged = message(5_000, &[0x61; 100]).id;
+        assert_eq!(connection.find(queue.clone(), purged).await, Ok(None));
+        assert_sound(&connection).await;
+        assert!(connection.sweep().await.expect("swept").more);
+        assert_eq!(rows(&stand, "messages"), 6_005);
+        // What was leased during the purge was not purged: it comes back with a new number.
+        let release = |lease: &crate::store::lease::Lease| Settlement {
+            index: lease.index,
+            verdict: Verdict::Release,
+            attempt: None,
+        };
+        let released = Arc::new(held.leases[..5].iter().map(release).collect());
+        connection.settle(held.batch.clone(), released).await.expect("settled");
+        drop(connection);
+        stand.end();
+        stand.open();
+        let connection = stand.connect();
+        assert_eq!(stats(&connection, &queue).await.gauges.pending, 15, "five lost, five released, five new");
+        while connection.sweep().await.expect("swept").more {}
+        assert_eq!((rows(&stand, "messages"), rows(&stand, "ids")), (15, 15));
+        for suspects in [5, 1] {
+            for _ in 0..suspects {
+                let leased = connection.lease(request(&queue, LeaseKind::Worker, 20)).await.expect("leased");
+                connection.settle(leased.batch.clone(), acknowledge(&leased)).await.expect("settled");
+            }
+        }
+        let now = stats(&connection, &queue).await;
+        assert_eq!((now.counters.delivered, now.gauges.pending, now.gauges.leased), (15, 0, 0));
+        assert_sound(&connection).await;
+    });
+}
+
+#[test]
+fn the_number_of_a_deleted_queue_is_given_again_when_none_of_its_rows_is_left() {
+    run(async {
+        let stand = Stand::new(Clock::manual(START));
+        let connection = stand.connect();
+        let old = make_queue(&connection, "orders", settings()).await;
+        publish(&connection, &old, 0, 5_000, 1_000).await;
+        connection.delete_queue(old.clone(), true).await.expect("deleted");
+        let new = make_queue(&connection, "orders", settings()).await;
+        let number = |name: &str| -> u16 {
+            let find = "SELECT number FROM queues WHERE name = ?1";
+            stand.sql().query_row(find, params![name], |row| row.get(0)).expect("it is there")
+        };
+        assert_eq!(number("orders"), 1, "rows of number 0 are left");
+        assert_eq!(stats(&connection, &new).await.gauges.pending, 0);
+        while connection.sweep().await.expect("swept").more {}
+        assert_eq!((rows(&stand, "messages"), rows(&stand, "ids"), rows(&stand, "graves")), (0, 0, 0));
+        make_queue(&connection, "letters", settings()).await;
+        assert_eq!(number("letters"), 0);
+        assert_sound(&connection).await;
+    });
+}
+
+#[test]
+fn the_id_index_follows_lookup_in_steps() {
+    run(async {
+        let stand = Stand::new(Clock::manual(START));
+        let connection = stand.connect();
+        let blind = QueueSettings { lookup: false, ..settings() };
+        let queue = make_queue(&connection, "orders", blind.clone()).await;
+        publish(&connection, &queue, 0, 5_000, 1_000).await;
+        assert_eq!(rows(&stand, "ids"), 0);
+        make_queue(&connection, "orders", settings()).await;
+        assert_eq!(rows(&stand, "ids"), 2_000);
+        // Whatever happens meanwhile, the index is right in the end.
+        let leased = connection.lease(request(&queue, LeaseKind::Worker, 1_000)).await.expect("leased");
+        connection.settle(leased.batch.clone(), acknowledge(&leased)).await.expect("settled");
+        publish(&connection, &queue, 10_000, 10, 10).await;
+        while connection.sweep().await.expect("swept").more {}
+        assert_eq!(rows(&stand, "ids"), 4_010);
+        assert_sound(&connection).await;
+        make_queue(&connection, "orders", blind).await;
+        assert_eq!(rows(&stand, "ids"), 2_010);
+        let leased = connection.lease(request(&queue, LeaseKind::Worker, 1_000)).await.expect("leased");
+        connection.settle(leased.batch.clone(), acknowledge(&leased)).await.expect("settled");
+        while connection.sweep().await.expect("swept").more {}
+        assert_eq!(rows(&stand, "ids"), 0);
+        assert_sound(&connection).await;
+    });
+}
+
+#[test]
+fn numbers_that_were_given_are_never_given_again() {
+    run(async {
+        let mut stand = Stand::new(Clock::manual(START));
+        let connection = stand.connect();
+        let queue = make_queue(&connection, "orders", settings()).await;
+        publish(&connection, &queue, 0, 3, 3).await;
+        let leased = connection.lease(request(&queue, LeaseKind::Worker, 3)).await.expect("leased");
+        connection.settle(leased.batch.clone(), acknowledge(&leased)).await.expect("settled");
+        drop(connection);
+        stand.end();
+        stand.open();
+        let connection = stand.connect();
+        publish(&connection, &queue, 10, 1, 1).await;
+        let (first, _) = Seq::range(0, Band::Fresh(Priority::Normal));
+        let key: Seq = stand.sql().query_row("SELECT seq FROM messages", [], |row| row.get(0)).expect("one");
+        assert_eq!(key.number(), 5, "three messages and a batch had the first four");
+        assert!(key > first);
+    });
+}

@@ -1,0 +1,195 @@
+//! What a publish answers and what a lookup shows, over the life of a message.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use posthaste::api::{Message, Published};
+use posthaste::domain::message::{Priority, State};
+use posthaste::domain::outcome::{Attempt, AttemptOutcome, DeadReason};
+use posthaste::domain::retry::Verdict;
+use posthaste::store::lease::{BatchId, LeaseKind, LeaseRequest, Settlement};
+use serde_json::json;
+
+use super::http_gateway::{Reply, TestGateway, block_on};
+
+fn message(gateway: &TestGateway, published: &Reply, query: &str) -> Message {
+    let path = published.header("location").expect("a location");
+    let reply = gateway.look(&format!("{path}{query}"));
+    assert_eq!(reply.status, 200, "{reply:?}");
+    serde_json::from_slice(&reply.body).expect("a message")
+}
+
+#[test]
+fn a_publish_answers_with_id_queue_and_place() {
+    let gateway = TestGateway::start();
+    let reply = gateway.publish("default", &[("Content-Type", "text/plain")], b"hello");
+    assert_eq!((reply.status, reply.header("content-type")), (202, Some("application/json")));
+    assert_eq!(reply.header("posthaste-stored"), None);
+    let published: Published = serde_json::from_slice(&reply.body).expect("valid");
+    let id = published.id;
+    assert_eq!(reply.body, format!(r#"{{"id":"{id}","queue":"default"}}"#).into_bytes());
+    let location = format!("/v1/queues/default/messages/{id}");
+    assert_eq!(reply.header("location"), Some(location.as_str()));
+    assert_eq!(id.shard().number(), 0);
+
+    let shown = gateway.look(&location);
+    assert_eq!(gateway.send(&format!("HEAD {location}"), &[], b"").status, 200);
+    let text = shown.json();
+    let expected = json!({
+        "id": id.to_string(), "queue": "default", "state": "pending", "priority": "normal",
+        "published_at": text["published_at"], "content_type": "text/plain", "payload_bytes": 5,
+        "max_attempts": 12, "attempt_count": 0, "attempts": [],
+    });
+    assert_eq!(text, expected);
+    assert!(text["published_at"].as_str().is_some_and(|at| at.len() == 24 && at.ends_with('Z')));
+}
+
+#[test]
+fn options_show_in_the_lookup() {
+    let gateway = TestGateway::start();
+    let reply = gateway.publish(
+        "default",
+        &[
+            ("Posthaste-Delay", "1h"),
+            ("Posthaste-TTL", "2h"),
+            ("Posthaste-Priority", "high"),
+            ("Posthaste-Max-Attempts", "3"),
+        ],
+        b"\xff\x00",
+    );
+    let found = message(&gateway, &reply, "?payload=true");
+    assert_eq!(
+        (found.state, found.priority, found.max_attempts),
+        (State::Scheduled, Some(Priority::High), Some(3))
+    );
+    let after =
+        |at: Option<posthaste::domain::timestamp::Timestamp>| at.expect("there").since(found.published_at);
+    assert_eq!(after(found.expires_at), Duration::from_hours(2));
+    assert_eq!(after(found.deliver_at), Duration::from_hours(1));
+    assert!(after(found.next_attempt_at) >= Duration::from_hours(1));
+    assert_eq!((found.payload, found.payload_base64.as_deref()), (None, Some("/wA=")));
+    assert_eq!(found.content_type.as_deref(), Some(""));
+    let text = gateway.publish("default", &[], "grüß".as_bytes());
+    assert_eq!(message(&gateway, &text, "?payload=true").payload.as_deref(), Some("grüß"));
+    assert_eq!(message(&gateway, &text, "?payload=false").payload, None);
+}
+
+/// Leases what is pending and settles it so.
+fn settle(gateway: &TestGateway, verdict: &Verdict, outcome: AttemptOutcome, status: u16) {
+    let connection = gateway.store.connect();
+    block_on(async {
+        let queues = connection.queues().await.expect("queues");
+        let queue = queues.iter().find(|entry| entry.name.as_str() == "default").expect("there").queue_ref();
+        let request = LeaseRequest {
+            queue: queue.clone(),
+            batch: BatchId::random(),
+            kind: LeaseKind::Worker,
+            max: 10,
+            bytes_max: 1 << 20,
+            lease: Duration::from_mins(1),
+            suspects: false,
+        };
+        let leased = connection.lease(request).await.expect("a lease");
+        assert_eq!(leased.leases.len(), 1);
+        let attempt = Attempt {
+            number: 1,
+            at: posthaste::domain::timestamp::Timestamp::from_millis(1_700_000_000_000),
+            duration_ms: 7,
+            outcome,
+            status: Some(status),
+            error: None,
+            excerpt: Some("no".to_owned()),
+        };
+        let settlements: Vec<_> = leased
+            .leases
+            .iter()
+            .map(|lease| Settlement {
+                index: lease.index,
+                verdict: verdict.clone(),
+                attempt: Some(attempt.clone()),
+            })
+            .collect();
+        connection.settle(leased.batch, Arc::new(settlements)).await.expect("settled");
+    });
+}
+
+#[test]
+fn a_message_is_shown_through_its_life_and_death() {
+    let gateway = TestGateway::start();
+    let failing = gateway.publish("default", &[("Content-Type", "text/plain")], b"abc");
+    settle(&gateway, &Verdict::Retry { delay: Duration::from_hours(1) }, AttemptOutcome::Retry, 503);
+    let found = message(&gateway, &failing, "");
+    assert_eq!((found.state, found.attempt_count, found.attempts.len()), (State::Scheduled, 1, 1));
+    assert_eq!((found.attempts[0].status, found.attempts[0].excerpt.as_deref()), (Some(503), Some("no")));
+    assert!(found.next_attempt_at.is_some() && found.died_at.is_none() && found.reason.is_none());
+
+    let rejected = gateway.publish("default", &[("Content-Type", "text/plain")], b"abc");
+    let verdict = Verdict::Dead { reason: DeadReason::Rejected, detail: Some("422".to_owned()) };
+    settle(&gateway, &verdict, AttemptOutcome::Rejected, 422);
+    let found = message(&gateway, &rejected, "?payload=true");
+    assert_eq!((found.state, found.reason), (State::Dead, Some(DeadReason::Rejected)));
+    assert!(found.died_at.is_some() && found.next_attempt_at.is_none());
+    assert_eq!(found.payload.as_deref(), Some("abc"));
+
+    let delivered = gateway.publish("default", &[("Content-Type", "text/plain")], b"abc");
+    settle(&gateway, &Verdict::Ack, AttemptOutcome::Delivered, 200);
+    let found = message(&gateway, &delivered, "?payload=true");
+    assert_eq!((found.state, found.attempt_count, found.died_at), (State::Delivered, 1, None));
+    assert_eq!((found.content_type.as_deref(), found.payload_bytes), (Some("text/plain"), Some(3)));
+    assert_eq!((found.payload, found.payload_base64), (None, None), "it is no longer kept");
+}
+
+#[test]
+fn what_is_not_there_is_said_to_be_so() {
+    let gateway = TestGateway::start();
+    let unknown = "/v1/queues/default/messages/0192f0c1-5e3a-7c4d-9b21-3f6a52e8d400";
+    for (path, status, code) in [
+        (unknown, 404, "message_unknown"),
+        ("/v1/queues/default/messages/0192f0c1", 404, "message_unknown"),
+        ("/v1/queues/default/messages/0192f0c1-5e3a-4c4d-9b21-3f6a52e8d400", 404, "message_unknown"),
+        ("/v1/queues/default/messages/%00", 404, "message_unknown"),
+        ("/v1/queues/default/messages/..", 404, "message_unknown"),
+        ("/v1/queues/nothing/messages/0192f0c1-5e3a-7c4d-9b21-3f6a52e8d400", 404, "queue_unknown"),
+        ("/v1/queues/-x/messages/0192f0c1-5e3a-7c4d-9b21-3f6a52e8d400", 400, "invalid_queue_name"),
+        (&format!("{unknown}?payload=1"), 400, "invalid_value"),
+        (&format!("{unknown}?payload=true&payload=true"), 400, "contradictory_options"),
+        (&format!("{unknown}?body=true"), 400, "unknown_parameter"),
+    ] {
+        let reply = gateway.look(path);
+        assert_eq!((reply.status, reply.code().as_str()), (status, code), "{path}: {reply:?}");
+        assert_eq!(reply.header("posthaste-stored"), None);
+        gateway.assert_alive(path);
+    }
+    assert_eq!(gateway.put("blind", &json!({"processor": "log", "lookup": false})).status, 201);
+    let reply = gateway.publish("blind", &[], b"x");
+    let shown = gateway.look(reply.header("location").expect("a location"));
+    assert_eq!((shown.status, shown.code().as_str()), (409, "lookup_off"));
+}
+
+#[test]
+fn a_key_stands_for_one_message() {
+    let gateway = TestGateway::start();
+    let headers = [("Idempotency-Key", "order-7"), ("Content-Type", "text/plain")];
+    let first = gateway.publish("default", &headers, b"hello");
+    assert_eq!(first.status, 202);
+    let quoted =
+        [("Idempotency-Key", "\"order-7\""), ("Content-Type", "text/plain"), ("Posthaste-Priority", "low")];
+    for headers in [&headers[..], &quoted[..]] {
+        let again = gateway.publish("default", headers, b"hello");
+        let expected = format!(r#"{{"id":"{}","queue":"default","duplicate":true}}"#, first.id());
+        assert_eq!((again.status, String::from_utf8(again.body.clone())), (200, Ok(expected)), "{again:?}");
+        assert_eq!(again.header("location"), first.header("location"));
+    }
+    let other_method = [headers[0], headers[1], ("Posthaste-Method", "PUT")];
+    let other_type = [headers[0], ("Content-Type", "text/html")];
+    for (headers, body) in [(&headers[..], &b"other"[..]), (&other_type, b"hello"), (&other_method, b"hello")]
+    {
+        let reused = gateway.publish("default", headers, body);
+        assert_eq!((reused.status, reused.code().as_str()), (422, "idempotency_key_reused"), "{reused:?}");
+        assert_eq!(reused.header("posthaste-stored"), Some("no"));
+        assert_eq!(reused.json()["header"], "Idempotency-Key");
+    }
+    assert_eq!(gateway.put("other", &json!({"processor": "log"})).status, 201);
+    assert_eq!(gateway.publish("other", &headers, b"another queue").status, 202);
+    assert_eq!(gateway.accepted(), 1);
+}

@@ -1,0 +1,241 @@
+//! Queues by API: made, replaced, shown; and each way in which settings are refused.
+
+use posthaste::api::{Problem, Queue};
+use serde_json::{Value, json};
+
+use super::http_gateway::{Plan, Reply, TestGateway, chunked};
+
+const JSON: (&str, &str) = ("Content-Type", "application/json");
+
+fn problem(reply: &Reply) -> Problem {
+    serde_json::from_slice(&reply.body).expect("a problem")
+}
+
+#[test]
+fn a_queue_is_made_replaced_and_shown() {
+    let gateway = TestGateway::start();
+    let made =
+        gateway.put("orders", &json!({"processor": "log", "timeout": "20s", "delivery": {"rate": "5/s"}}));
+    assert_eq!((made.status, made.header("location")), (201, Some("/v1/queues/orders")), "{made:?}");
+    assert_eq!(made.header("content-type"), Some("application/json"));
+    let queue = made.json();
+    for (pointer, value) in [
+        ("/name", json!("orders")),
+        ("/source", json!("api")),
+        ("/processor", json!("log")),
+        ("/paused", json!(false)),
+        ("/signed", json!(false)),
+        ("/timeout", json!("20s")),
+        ("/connect_timeout", json!("5s")),
+        ("/delivery/rate", json!("5/s")),
+        ("/limits/payload_max", json!("1MiB")),
+        ("/limits/length_max", json!(1_000_000)),
+        ("/retry/schedule/0", json!("5s")),
+        ("/dead/when_full", json!("park")),
+        ("/idempotency/window", json!("10m")),
+    ] {
+        assert_eq!(queue.pointer(pointer), Some(&value), "{pointer}");
+    }
+    assert!(queue.get("parked").is_none() && queue.get("ttl").is_none());
+    assert_eq!(gateway.look("/v1/queues/orders").json(), queue);
+    let read: Queue = serde_json::from_value(queue).expect("the client reads it");
+    assert_eq!(read.settings.processor, "log");
+
+    // PUT replaces: what is absent is the default again.
+    let replaced = gateway.put("orders", &json!({"processor": "pull", "ttl": "1d"}));
+    assert_eq!((replaced.status, replaced.header("location")), (200, None));
+    let queue = gateway.look("/v1/queues/orders").json();
+    assert_eq!(
+        (&queue["processor"], &queue["timeout"], &queue["ttl"]),
+        (&json!("pull"), &json!("15s"), &json!("1d"))
+    );
+    assert!(queue["delivery"].get("rate").is_none());
+    assert_eq!(gateway.publish("orders", &[], b"x").status, 202);
+}
+
+#[test]
+fn the_operators_defaults_are_under_what_the_api_sets() {
+    let queue_defaults = json!({"timeout": "1m", "retry": {"schedule": ["1s"]}, "processor": "log"});
+    let gateway = TestGateway::start_as(Plan { queue_defaults, ..Plan::default() });
+    let made = gateway.put("orders", &json!({"retry": {"jitter": 0}}));
+    assert_eq!(made.status, 201, "{made:?}");
+    let queue = made.json();
+    assert_eq!((&queue["timeout"], &queue["processor"]), (&json!("1m"), &json!("log")));
+    assert_eq!(queue["retry"], json!({"schedule": ["1s"], "jitter": 0.0}));
+}
+
+#[test]
+fn a_queue_of_the_file_is_not_the_apis_to_change() {
+    let gateway = TestGateway::start();
+    let refused = gateway.put("default", &json!({"processor": "pull"}));
+    assert_eq!((refused.status, refused.code().as_str()), (409, "queue_declared_in_file"));
+    let queue = gateway.look("/v1/queues/default").json();
+    assert_eq!((&queue["source"], &queue["processor"]), (&json!("file"), &json!("log")));
+}
+
+#[test]
+fn each_bad_setting_is_refused_with_its_place() {
+    let gateway = TestGateway::start();
+    for (body, status, code, pointer) in [
+        (r#"{"processor":"log""#, 400, "malformed", None),
+        (r#"{"processor":"log"}x"#, 400, "malformed", None),
+        (r#"{"processor":"log","processor":"pull"}"#, 400, "malformed", None),
+        ("\u{feff}{}", 400, "malformed", None),
+        ("", 400, "malformed", None),
+        ("null", 400, "invalid_value", Some("")),
+        ("[]", 400, "invalid_value", Some("")),
+        (r#"{"procesor":"log"}"#, 400, "unknown_field", Some("/procesor")),
+        (r#"{"processor":"log","limits":{"length":5}}"#, 400, "unknown_field", Some("/limits/length")),
+        (r#"{"name":"orders","processor":"log"}"#, 400, "unknown_field", Some("/name")),
+        (r#"{"processor":"log","timeout":15}"#, 400, "invalid_value", Some("/timeout")),
+        (r#"{"processor":"log","timeout":"fast"}"#, 400, "invalid_value", Some("/timeout")),
+        (r#"{"processor":"log","lookup":"yes"}"#, 400, "invalid_value", Some("/lookup")),
+        (
+            r#"{"processor":"log","limits":{"payload_max":"1MB"}}"#,
+            400,
+            "invalid_value",
+            Some("/limits/payload_max"),
+        ),
+        (r#"{"processor":"log","limits":{"length_max":1e999}}"#, 400, "malformed", None),
+        (
+            r#"{"processor":"log","limits":{"length_max":-1}}"#,
+            400,
+            "invalid_value",
+            Some("/limits/length_max"),
+        ),
+        (
+            r#"{"processor":"log","retry":{"schedule":["5s",5]}}"#,
+            400,
+            "invalid_value",
+            Some("/retry/schedule"),
+        ),
+        (r#"{"processor":"log","delivery":{"rate":"0/s"}}"#, 400, "invalid_value", Some("/delivery/rate")),
+        (r#"{"processor":"http","destination":"nowhere"}"#, 400, "invalid_value", Some("/destination")),
+        (r#"{"processor":"log","timeout":"1ms"}"#, 422, "setting_out_of_range", Some("/timeout")),
+        (r#"{"processor":"log","ttl":"31d"}"#, 422, "setting_out_of_range", Some("/ttl")),
+        (r#"{"processor":"log","shards":2}"#, 422, "setting_out_of_range", Some("/shards")),
+        (
+            r#"{"processor":"log","limits":{"payload_max":"17MiB"}}"#,
+            422,
+            "setting_out_of_range",
+            Some("/limits/payload_max"),
+        ),
+        (r#"{"processor":"log","retry":{"jitter":1.5}}"#, 422, "setting_out_of_range", Some("/retry/jitter")),
+        (
+            r#"{"processor":"log","delivery":{"method":"TRACE"}}"#,
+            422,
+            "setting_out_of_range",
+            Some("/delivery/method"),
+        ),
+        (r#"{"processor":"http"}"#, 422, "setting_out_of_range", Some("/destination")),
+        (r#"{"processor":"lgo"}"#, 422, "setting_out_of_range", Some("/processor")),
+        ("{}", 422, "setting_out_of_range", Some("/processor")),
+        (r#"{"processor":"log","secret":"whsec_x"}"#, 422, "secret_needs_file", Some("/secret")),
+        (
+            r#"{"processor":"http","destination":"http://127.0.0.1/"}"#,
+            422,
+            "destination_refused",
+            Some("/destination"),
+        ),
+        (
+            r#"{"processor":"log","delivery":{"headers":{"Host":"x"}}}"#,
+            422,
+            "header_not_forwardable",
+            Some("/delivery/headers/Host"),
+        ),
+    ] {
+        let reply = gateway.send("PUT /v1/queues/orders", &[JSON], body.as_bytes());
+        let problem = problem(&reply);
+        assert_eq!((reply.status, &*problem.code), (status, code), "{body}: {reply:?}");
+        assert_eq!(problem.pointer.as_deref(), pointer, "{body}");
+        assert_eq!(reply.header("posthaste-stored"), None, "{body}");
+        gateway.assert_alive(body);
+    }
+    assert_eq!(gateway.look("/v1/queues/orders").status, 404, "nothing was made of it");
+    let reply = gateway.put("orders", &json!({"processor": "lgo"}));
+    let detail = problem(&reply).detail;
+    assert!(detail.contains("log, http, pull") && detail.contains("did you mean \"log\"?"), "{detail}");
+}
+
+#[test]
+fn settings_come_as_json_of_bounded_size() {
+    let gateway = TestGateway::start();
+    let body = br#"{"processor":"log"}"#;
+    for (headers, status, code) in [
+        (vec![], 415, "unsupported_media_type"),
+        (vec![("Content-Type", "text/plain")], 415, "unsupported_media_type"),
+        (vec![("Content-Type", "application/jsonx")], 415, "unsupported_media_type"),
+        (vec![JSON, JSON], 415, "unsupported_media_type"),
+        (vec![JSON, ("Content-Encoding", "gzip")], 415, "unsupported_content_encoding"),
+        (vec![("Content-Type", "Application/JSON; charset=utf-8")], 201, ""),
+        (vec![JSON, ("Content-Encoding", "identity")], 200, ""),
+    ] {
+        let reply = gateway.send("PUT /v1/queues/orders", &headers, body);
+        assert_eq!((reply.status, reply.code().as_str()), (status, code), "{headers:?}: {reply:?}");
+    }
+    for (name, status) in [("-orders", 400), ("a%2Fb", 400), ("..", 400)] {
+        let reply = gateway.send(&format!("PUT /v1/queues/{name}"), &[JSON], body);
+        assert_eq!((reply.status, reply.code().as_str()), (status, "invalid_queue_name"), "{name}");
+    }
+    let reply = gateway.send("PUT /v1/queues/orders?x=1", &[JSON], body);
+    assert_eq!((reply.status, reply.code().as_str()), (400, "unknown_parameter"));
+
+    let settings = |length: usize| {
+        let mut text = json!({"processor": "log"}).to_string();
+        text.push_str(&" ".repeat(length - text.len()));
+        text.into_bytes()
+    };
+    for (length, status) in [(65_536, 200), (65_537, 413)] {
+        let plain = gateway.send("PUT /v1/queues/orders", &[JSON], &settings(length));
+        assert_eq!(plain.status, status, "{length}");
+        let headers = [JSON, ("Transfer-Encoding", "chunked")];
+        let parts = gateway.send("PUT /v1/queues/orders", &headers, &chunked(&settings(length), 9_000));
+        assert_eq!(parts.status, status, "{length} in chunks");
+    }
+    let refused = gateway.send("PUT /v1/queues/orders", &[JSON], &settings(65_537));
+    assert_eq!((refused.code().as_str(), &refused.json()["limit"]), ("payload_too_large", &json!(65_536)));
+}
+
+#[test]
+fn a_queue_may_keep_credentials_to_itself() {
+    let gateway = TestGateway::start();
+    let settings = json!({"processor": "log", "delivery": {"forward_credentials": false}});
+    assert_eq!(gateway.put("private", &settings).status, 201);
+    for header in ["Posthaste-Forward-Authorization", "Posthaste-Forward-Cookie"] {
+        let reply = gateway.publish("private", &[(header, "x")], b"x");
+        let problem: Value = reply.json();
+        assert_eq!(
+            (reply.status, problem["code"].as_str()),
+            (422, Some("header_not_forwardable")),
+            "{header}"
+        );
+        assert_eq!(problem["setting"], "delivery.forward_credentials");
+        assert_eq!(gateway.publish("default", &[(header, "x")], b"x").status, 202);
+    }
+    assert_eq!(gateway.publish("private", &[("Authorization", "the caller's own")], b"x").status, 202);
+}
+
+#[test]
+fn a_queue_that_another_gateway_made_or_made_again_is_found() {
+    let gateway = TestGateway::start();
+    let connection = gateway.store.connect();
+    let settings: posthaste::domain::queue::QueueSettings =
+        serde_json::from_value(json!({"processor": "log"})).expect("settings");
+    let name: posthaste::domain::queue::QueueName = "elsewhere".parse().expect("a name");
+    let put = || {
+        let put = connection.put_queue(name.clone(), settings.clone().into());
+        super::http_gateway::block_on(put).expect("the store takes it")
+    };
+    let posthaste::store::Put::Created(entry) = put() else { panic!("it was not there") };
+    assert_eq!(gateway.publish("elsewhere", &[], b"x").status, 202);
+    let deleted = connection.delete_queue(entry.queue_ref(), true);
+    super::http_gateway::block_on(deleted).expect("deleted");
+    let gone = gateway.publish("elsewhere", &[], b"x");
+    assert_eq!((gone.status, gone.code().as_str()), (404, "queue_unknown"));
+    assert_eq!(gone.header("posthaste-stored"), Some("no"));
+    assert!(gone.json()["detail"].as_str().expect("detail").contains("PUT /v1/queues/elsewhere"), "{gone:?}");
+    put();
+    let again = gateway.publish("elsewhere", &[], b"x");
+    assert_eq!(again.status, 202, "{again:?}");
+    assert_eq!(gateway.look(&format!("/v1/queues/elsewhere/messages/{}", again.id())).status, 200);
+}

@@ -1,0 +1,182 @@
+//! `/status`, `/ready` and the root: what they say, and that they say it whatever the store does.
+
+use posthaste::api::Status;
+use posthaste::domain::queue::ParkReason::{DeadFull, DestinationGone, EgressRefused};
+use posthaste::store::Hold;
+use serde_json::{Value, json};
+
+use super::http_gateway::{TestGateway, block_on};
+
+fn keys(value: &Value) -> Vec<&str> {
+    let mut keys: Vec<_> = value.as_object().expect("an object").keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
+}
+
+fn sorted(text: &'static str) -> Vec<&'static str> {
+    let mut words: Vec<_> = text.split_whitespace().collect();
+    words.sort_unstable();
+    words
+}
+
+const COUNTS: &str =
+    "pending scheduled leased dead bytes accepted delivered retried dead_lettered replayed cancelled
+    purged discarded trimmed recovered deferred";
+
+#[test]
+fn the_status_has_every_field_of_the_contract() {
+    let gateway = TestGateway::start();
+    gateway.publish("default", &[("Content-Type", "text/plain")], b"hello");
+    gateway.publish("default", &[("Posthaste-Delay", "1h")], b"later");
+    let status = gateway.look("/status").json();
+    let top = "version instance started_at uptime_s as_of consistent instances store totals queues actors lanes process";
+    assert_eq!(keys(&status), sorted(top));
+    assert_eq!(keys(&status["instances"][0]), ["id", "last_seen", "version"]);
+    assert_eq!(keys(&status["store"]), ["durability", "kind", "latency_ms", "reachable", "warnings"]);
+    assert_eq!(keys(&status["store"]["durability"]), ["configured", "now", "reasons"]);
+    assert_eq!(keys(&status["totals"]), sorted(COUNTS));
+    let queue = &status["queues"][0];
+    for name in COUNTS.split_whitespace() {
+        assert!(queue[name].is_u64(), "{name}: {queue}");
+    }
+    let rest =
+        "name processor source paused parked signed length_max bytes_max accepted_per_s_1m accepted_per_s_5m
+        delivered_per_s_1m delivered_per_s_5m oldest_pending_ms consistent stalled";
+    assert_eq!(keys(queue).len(), rest.split_whitespace().count() + COUNTS.split_whitespace().count());
+    for name in rest.split_whitespace() {
+        assert!(queue.get(name).is_some(), "{name}: {queue}");
+    }
+    assert_eq!(keys(&status["process"]), ["cpu_s", "fds_max", "fds_open", "rss_bytes"]);
+    let actor = "name state restarts mailbox_depth mailbox_capacity beat_age_ms";
+    assert_eq!(keys(&status["actors"][0]), sorted(actor));
+    for (pointer, value) in [
+        ("/instance", json!("test-instance")),
+        ("/instances/0/id", json!("test-instance")),
+        ("/consistent", json!(true)),
+        ("/store/kind", json!("memory")),
+        ("/store/reachable", json!(true)),
+        ("/store/durability/configured", json!("none")),
+        ("/store/durability/now", json!("none")),
+        ("/lanes", json!([])),
+        ("/queues/0/name", json!("default")),
+        ("/queues/0/pending", json!(1)),
+        ("/queues/0/scheduled", json!(1)),
+        ("/queues/0/accepted", json!(2)),
+        ("/queues/0/parked", Value::Null),
+        ("/queues/0/stalled", Value::Null),
+        ("/queues/0/length_max", json!(1_000_000)),
+        ("/totals/accepted", json!(2)),
+    ] {
+        assert_eq!(status.pointer(pointer), Some(&value), "{pointer}");
+    }
+    assert!(queue["oldest_pending_ms"].is_u64() && queue["bytes"].as_u64() > Some(10), "{queue}");
+    let _: Status = serde_json::from_value(status).expect("the client reads it");
+}
+
+#[test]
+fn queues_are_shown_by_name_all_or_those_asked_for() {
+    let gateway = TestGateway::start();
+    for name in ["b", "a", "B"] {
+        assert_eq!(gateway.put(name, &json!({"processor": "log"})).status, 201);
+        gateway.publish(name, &[], b"x");
+    }
+    let names = |path: &str| -> Vec<String> {
+        let queues = gateway.look(path).json()["queues"].clone();
+        let queues = queues.as_array().expect("a list");
+        queues.iter().map(|queue| queue["name"].as_str().expect("a name").to_owned()).collect()
+    };
+    assert_eq!(names("/status"), ["B", "a", "b", "default"]);
+    assert_eq!(names("/status?queue=b&queue=a&queue=b"), ["a", "b"]);
+    assert_eq!(names("/status?queue=nothing"), [""; 0]);
+    assert_eq!(names("/status?queue=d%65fault"), ["default"]);
+    assert_eq!(gateway.look("/status").json()["totals"]["accepted"], 3);
+    assert_eq!(gateway.look("/status?queue=a").json()["totals"]["accepted"], 1);
+}
+
+#[test]
+fn a_status_without_the_store_shows_what_was_known() {
+    let gateway = TestGateway::start();
+    gateway.publish("default", &[], b"x");
+    let before = gateway.look("/status").json();
+    assert_eq!(before["consistent"], true);
+    gateway.faults.set_away(true);
+    gateway.wait_for("GET /ready", 503);
+    let reply = gateway.look("/status");
+    assert_eq!(reply.status, 200);
+    let away = reply.json();
+    assert_eq!((&away["consistent"], &away["store"]["reachable"]), (&Value::Null, &json!(false)));
+    assert_eq!(away["store"]["durability"]["now"], "unknown");
+    let queue = &away["queues"][0];
+    assert_eq!((&queue["accepted"], &queue["consistent"]), (&json!(1), &Value::Null));
+    assert_eq!(queue["stalled"]["code"], "store_unavailable");
+    assert!(queue["stalled"]["since"].is_string() && queue["accepted_per_s_1m"].is_null());
+    assert_eq!(gateway.look("/status?queue=default").status, 200);
+    let work = gateway.look("/ready?check=work").json();
+    assert_eq!(work["reasons"].as_array().map(Vec::len), Some(2), "{work}");
+    gateway.faults.set_away(false);
+    gateway.wait_for("GET /ready", 200);
+    assert_eq!(gateway.look("/status").json()["queues"][0]["stalled"], Value::Null);
+}
+
+#[test]
+fn a_queue_that_stands_still_says_why() {
+    let gateway = TestGateway::start();
+    assert_eq!(gateway.look("/ready?check=work").status, 200);
+    let connection = gateway.store.connect();
+    let hold = |hold: Hold| {
+        block_on(async {
+            let queues = connection.queues().await.expect("queues");
+            connection.hold(queues[0].queue_ref(), hold).await.expect("held");
+        });
+    };
+    let stalled = || gateway.look("/status").json()["queues"][0]["stalled"].clone();
+    let parked = |reason| Hold::Park(reason);
+    for (held, code) in [
+        (parked(DeadFull), "dead_full"),
+        (parked(DestinationGone), "destination_gone"),
+        (parked(EgressRefused), "egress_refused"),
+        (Hold::Pause, "paused"),
+    ] {
+        hold(held);
+        let first = stalled();
+        assert_eq!(first["code"], code);
+        assert!(first["detail"].as_str().is_some_and(|detail| !detail.is_empty()));
+        assert_eq!(stalled()["since"], first["since"], "{code}: it has been so since the first look");
+    }
+    // Readiness looks at what the gateway knows, which the store told it within the last second or so.
+    let work = gateway.wait_for("GET /ready?check=work", 503);
+    assert_eq!(work.json()["reasons"][0]["code"], "queue_stalled");
+    assert_eq!(gateway.look("/ready").status, 200, "stuck work does not make it unready");
+    hold(Hold::Resume);
+    assert_eq!(stalled(), Value::Null);
+    gateway.faults.set_newer(Some("a record of version 9"));
+    let ready = gateway.wait_for("GET /ready", 503);
+    assert_eq!(ready.json()["reasons"][0]["code"], "store_newer");
+    assert_eq!(stalled()["code"], "store_newer");
+}
+
+#[test]
+fn a_queue_whose_processor_is_not_here_says_so() {
+    let declared = vec![("default", json!({"processor": "log"})), ("resize", json!({"processor": "resize"}))];
+    let gateway = TestGateway::start_as(super::http_gateway::Plan { declared, ..Default::default() });
+    let status = gateway.look("/status?queue=resize").json();
+    assert_eq!(status["queues"][0]["stalled"]["code"], "no_worker");
+}
+
+#[test]
+fn the_root_tells_a_newcomer_what_to_type() {
+    let gateway = TestGateway::start();
+    let reply = gateway.look("/");
+    let text = String::from_utf8(reply.body.clone()).expect("text");
+    assert_eq!(reply.header("content-type"), Some("text/plain; charset=utf-8"));
+    assert!(text.starts_with(concat!("Posthaste ", env!("CARGO_PKG_VERSION"))), "{text}");
+    assert!(text.contains("http://test/status") && text.contains("curl -i http://test/v1/queues/"), "{text}");
+    let health = gateway.look("/health");
+    assert_eq!(
+        (health.body.as_slice(), health.header("content-type")),
+        (&b"OK"[..], Some("text/plain; charset=utf-8"))
+    );
+    assert_eq!(gateway.look("/ready").json(), json!({"ready": true}));
+    let head = gateway.send("HEAD /", &[], b"");
+    assert_eq!(head.header("content-length"), reply.header("content-length"));
+}
