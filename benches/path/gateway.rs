@@ -42,7 +42,10 @@ impl Gateway {
 
     /// One request on a connection of its own, answered with this status.
     pub(crate) fn request(&self, method: &str, path: &str, body: &str, status: u16) -> Value {
-        let answer = client::request(&self.address, method, path, &[], body.as_bytes()).expect("an answer");
+        let json = [("Content-Type", "application/json")];
+        let headers = if body.is_empty() { &[][..] } else { &json };
+        let answer =
+            client::request(&self.address, method, path, headers, body.as_bytes()).expect("an answer");
         assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
         answer.json()
     }
@@ -70,13 +73,7 @@ impl Gateway {
 
     /// CPU time of all its threads that still run.
     pub(crate) fn cpu(&self) -> Duration {
-        let tasks = Path::new("/proc").join(self.process.id().to_string()).join("task");
-        let of_task = |task: fs::DirEntry| {
-            let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
-            text.split(' ').next()?.parse::<u64>().ok()
-        };
-        let tasks = fs::read_dir(tasks).expect("its threads");
-        Duration::from_nanos(tasks.filter_map(|task| of_task(task.ok()?)).sum())
+        cpu_of(self.process.id())
     }
 
     /// `kill -9`.
@@ -89,6 +86,16 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         drop(self.process.kill().and_then(|()| self.process.wait()));
     }
+}
+
+/// CPU time of all threads of a process that still run.
+pub(crate) fn cpu_of(pid: u32) -> Duration {
+    let of_task = |task: fs::DirEntry| {
+        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    };
+    let tasks = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task")).expect("its threads");
+    Duration::from_nanos(tasks.filter_map(|task| of_task(task.ok()?)).sum())
 }
 
 /// Polls until `look` gives something.

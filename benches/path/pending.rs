@@ -22,42 +22,39 @@ const PULL: &str = r#"{"processor":"pull","limits":{"length_max":100000000,"byte
 const LOG: &str = r#"{"processor":"log","limits":{"length_max":100000000,"bytes_max":"1TiB"}}"#;
 const QUEUE: &str = "/v1/queues/bench";
 
-/// Measures it.
+/// Measures it: two gateways side by side, one empty, so that both meet the same machine.
 pub(crate) fn run(arguments: &Arguments, report: &mut Report) {
     let folder = tempfile::tempdir().expect("a folder");
-    let gateway = Gateway::start(folder.path());
-    gateway.request("PUT", QUEUE, PULL, 201);
-    report.add_distribution("status_empty", time_status(&gateway));
-    drain_rounds(&gateway, report, "empty", |gateway| publish(gateway, DRAINED));
-    report.add("rss_empty_mib", gateway.memory_mib("VmRSS"));
-    gateway.kill();
-    report.add_ms("start_to_202_empty", start_to_202(folder.path()).1);
-
-    let gateway = Gateway::start(folder.path());
+    let [empty_folder, full_folder] = ["empty", "full"].map(|name| {
+        let path = folder.path().join(name);
+        std::fs::create_dir(&path).expect("a folder");
+        path
+    });
+    let empty = Gateway::start(&empty_folder);
+    let full = Gateway::start(&full_folder);
+    for gateway in [&empty, &full] {
+        gateway.request("PUT", QUEUE, PULL, 201);
+    }
     #[expect(clippy::cast_precision_loss, reason = "a few millions")]
     let messages = arguments.messages as f64;
-    let took = publish(&gateway, arguments.messages);
-    report.add("publish_per_s", messages / took.as_secs_f64());
+    let took = publish(&full, arguments.messages);
     report.add("pending_messages", messages);
-    report.add("rss_pending_mib", gateway.memory_mib("VmRSS"));
-    report.add("rss_pending_peak_mib", gateway.memory_mib("VmHWM"));
-    report.add_distribution("status_pending", time_status(&gateway));
-    gateway.kill();
-    let (gateway, took) = start_to_202(folder.path());
-    report.add_ms("start_to_202_pending", took);
-    report.add_distribution("status_pending_restarted", time_status(&gateway));
-    drain_rounds(&gateway, report, "pending", |_| Duration::ZERO);
-    report.add("rss_pending_restarted_peak_mib", gateway.memory_mib("VmHWM"));
-    gateway.kill();
-    for (name, part) in [
-        ("status_p99_pending_over_empty", "status_{}_p99_ms"),
-        ("drain_wall_pending_over_empty", "drain_{}_wall_us_per_message"),
-        ("drain_cpu_pending_over_empty", "drain_{}_cpu_us_per_message"),
-    ] {
-        let of = |side| report.figure(&part.replace("{}", side));
-        let ratio = of("pending") / of("empty");
-        report.add(name, ratio);
-    }
+    report.add("publish_per_s", messages / took.as_secs_f64());
+    report.add("rss_empty_mib", empty.memory_mib("VmRSS"));
+    report.add("rss_full_mib", full.memory_mib("VmRSS"));
+    report.add("rss_full_peak_mib", full.memory_mib("VmHWM"));
+    compare_status(report, "filled", &empty, &full);
+    empty.kill();
+    full.kill();
+    let (empty, took) = start_to_202(&empty_folder);
+    report.add_ms("start_to_202_empty", took);
+    let (full, took) = start_to_202(&full_folder);
+    report.add_ms("start_to_202_full", took);
+    compare_status(report, "restarted", &empty, &full);
+    compare_drain(report, &empty, &full);
+    report.add("rss_full_restarted_peak_mib", full.memory_mib("VmHWM"));
+    empty.kill();
+    full.kill();
 }
 
 /// Publishes from many connections; gives how long it took.
@@ -79,16 +76,30 @@ fn post(connection: &mut Connection) {
     assert_eq!(answer.status, 202, "{}", answer.text());
 }
 
-fn time_status(gateway: &Gateway) -> Vec<Duration> {
-    let mut connection = gateway.connect();
-    let mut look = || {
-        let began = Instant::now();
-        let answer = connection.request("GET", "/status", &[], b"").expect("an answer");
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        began.elapsed()
-    };
+/// Times `/status` of both in turn.
+fn compare_status(report: &mut Report, name: &str, empty: &Gateway, full: &Gateway) {
+    let mut connections = [empty.connect(), full.connect()];
+    let mut times = [Vec::new(), Vec::new()];
     // The first few warm what is cold.
-    (0..LOOKS / 10 + LOOKS).map(|_| look()).skip(LOOKS / 10).collect()
+    for round in 0..LOOKS / 10 + LOOKS {
+        for (connection, times) in connections.iter_mut().zip(&mut times) {
+            let began = Instant::now();
+            let answer = connection.request("GET", "/status", &[], b"").expect("an answer");
+            let took = began.elapsed();
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            if round >= LOOKS / 10 {
+                times.push(took);
+            }
+        }
+    }
+    for (side, times) in ["empty", "full"].into_iter().zip(times) {
+        report.add_distribution(&format!("status_{name}_{side}"), times);
+    }
+    for part in ["p50", "p99"] {
+        let of = |side| report.figure(&format!("status_{name}_{side}_{part}_ms"));
+        let ratio = of("full") / of("empty");
+        report.add(&format!("status_{name}_{part}_full_over_empty"), ratio);
+    }
 }
 
 /// Starts a gateway on what is in the folder and publishes as soon as it takes a message.
@@ -105,27 +116,49 @@ fn start_to_202(folder: &Path) -> (Gateway, Duration) {
     (gateway, took)
 }
 
-/// Lets the workers take messages out of the queue by turning it from `pull` to `log` and back, several times.
-fn drain_rounds(gateway: &Gateway, report: &mut Report, side: &str, prepare: impl Fn(&Gateway) -> Duration) {
-    let (mut wall, mut cpu, mut drained) = (Duration::ZERO, Duration::ZERO, 0);
+/// What draining some messages took.
+#[derive(Default)]
+struct Drained {
+    messages: u64,
+    wall: Duration,
+    cpu: Duration,
+}
+
+/// Times the draining of some messages of both in turn.
+fn compare_drain(report: &mut Report, empty: &Gateway, full: &Gateway) {
+    let mut drained = [Drained::default(), Drained::default()];
     for _ in 0..ROUNDS {
-        prepare(gateway);
-        let before = gateway.count("bench", "delivered");
-        let (began, cpu_before) = (Instant::now(), gateway.cpu());
-        gateway.request("PUT", QUEUE, LOG, 200);
-        let delivered = wait_for("they are drained", || {
-            let delivered = gateway.count("bench", "delivered") - before;
-            (delivered >= DRAINED).then_some(delivered)
-        });
-        wall += began.elapsed();
-        cpu += gateway.cpu().saturating_sub(cpu_before);
-        drained += delivered;
-        gateway.request("PUT", QUEUE, PULL, 200);
-        wait_for("nothing is leased", || (gateway.count("bench", "leased") == 0).then_some(()));
+        for (gateway, drained) in [empty, full].into_iter().zip(&mut drained) {
+            publish(gateway, DRAINED);
+            drain(gateway, drained);
+        }
     }
-    #[expect(clippy::cast_precision_loss, reason = "a few millions")]
-    let drained = drained as f64;
-    report.add(&format!("drain_{side}_per_s"), drained / wall.as_secs_f64());
-    report.add(&format!("drain_{side}_wall_us_per_message"), wall.as_secs_f64() * 1e6 / drained);
-    report.add(&format!("drain_{side}_cpu_us_per_message"), cpu.as_secs_f64() * 1e6 / drained);
+    for (side, drained) in ["empty", "full"].into_iter().zip(drained) {
+        #[expect(clippy::cast_precision_loss, reason = "a few millions")]
+        let messages = drained.messages as f64;
+        report.add(&format!("drain_{side}_per_s"), messages / drained.wall.as_secs_f64());
+        report.add(&format!("drain_{side}_wall_us_per_message"), drained.wall.as_secs_f64() * 1e6 / messages);
+        report.add(&format!("drain_{side}_cpu_us_per_message"), drained.cpu.as_secs_f64() * 1e6 / messages);
+    }
+    for kind in ["wall", "cpu"] {
+        let of = |side| report.figure(&format!("drain_{side}_{kind}_us_per_message"));
+        let ratio = of("full") / of("empty");
+        report.add(&format!("drain_{kind}_full_over_empty"), ratio);
+    }
+}
+
+/// Lets the workers take messages out of the queue by turning it from `pull` to `log` and back.
+fn drain(gateway: &Gateway, drained: &mut Drained) {
+    let before = gateway.count("bench", "delivered");
+    let (began, cpu_before) = (Instant::now(), gateway.cpu());
+    gateway.request("PUT", QUEUE, LOG, 200);
+    let messages = wait_for("they are drained", || {
+        let messages = gateway.count("bench", "delivered") - before;
+        (messages >= DRAINED).then_some(messages)
+    });
+    drained.wall += began.elapsed();
+    drained.cpu += gateway.cpu().saturating_sub(cpu_before);
+    drained.messages += messages;
+    gateway.request("PUT", QUEUE, PULL, 200);
+    wait_for("nothing is leased", || (gateway.count("bench", "leased") == 0).then_some(()));
 }

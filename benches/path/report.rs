@@ -14,7 +14,10 @@ pub(crate) struct Report {
 impl Report {
     /// An empty one.
     pub(crate) fn new(bench: &'static str) -> Self {
-        Self { bench, began: Instant::now(), figures: Vec::new() }
+        let mut report = Self { bench, began: Instant::now(), figures: Vec::new() };
+        // Figures from a busy machine say little: the reader should see that it was.
+        report.add("load_average_before", load_average());
+        report
     }
 
     /// Adds a figure; its name ends with its unit.
@@ -55,6 +58,12 @@ impl Report {
             println!("  {name:<44} {:>14}", rounded(*value));
         }
     }
+}
+
+/// How many processes wanted to run, over the last minute.
+fn load_average() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0)
 }
 
 /// Enough digits to compare.

@@ -17,15 +17,20 @@ use posthaste::store::settings::StoreSettings;
 use posthaste::store::{MessageStore, Put, QueueRef, open};
 
 use crate::Arguments;
+use crate::gateway::cpu_of;
 use crate::report::Report;
 
 const PAYLOAD: [u8; 200] = [b'x'; 200];
 /// Messages of a lease, as the workers take them.
 const BATCH: u16 = 128;
-/// Batches that are timed on either side.
-const BATCHES: u64 = 400;
+/// Batches that are timed in a row.
+const BATCHES: u64 = 25;
+/// Such rows on either side.
+const ROUNDS: u32 = 20;
+/// How long after its last call a store has nothing left to do.
+const QUIET: Duration = Duration::from_millis(250);
 
-/// Measures it.
+/// Measures it: two stores side by side, a batch of one after a batch of the other, so that both meet the same machine.
 pub(crate) fn run(arguments: &Arguments, report: &mut Report) {
     let folder = tempfile::tempdir().expect("a folder");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -33,54 +38,55 @@ pub(crate) fn run(arguments: &Arguments, report: &mut Report) {
 }
 
 async fn measure(folder: &Path, messages: u64, report: &mut Report) {
-    let file = folder.join("posthaste.db");
-    let url = format!("sqlite:{}", file.to_str().expect("a path of text"));
-    let settings = StoreSettings { url, ..StoreSettings::default() };
-    let clock = Clock::system();
-    let store = open(&settings, &clock).expect("a new store");
-    let bench = Bench::new(store.connect(), clock.clone()).await;
-    let mut empty = Times::default();
-    for _ in 0..BATCHES {
-        bench.publish(u64::from(BATCH)).await;
-        bench.drain_one(&mut empty).await;
-    }
-    bench.publish(messages).await;
-    let mut pending = Times::default();
-    for _ in 0..BATCHES {
-        bench.drain_one(&mut pending).await;
-    }
-    bench.store.close().await.expect("it closes");
-    drop((bench, store));
+    let empty = Bench::open(&folder.join("empty")).await;
+    let full = Bench::open(&folder.join("full")).await;
+    full.publish(messages).await;
+    let times = drain_in_turn(&empty, &full).await;
+    add_comparison(report, "filled", times);
+    full.close().await;
     let began = Instant::now();
-    let store = open(&settings, &clock).expect("the same store");
-    let opened = began.elapsed();
-    report.add_ms("open_pending", opened);
-    let bench = Bench::new(store.connect(), clock).await;
-    let mut reopened = Times::default();
-    for _ in 0..BATCHES {
-        bench.drain_one(&mut reopened).await;
+    let full = Bench::open(&folder.join("full")).await;
+    report.add_ms("open_full", began.elapsed());
+    let times = drain_in_turn(&empty, &full).await;
+    add_comparison(report, "reopened", times);
+    full.close().await;
+    empty.close().await;
+}
+
+/// The same for both: some batches are published, and as many of the oldest are leased and settled.
+async fn drain_in_turn(empty: &Bench, full: &Bench) -> [Times; 2] {
+    let mut times = [Times::default(), Times::default()];
+    for _ in 0..ROUNDS {
+        for (bench, times) in [empty, full].into_iter().zip(&mut times) {
+            bench.publish(u64::from(BATCH) * BATCHES).await;
+            bench.drain(times).await;
+        }
     }
-    bench.store.close().await.expect("it closes");
-    let sides = [("empty", empty), ("pending", pending), ("pending_reopened", reopened)];
+    times
+}
+
+fn add_comparison(report: &mut Report, name: &str, [empty, full]: [Times; 2]) {
+    let messages = f64::from(BATCH) * f64::from(u32::try_from(empty.lease.len()).expect("few"));
+    let sides = [("empty", empty), ("full", full)];
     let totals = sides.map(|(side, times)| {
-        let (lease, settle): (Duration, Duration) = (times.lease.iter().sum(), times.settle.iter().sum());
-        let messages = f64::from(BATCH) * f64::from(u32::try_from(times.lease.len()).expect("few"));
-        report.add(
-            &format!("lease_settle_{side}_us_per_message"),
-            (lease + settle).as_secs_f64() * 1e6 / messages,
-        );
-        report.add_distribution(&format!("lease_{side}"), times.lease);
-        report.add_distribution(&format!("settle_{side}"), times.settle);
-        (lease + settle).as_secs_f64()
+        let wall: Duration = times.lease.iter().chain(&times.settle).sum();
+        let [wall_us, cpu_us] = [wall, times.cpu].map(|time| time.as_secs_f64() * 1e6 / messages);
+        report.add(&format!("{name}_{side}_wall_us_per_message"), wall_us);
+        report.add(&format!("{name}_{side}_cpu_us_per_message"), cpu_us);
+        report.add_distribution(&format!("{name}_{side}_lease"), times.lease);
+        report.add_distribution(&format!("{name}_{side}_settle"), times.settle);
+        [wall_us, cpu_us]
     });
-    report.add("lease_settle_pending_over_empty", totals[1] / totals[0]);
-    report.add("lease_settle_reopened_over_empty", totals[2] / totals[0]);
+    report.add(&format!("{name}_wall_full_over_empty"), totals[1][0] / totals[0][0]);
+    report.add(&format!("{name}_cpu_full_over_empty"), totals[1][1] / totals[0][1]);
 }
 
 #[derive(Default)]
 struct Times {
     lease: Vec<Duration>,
     settle: Vec<Duration>,
+    /// Of the whole process, with what the store does afterwards on the side.
+    cpu: Duration,
 }
 
 struct Bench {
@@ -90,7 +96,11 @@ struct Bench {
 }
 
 impl Bench {
-    async fn new(store: Rc<dyn MessageStore>, clock: Clock) -> Self {
+    async fn open(folder: &Path) -> Self {
+        let url = format!("sqlite:{}", folder.join("posthaste.db").display());
+        let clock = Clock::system();
+        let store =
+            open(&StoreSettings { url, ..StoreSettings::default() }, &clock).expect("a store").connect();
         let mut settings = QueueSettings { processor: "log".to_owned(), ..QueueSettings::default() };
         settings.limits.length_max = 100_000_000;
         settings.limits.bytes_max = 1 << 40;
@@ -99,6 +109,10 @@ impl Bench {
             panic!("nobody declared it")
         };
         Self { store, queue: entry.queue_ref(), clock }
+    }
+
+    async fn close(self) {
+        self.store.close().await.expect("it closes");
     }
 
     async fn publish(&self, messages: u64) {
@@ -121,6 +135,17 @@ impl Bench {
         let record = encode(&head, &[], &PAYLOAD);
         let message = NewMessage { id, priority: Priority::Normal, due: Due::Now, record };
         Group { queue: self.queue.clone(), key: None, messages: vec![message] }
+    }
+
+    /// Leases and settles some batches, once what the publishes left to do is done.
+    async fn drain(&self, times: &mut Times) {
+        tokio::time::sleep(QUIET).await;
+        let before = cpu_of(std::process::id());
+        for _ in 0..BATCHES {
+            self.drain_one(times).await;
+        }
+        tokio::time::sleep(QUIET).await;
+        times.cpu += cpu_of(std::process::id()).saturating_sub(before);
     }
 
     /// Leases one batch and settles all of it.

@@ -1,6 +1,5 @@
 //! The door of a program that embeds the gateway: publish and status without a socket, by the same rules.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::rc::Rc;
 
@@ -67,7 +66,7 @@ impl Door {
     }
 
     /// What `/status` says, of all queues or of those named.
-    pub async fn status(&self, named: Option<&HashSet<QueueName>>) -> Status {
+    pub async fn status(&self, named: Option<&[QueueName]>) -> Status {
         self.edge.status(&*self.desk.store, named).await
     }
 }

@@ -1,9 +1,9 @@
 //! The README's commands, typed as they stand, and the output it promises for each.
 //!
 //! Every line of a `sh` block that begins with `curl` is run; what the port and the folder of the running gateway need
-//! is put in its place. A block without a language right after a `sh` block is what its last command prints: `…` stands
-//! for any text, white space does not count, so that a long line may be wrapped. A word with `…` in it that was promised
-//! (`019f…`) is remembered with what it stood for, and means that in later commands.
+//! is put in its place. A block without a language right after a `sh` block is what its last command prints. There `…`
+//! stands for any text, after a word with a digit for the rest of that word; white space does not count, so that a long
+//! line may be wrapped. Such a word (`01…`, an id) is remembered with what it stood for, and means that in later commands.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -65,23 +65,23 @@ fn commands(block: &str) -> Vec<String> {
 enum Piece {
     /// This character.
     Character(char),
-    /// `…` after a letter or digit: the rest of a word, up to white space or a quotation mark.
+    /// `…` after a word with a digit, like the beginning of an id: its rest, up to white space or a quotation mark.
     Word,
     /// `…` elsewhere: anything.
     Anything,
 }
 
 fn pieces(promised: &str) -> Vec<Piece> {
-    let mut before = ' ';
+    let mut has_digit = false;
     let mut pieces = Vec::new();
     for character in promised.chars() {
         match character {
-            '…' if before.is_ascii_alphanumeric() => pieces.push(Piece::Word),
+            '…' if has_digit => pieces.push(Piece::Word),
             '…' => pieces.push(Piece::Anything),
             _ if character.is_whitespace() => {}
             _ => pieces.push(Piece::Character(character)),
         }
-        before = character;
+        has_digit = character.is_ascii_alphanumeric() && (has_digit || character.is_ascii_digit());
     }
     pieces
 }
@@ -234,6 +234,7 @@ fn a_promise_is_compared_with_the_output() {
         assert_eq!(wildcards(wrong, "abcd"), None, "{wrong}");
     }
     assert_eq!(wildcards("id: 01…", "id: 01ab cd"), None, "a word ends where it ends");
+    assert_eq!(wildcards("no…", "no such file"), Some(vec![" such file".to_owned()]));
     assert_eq!(wildcards("id: …", "id: 01ab cd"), Some(vec![" 01ab cd".to_owned()]));
 }
 
