@@ -36,6 +36,7 @@ pub mod settings;
 pub mod state;
 mod trace;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::future::ready;
 use std::io;
@@ -117,7 +118,7 @@ impl Edge {
 
     /// What `/status` says, of all queues or of those named, read by this connection to the store. Never fails; takes at most
     /// as long as the store is given, 2 s.
-    pub async fn status(&self, store: &dyn MessageStore, named: Option<&[QueueName]>) -> Status {
+    pub async fn status(&self, store: &dyn MessageStore, named: Option<&HashSet<QueueName>>) -> Status {
         routes::status(&self.0, store, named).await
     }
 

@@ -34,15 +34,15 @@ const CACHED_FOR: Duration = Duration::from_secs(1);
 /// Shows everything, of all queues or of those named.
 pub(super) async fn show(call: Call) -> Result<Answer, Refusal> {
     let parameters = parameters(call.request.uri(), &["queue"])?;
-    let mut named = Vec::new();
+    let mut named = HashSet::new();
     for (_, value) in &parameters {
         // Already decoded once: what still has a percent sign is no name.
         let name = if value.contains('%') { queue_name("%")? } else { queue_name(value)? };
-        named.push(name.parse::<QueueName>().expect("queue_name gives valid names only"));
+        named.insert(name.parse::<QueueName>().expect("queue_name gives valid names only"));
     }
     let named = Some(named).filter(|named| !named.is_empty());
     let desk = &call.desk;
-    Ok(answer::json(StatusCode::OK, &status(&desk.state, &*desk.store, named.as_deref()).await))
+    Ok(answer::json(StatusCode::OK, &status(&desk.state, &*desk.store, named.as_ref()).await))
 }
 
 /// The counts to show.
@@ -56,12 +56,11 @@ struct Reading {
 pub(in crate::http) async fn status(
     state: &State,
     store: &dyn MessageStore,
-    named: Option<&[QueueName]>,
+    named: Option<&HashSet<QueueName>>,
 ) -> Status {
     let gateway = &state.gateway;
     let mut entries = gateway.catalog.all();
     if let Some(named) = named {
-        let named: HashSet<&QueueName> = named.iter().collect();
         entries.retain(|entry| named.contains(&entry.name));
     }
     let health = timeout(STORE_TIMEOUT, store.health());
@@ -105,7 +104,12 @@ pub(in crate::http) async fn status(
 }
 
 /// Reads the counts: live where that is asked for or cheap, else at most a second old; the last known when the store is away.
-async fn read(state: &State, store: &dyn MessageStore, named: Option<&[QueueName]>, count: usize) -> Reading {
+async fn read(
+    state: &State,
+    store: &dyn MessageStore,
+    named: Option<&HashSet<QueueName>>,
+    count: usize,
+) -> Reading {
     let clock = &state.gateway.clock;
     let last = state.observations.last();
     if named.is_none()
@@ -114,7 +118,7 @@ async fn read(state: &State, store: &dyn MessageStore, named: Option<&[QueueName
     {
         return Reading { numbers: last.stats.clone(), at: Some(last.at), is_current: true };
     }
-    let wanted = named.map(<[QueueName]>::to_vec);
+    let wanted = named.map(|named| named.iter().cloned().collect());
     match timeout(STORE_TIMEOUT, store.stats(wanted)).await {
         Ok(Ok(numbers)) => {
             let snapshot = Snapshot { stats: Arc::new(numbers), at: clock.now(), tick: clock.tick() };
