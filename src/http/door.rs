@@ -1,5 +1,6 @@
 //! The door of a program that embeds the gateway: publish and status without a socket, by the same rules.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::rc::Rc;
 
@@ -66,7 +67,7 @@ impl Door {
     }
 
     /// What `/status` says, of all queues or of those named.
-    pub async fn status(&self, named: Option<&[QueueName]>) -> Status {
+    pub async fn status(&self, named: Option<&HashSet<QueueName>>) -> Status {
         self.edge.status(&*self.desk.store, named).await
     }
 }
