@@ -33,6 +33,7 @@ pub mod error;
 pub mod health;
 pub mod lease;
 pub mod memory;
+pub mod redis;
 pub mod settings;
 pub mod sqlite;
 pub mod stats;
@@ -250,7 +251,13 @@ pub type Open = fn(&StoreSettings, &Clock) -> Result<Arc<dyn Store>, OpenError>;
 
 /// Every kind of store there is.
 pub const BACKENDS: &[Backend] =
-    &[Backend { scheme: "memory", open: memory::open }, Backend { scheme: "sqlite", open: sqlite::open }];
+    &[
+        Backend { scheme: "memory", open: memory::open },
+        Backend { scheme: "redis", open: redis::open },
+        Backend { scheme: "redis+unix", open: redis::open },
+        Backend { scheme: "rediss", open: redis::open },
+        Backend { scheme: "sqlite", open: sqlite::open },
+    ];
 
 /// Opens the store that `settings.url` names. Blocks: call it before any runtime's thread depends on this one.
 ///

@@ -10,7 +10,7 @@ use crate::store::BACKENDS;
 use crate::store::health::Durability;
 
 /// Schemes that a later version will know.
-const SCHEMES_LATER: [&str; 5] = ["redis", "rediss", "redis+unix", "redis+cluster", "redis+sentinel"];
+const SCHEMES_LATER: [&str; 2] = ["redis+cluster", "redis+sentinel"];
 
 /// `store.durability`: what a 202 must mean.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -41,6 +41,8 @@ impl From<RequiredDurability> for Durability {
 pub struct StoreSettings {
     /// `sqlite:PATH` or `memory:`.
     pub url: String,
+    /// What the names of all keys in Redis begin with, 1–64 letters, digits, `.`, `_`, `-`.
+    pub prefix: String,
     /// What a 202 must mean.
     pub durability: RequiredDurability,
     /// How long to wait at start for another process to let go of the file.
@@ -57,6 +59,7 @@ impl Default for StoreSettings {
     fn default() -> Self {
         Self {
             url: "sqlite:data/posthaste.db".to_owned(),
+            prefix: "ph".to_owned(),
             durability: RequiredDurability::Strict,
             lock_wait: Duration::from_secs(30),
             full_at_percent: 80,

@@ -40,7 +40,7 @@ fn agree(
     reached: &mut Reached,
 ) {
     let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime can be built");
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let mut twin = Twin::new(fixture);
         for (queue, settings) in queues.into_iter().enumerate() {

@@ -1,0 +1,162 @@
+//! The scripts: one Lua file each, put together with the pieces it uses and the keys it declares.
+
+use std::fmt::Write as _;
+use std::sync::LazyLock;
+
+use crate::store::redis::keys::Key;
+use crate::store::redis::keys::Key::{
+    Attempts, Batch, Batches, Bodies, Call, Counters, Dead, DeadRecords, Deadlines, Due, DueClock, Finished,
+    Foreign, Index, Keys, Letters, List, Marks, Purged, Queues, Scheduled, ScheduledRecords,
+};
+
+const QUEUE: &str = include_str!("script/queue.lua");
+const LISTS: &str = include_str!("script/lists.lua");
+const DEAD: &str = include_str!("script/dead.lua");
+const FINISHED: &str = include_str!("script/finished.lua");
+const BATCHES: &str = include_str!("script/batches.lua");
+const KEYS: &str = include_str!("script/keys.lua");
+
+/// Whether Redis runs a script when its memory is full, and whether the script writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// Makes more of it: refused before its first write when memory is full.
+    Grows,
+    /// Drains: must run whatever the memory.
+    Drains,
+    /// Only reads.
+    Reads,
+}
+
+/// A script: its name in logs, what it is made of, the keys it declares in the order of `KEYS`.
+pub(super) struct Script {
+    /// The name of its file.
+    pub(super) name: &'static str,
+    kind: Kind,
+    parts: &'static [&'static str],
+    /// The keys it declares.
+    pub(super) keys: &'static [Key],
+}
+
+/// A script as Redis knows it.
+pub(super) struct Loaded {
+    /// What is sent to `SCRIPT LOAD`.
+    pub(super) source: String,
+    /// What is sent to `EVALSHA`.
+    pub(super) hash: String,
+    /// Whether it writes nothing, so that it is sent as one that does not.
+    pub(super) is_read_only: bool,
+}
+
+macro_rules! scripts {
+    ($($constant:ident $file:literal $kind:ident [$($part:ident)*] [$($key:expr),* $(,)?];)+) => {
+        $(
+            #[doc = concat!("`script/", $file, ".lua`.")]
+            pub(super) const $constant: usize = Place::$constant as usize;
+        )+
+        #[expect(clippy::upper_case_acronyms, non_camel_case_types, reason = "the names of the constants above")]
+        enum Place { $($constant),+ }
+        /// Every script, at the place that its constant says.
+        pub(super) static ALL: &[Script] = &[$(Script {
+            name: $file,
+            kind: Kind::$kind,
+            parts: &[$($part,)* include_str!(concat!("script/", $file, ".lua"))],
+            keys: &[$($key),*],
+        }),+];
+    };
+}
+
+scripts! {
+    ENQUEUE "enqueue" Grows [QUEUE LISTS KEYS] [
+        Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
+        ScheduledRecords, Index, Bodies, Keys(0), Keys(1), Keys(2), Keys(3), Call,
+    ];
+    LEASE "lease" Drains [QUEUE LISTS DEAD BATCHES] [
+        Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
+        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Batches, Deadlines, Marks(0), Marks(1),
+        Marks(2), Foreign, Batch,
+    ];
+    SETTLE "settle" Drains [QUEUE LISTS DEAD FINISHED BATCHES] [
+        Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
+        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, Deadlines, Marks(0),
+        Marks(1), Marks(2), Batch,
+    ];
+    QUARANTINE "quarantine" Drains [QUEUE LISTS DEAD BATCHES] [
+        Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
+        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Batches, Deadlines, Marks(0), Marks(1),
+        Marks(2), Batch,
+    ];
+    EXTEND "extend" Drains [QUEUE] [Counters, Batches, Deadlines];
+    SWEEP "sweep" Drains [QUEUE LISTS DEAD FINISHED BATCHES] [
+        Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
+        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, Deadlines, Marks(0),
+        Marks(1), Marks(2),
+    ];
+    CLEAR "clear" Drains [QUEUE] [Counters, Purged, Index, Bodies, Attempts];
+    FIND "find" Reads [QUEUE LISTS] [
+        Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
+        ScheduledRecords, Index, Bodies, Letters, DeadRecords, Attempts, Finished,
+    ];
+    CANCEL "cancel" Drains [QUEUE LISTS DEAD FINISHED] [
+        Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
+        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished,
+    ];
+    LETTERS "letters" Reads [QUEUE] [Counters, Dead, Letters, DeadRecords];
+    REPLAY "replay" Drains [QUEUE LISTS DEAD] [
+        Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
+        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts,
+    ];
+    DISCARD "discard" Drains [QUEUE LISTS DEAD] [
+        Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
+        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts,
+    ];
+    PURGE "purge" Drains [QUEUE LISTS] [
+        Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
+        ScheduledRecords, Index, Purged,
+    ];
+    HOLD "hold" Drains [QUEUE LISTS] [
+        Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
+        ScheduledRecords, Index,
+    ];
+    STATS "stats" Reads [] [
+        Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7),
+    ];
+    ADOPT "adopt" Drains [] [
+        Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
+        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, Deadlines, Marks(0),
+        Marks(1), Marks(2), Foreign, Purged, Keys(0), Keys(1), Keys(2), Keys(3),
+    ];
+    DELETE "delete" Drains [QUEUE] [
+        Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
+        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, Deadlines, Marks(0),
+        Marks(1), Marks(2), Foreign, Purged, Keys(0), Keys(1), Keys(2), Keys(3),
+    ];
+    AUDIT "audit" Reads [QUEUE LISTS BATCHES] [
+        Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
+        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Batches, Deadlines, Marks(0), Marks(1), Marks(2),
+        Purged,
+    ];
+    REGISTRY "registry" Drains [] [Queues];
+    DUE "due" Drains [] [Due, DueClock];
+    DUE_AGAIN "due_again" Drains [] [Due];
+}
+
+/// Every script as it is sent, at the same places.
+pub(super) static LOADED: LazyLock<Vec<Loaded>> = LazyLock::new(|| ALL.iter().map(Script::load).collect());
+
+impl Script {
+    fn load(&self) -> Loaded {
+        let flags = match self.kind {
+            Kind::Grows => "",
+            Kind::Drains => " flags=allow-oom",
+            Kind::Reads => " flags=no-writes,allow-stale",
+        };
+        let mut source = format!("#!lua{flags}\nlocal K = {{");
+        for (place, key) in (1..).zip(self.keys) {
+            write!(source, "{} = KEYS[{place}], ", key.name()).expect("a string takes all");
+        }
+        source.push_str("}\n");
+        self.parts.iter().for_each(|part| source.push_str(part));
+        let hash = redis::Script::new(&source).get_hash().to_owned();
+        Loaded { source, hash, is_read_only: self.kind == Kind::Reads }
+    }
+}

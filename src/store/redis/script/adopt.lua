@@ -1,0 +1,14 @@
+-- Gives a queue its generation and settings. What an earlier making left behind goes.
+-- ARGV: 1 generation, 2 settings, 3 whether messages can be looked up, 4 prefix of the keys of batches.
+-- Gives {'ok', paused, parked, woken}.
+local call = redis.call
+local generation = call('HGET', K.c, 'gen')
+if generation and generation ~= ARGV[1] then
+  for _, batch in ipairs(call('HKEYS', K.b)) do call('UNLINK', ARGV[4] .. batch) end
+  for _, name in ipairs(call('LRANGE', K.z, 0, -1)) do call('UNLINK', name) end
+  for _, key in pairs(K) do call('UNLINK', key) end
+end
+call('HSET', K.c, 'gen', ARGV[1], 'settings', ARGV[2])
+if ARGV[3] == '0' then call('UNLINK', K.m) end
+local held = call('HMGET', K.c, 'paused', 'parked')
+return {'ok', held[1] and 1 or 0, held[2] or ''}
