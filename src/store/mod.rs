@@ -23,6 +23,8 @@
 //! - **Shedding.** The attempt log and the finished history may be dropped under pressure; messages never.
 //! - **Generations.** A deleted queue is gone at once: every call names the generation it knows, a wrong one is
 //!   [`StoreError::Gone`] (for a group [`enqueue::GroupResult::Gone`], for `settle` and `extend` `Lost`) and changes nothing.
+//! - **Parking.** A queue that parked itself because its dead letters are full goes on by itself when they are below the
+//!   limits again, whatever brought that about: letters that left, new settings; at the latest the next sweep sees it.
 //! - **Budgets.** No call works on more than its own bounds say, and a sweep does at most [`SWEEP_MESSAGES_MAX`] messages
 //!   or [`SWEEP_BYTES_MAX`] bytes a queue and round; one message may exceed the bytes alone.
 //! - A call that finds nothing writes nothing.

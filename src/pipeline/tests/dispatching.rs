@@ -126,7 +126,7 @@ async fn only_queues_that_a_worker_may_drain_are_leased_from() {
     let hold = async |queue: &QueueEntry, how| store.hold(queue.queue_ref(), how).await.expect("held");
     let entries = [
         hold(&paused, Hold::Pause).await,
-        hold(&parked, Hold::Park(ParkReason::DeadFull)).await,
+        hold(&parked, Hold::Park(ParkReason::DestinationGone)).await,
         pull.clone(),
         unknown.clone(),
     ];

@@ -33,7 +33,9 @@
 //!
 //! **Dead letters.** Oldest first is by the moment of death, ties in the order of dying. The status is that of the attempt
 //! that was settled with the death, for `expired` and `damaged` that of the last attempt remembered, for `poison` none. A
-//! queue that is parked for another reason stays so; `park` by hand replaces the reason. Trimming leaves the last dead letter
+//! queue that is parked for another reason stays so; `park` by hand replaces the reason. One that is parked for full dead
+//! letters goes on when they are below the limits: that is looked at when some left, when a queue is put or queues are
+//! declared, and by every sweep. Trimming leaves the last dead letter
 //! whatever its size, and is done by the sweep as well when a limit was lowered. A replay counts as matched what it looked
 //! at: the damaged, and the one that met the limit, included; a dry run counts all and changes nothing.
 //!

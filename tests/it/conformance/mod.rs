@@ -198,6 +198,9 @@ macro_rules! every_behaviour {
                 a_lease_that_fills_the_dead_letters_ends_there
                 resuming_lets_a_parked_queue_go_on_until_the_next_death
                 replay_and_retention_let_a_parked_queue_go_on
+                raised_limits_let_a_parked_queue_go_on
+                a_file_that_raises_the_limit_lets_a_parked_queue_go_on
+                a_sweep_lets_a_queue_go_on_that_is_parked_for_nothing
                 a_queue_parked_for_another_reason_stays_parked
                 trimming_discards_the_oldest_and_its_bytes
                 trimming_keeps_to_the_bytes_but_keeps_the_last

@@ -128,6 +128,11 @@ pub(super) async fn a_queue_that_goes_on_by_itself_wakes(stand: &mut Stand) {
         Ok(1)
     );
     woken(&subscription, &queue, "below the limit of dead letters").await;
+    stand.publish_plain(&queue, 1).await;
+    assert_eq!(stand.run(&queue, 1, dead(DeadReason::Rejected)).await.len(), 1);
+    forget(&subscription);
+    stand.change(&queue, |settings| settings.dead.length_max = 2).await;
+    woken(&subscription, &queue, "a raised limit").await;
 }
 
 pub(super) async fn what_becomes_due_sooner_than_known_is_told(stand: &mut Stand) {
