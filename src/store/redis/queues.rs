@@ -146,8 +146,10 @@ impl Connection {
         let batches = Names::batches(&call.base);
         call.push(kept.generation.0).push(pack::settings(&kept.settings));
         call.push(u8::from(kept.settings.lookup)).push(batches);
+        call.push(&self.state.wake_channel).push(name.as_str());
         let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?)?;
         let (paused, parked) = (answer.yes()?, read_park(&answer.bytes()?));
+        self.tell(name, answer.yes()?, None);
         self.mark_work(name, true, None).await;
         Ok(kept.clone().entry(name.clone(), paused, parked))
     }

@@ -1,5 +1,6 @@
 -- Gives a queue its generation and settings. What an earlier making left behind goes.
--- ARGV: 1 generation, 2 settings, 3 whether messages can be looked up, 4 prefix of the keys of batches.
+-- ARGV: 1 generation, 2 settings, 3 whether messages can be looked up, 4 prefix of the keys of batches, 5 channel of
+-- wake-ups, 6 name of the queue.
 -- Gives {'ok', paused, parked, woken}.
 local call = redis.call
 local generation = call('HGET', K.c, 'gen')
@@ -10,5 +11,18 @@ if generation and generation ~= ARGV[1] then
 end
 call('HSET', K.c, 'gen', ARGV[1], 'settings', ARGV[2])
 if ARGV[3] == '0' then call('UNLINK', K.m) end
-local held = call('HMGET', K.c, 'paused', 'parked')
-return {'ok', held[1] and 1 or 0, held[2] or ''}
+local held = call('HMGET', K.c, 'paused', 'parked', 'dead', 'bytes_dead', 'pending')
+local woken = 0
+if held[2] == 'dead_full' then
+  local _, _, _, _, length_max, bytes_max, _, _, _, _, trims = struct.unpack('>I6I6I6I6I6I6I6I6I6BB', ARGV[2])
+  local below = tonumber(held[3] or 0) < length_max and tonumber(held[4] or 0) < bytes_max
+  if trims == 1 or below then
+    call('HDEL', K.c, 'parked')
+    held[2] = false
+    if tonumber(held[5] or 0) > 0 then
+      woken = 1
+      call('PUBLISH', ARGV[5], ARGV[6])
+    end
+  end
+end
+return {'ok', held[1] and 1 or 0, held[2] or '', woken}
