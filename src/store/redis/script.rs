@@ -9,6 +9,8 @@ use crate::store::redis::keys::Key::{
     Foreign, Index, Keys, Letters, List, Marks, Purged, Queues, Scheduled, ScheduledRecords,
 };
 
+const TIME: &str = include_str!("script/time.lua");
+const AGAIN: &str = include_str!("script/again.lua");
 const QUEUE: &str = include_str!("script/queue.lua");
 const LISTS: &str = include_str!("script/lists.lua");
 const DEAD: &str = include_str!("script/dead.lua");
@@ -66,54 +68,54 @@ macro_rules! scripts {
 }
 
 scripts! {
-    ENQUEUE "enqueue" Grows [QUEUE LISTS KEYS] [
+    ENQUEUE "enqueue" Grows [TIME AGAIN QUEUE LISTS KEYS] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Bodies, Keys(0), Keys(1), Keys(2), Keys(3), Call,
     ];
-    LEASE "lease" Drains [QUEUE LISTS DEAD BATCHES] [
+    LEASE "lease" Drains [TIME QUEUE LISTS DEAD BATCHES] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Batches, Deadlines, Marks(0), Marks(1),
         Marks(2), Foreign, Batch,
     ];
-    SETTLE "settle" Drains [QUEUE LISTS DEAD FINISHED BATCHES] [
+    SETTLE "settle" Drains [TIME QUEUE LISTS DEAD FINISHED BATCHES] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, Deadlines, Marks(0),
         Marks(1), Marks(2), Batch,
     ];
-    QUARANTINE "quarantine" Drains [QUEUE LISTS DEAD BATCHES] [
+    QUARANTINE "quarantine" Drains [TIME QUEUE LISTS DEAD BATCHES] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Batches, Deadlines, Marks(0), Marks(1),
         Marks(2), Batch,
     ];
-    EXTEND "extend" Drains [QUEUE] [Counters, Batches, Deadlines];
-    SWEEP "sweep" Drains [QUEUE LISTS DEAD FINISHED BATCHES] [
+    EXTEND "extend" Drains [TIME QUEUE] [Counters, Batches, Deadlines];
+    SWEEP "sweep" Drains [TIME QUEUE LISTS DEAD FINISHED BATCHES] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, Deadlines, Marks(0),
         Marks(1), Marks(2),
     ];
-    CLEAR "clear" Drains [QUEUE] [Counters, Purged, Index, Bodies, Attempts];
-    FIND "find" Reads [QUEUE LISTS] [
+    CLEAR "clear" Drains [TIME QUEUE] [Counters, Purged, Index, Bodies, Attempts];
+    FIND "find" Reads [TIME QUEUE LISTS] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Bodies, Letters, DeadRecords, Attempts, Finished,
     ];
-    CANCEL "cancel" Drains [QUEUE LISTS DEAD FINISHED] [
+    CANCEL "cancel" Drains [TIME QUEUE LISTS DEAD FINISHED] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished,
     ];
-    LETTERS "letters" Reads [QUEUE] [Counters, Dead, Letters, DeadRecords];
-    REPLAY "replay" Drains [QUEUE LISTS DEAD] [
+    LETTERS "letters" Reads [TIME QUEUE] [Counters, Dead, Letters, DeadRecords];
+    REPLAY "replay" Drains [TIME QUEUE LISTS DEAD] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts,
     ];
-    DISCARD "discard" Drains [QUEUE LISTS DEAD] [
+    DISCARD "discard" Drains [TIME QUEUE LISTS DEAD] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts,
     ];
-    PURGE "purge" Drains [QUEUE LISTS] [
+    PURGE "purge" Drains [TIME QUEUE LISTS] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Purged,
     ];
-    HOLD "hold" Drains [QUEUE LISTS] [
+    HOLD "hold" Drains [TIME QUEUE LISTS] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index,
     ];
@@ -125,18 +127,18 @@ scripts! {
         ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, Deadlines, Marks(0),
         Marks(1), Marks(2), Foreign, Purged, Keys(0), Keys(1), Keys(2), Keys(3),
     ];
-    DELETE "delete" Drains [QUEUE] [
+    DELETE "delete" Drains [TIME QUEUE] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, Deadlines, Marks(0),
         Marks(1), Marks(2), Foreign, Purged, Keys(0), Keys(1), Keys(2), Keys(3),
     ];
-    AUDIT "audit" Reads [QUEUE LISTS BATCHES] [
+    AUDIT "audit" Reads [TIME QUEUE LISTS BATCHES] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Batches, Deadlines, Marks(0), Marks(1), Marks(2),
         Purged,
     ];
     REGISTRY "registry" Drains [] [Queues];
-    DUE "due" Drains [] [Due, DueClock];
+    DUE "due" Drains [TIME] [Due, DueClock];
     DUE_AGAIN "due_again" Drains [] [Due];
 }
 

@@ -40,3 +40,8 @@ local function write_live(batch, known, live)
   call('HSET', K.b, batch, known:sub(1, 21) .. pack('>I2', live) .. known:sub(24))
 end
 local function live_of(known) return unpack_from('>I2', known, 22) end
+-- Until when a batch is held: a worker's until it is taken back, a consumer's until the moment it was told.
+local function until_of(batch, known)
+  local deadline = tonumber(call('ZSCORE', K.l, batch) or 0)
+  return known:byte(1) == 87 and math.max(deadline, now) or deadline
+end

@@ -2,12 +2,6 @@
 -- ARGV: 1 now (ms; 0: the server's TIME), 2 how far they are put off (ms), 3 how many at most, 4 how long nothing is taken
 -- back after the store was away or its clock was set (ms; 0 never).
 -- Gives {now, nothing is taken back before, next score or '', name, score, …}.
-local call = redis.call
-local now = tonumber(ARGV[1])
-if now == 0 then
-  local time = call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-end
 local grace = tonumber(call('HGET', K.clock, 'grace') or 0)
 if ARGV[4] ~= '0' then
   local tick = tonumber(call('HGET', K.clock, 'tick') or now)

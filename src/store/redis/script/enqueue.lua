@@ -3,11 +3,6 @@
 -- group: key ('' none), fingerprint, count of messages, bytes; and for each message: when ('' now, '+ms', '@ms'), record,
 -- payload with checksum when the record says that it lies apart.
 -- Gives {'ok', woken, soonest or 0, results}; a result is a word and what belongs to it.
-local before = call('GET', K.e)
-if before and now - unpack_from('>I6', before) < tonumber(ARGV[6]) then
-  return {'again', before:sub(7)}
-end
-
 local results = {}
 local fresh = {[0] = {}, {}, {}}
 local bodies, scheduled, scheduled_at = {}, {}, {}

@@ -5,4 +5,4 @@ if not known or known:sub(2, 9) ~= ARGV[6] then return {'lost'} end
 local deadline = tonumber(call('ZSCORE', K.l, ARGV[5]) or 0)
 local wanted = math.max(deadline, math.min(now + tonumber(ARGV[7]), (unpack_from('>I6', known, 16))))
 if wanted ~= deadline then call('ZADD', K.l, wanted, ARGV[5]) end
-return {'ok', wanted}
+return {'ok', known:byte(1) == 87 and math.max(wanted, now) or wanted}

@@ -14,7 +14,7 @@ end
 local known = call('HGET', K.b, batch)
 if known then
   local elements = call('LRANGE', K.x, 0, -1)
-  return {'ok', known:sub(2, 9), call('ZSCORE', K.l, batch), some_wait(), '', unpack(elements)}
+  return {'ok', known:sub(2, 9), until_of(batch, known), some_wait(), '', unpack(elements)}
 end
 local ended = mark_of(batch, tonumber(ARGV[13]))
 if ended then return {'ok', ended:sub(1, 8), 0, 0, ''} end

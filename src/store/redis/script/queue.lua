@@ -1,13 +1,6 @@
--- What every script of a queue begins with: the time, the generation, the numbers and the settings.
+-- What every script of a queue begins with: the generation, the numbers and the settings.
 --
--- ARGV: 1 now (ms; 0: the server's TIME), 2 generation, 3 channel of wake-ups, 4 name of the queue; a script's own from 5.
--- K holds the declared keys by name; the line that makes it stands before this file.
-local call, pack, unpack_from = redis.call, struct.pack, struct.unpack
-local now = tonumber(ARGV[1])
-if now == 0 then
-  local time = call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-end
+-- ARGV: 2 generation, 3 channel of wake-ups, 4 name of the queue; a script's own from 5.
 
 -- Elements of a batch that are no record: the lease there is settled, or was taken back. In a list: cancelled.
 local SETTLED, LOST, CANCELLED = '', '-', ''
