@@ -114,7 +114,9 @@ pub struct Settlement {
     pub index: u16,
     /// What becomes of the message.
     pub verdict: Verdict,
-    /// What to remember of the attempt; may be shed. `None` when there was none.
+    /// What to remember of the attempt; may be shed. `None` when there was none. Of one that delivered its message a store
+    /// remembers [`Attempt::of_delivered`], with the message's end and not in the log of attempts, so that delivering costs no
+    /// write of its own.
     pub attempt: Option<Attempt>,
 }
 

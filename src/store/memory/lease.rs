@@ -181,10 +181,9 @@ impl Queue {
 
     /// Carries out a verdict. What is released goes back when the whole call is known, see [`Queue::settle`].
     fn apply(&mut self, seq: Seq, settlement: &Settlement, released: &mut Vec<(u16, Seq)>, now: Now) {
-        let attempts_before = self.message(seq).record().map_or(0, |record| record.attempts());
-        let first_succeeded = settlement.verdict == Verdict::Ack && attempts_before == 0;
-        if let Some(attempt) = settlement.attempt.as_ref().filter(|_| !first_succeeded) {
-            self.log(seq, attempt.clone());
+        if let Some(attempt) = &settlement.attempt {
+            let delivered = settlement.verdict == Verdict::Ack;
+            self.log(seq, if delivered { attempt.of_delivered() } else { attempt.clone() });
         }
         let status = settlement.attempt.as_ref().and_then(|attempt| attempt.status);
         match &settlement.verdict {

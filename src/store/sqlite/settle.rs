@@ -122,9 +122,7 @@ impl Work<'_> {
             self.unindex(held.seq, held.id())?;
             bytes += held.moving.charged;
             let mut log = self.log_of_leaving(held.seq, held.id())?;
-            if held.attempts > 0 {
-                log.extend(attempt.cloned());
-            }
+            log.extend(attempt.map(Attempt::of_delivered));
             log.drain(..log.len().saturating_sub(most));
             endings.push(Ending { id: held.id(), delivered: true, finished: held.finished(), log });
         }

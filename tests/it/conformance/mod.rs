@@ -230,7 +230,8 @@ macro_rules! every_behaviour {
                 only_so_many_finished_messages_are_remembered
                 finished_messages_are_forgotten_after_their_retention
                 without_lookup_what_is_scheduled_or_dead_is_still_found
-                a_first_attempt_that_succeeds_leaves_no_log
+                the_attempt_that_delivered_a_message_is_shown_once
+                a_queue_that_remembers_no_attempts_shows_none_of_what_it_delivered
                 attempts_are_remembered_up_to_a_number_and_to_the_end
                 a_purge_empties_what_waits_and_leaves_what_is_leased_or_dead
                 what_was_leased_during_a_purge_comes_back_when_released_or_lost

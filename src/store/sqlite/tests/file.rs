@@ -3,6 +3,7 @@
 use rusqlite::params;
 
 use super::*;
+use crate::domain::outcome::{Attempt, AttemptOutcome};
 use crate::store::error::OpenError;
 use crate::store::sqlite::key::{Band, Seq};
 
@@ -174,6 +175,39 @@ fn a_purge_counts_at_once_and_removes_its_rows_in_steps_over_a_restart() {
         }
         let now = stats(&connection, &queue).await;
         assert_eq!((now.counters.delivered, now.gauges.pending, now.gauges.leased), (15, 0, 0));
+        assert_sound(&connection).await;
+    });
+}
+
+#[test]
+fn delivering_at_the_first_attempt_writes_no_row_to_the_attempt_log() {
+    run(async {
+        let stand = Stand::new(Clock::manual(START));
+        let connection = stand.connect();
+        let queue = make_queue(&connection, "orders", settings()).await;
+        publish(&connection, &queue, 0, 20, 20).await;
+        let leased = connection.lease(request(&queue, LeaseKind::Worker, 20)).await.expect("leased");
+        let attempt = Attempt {
+            number: 1,
+            at: START,
+            duration_ms: 7,
+            outcome: AttemptOutcome::Delivered,
+            status: Some(200),
+            error: None,
+            excerpt: Some("thank you".repeat(100)),
+        };
+        let settle =
+            |settlement: &Settlement| Settlement { attempt: Some(attempt.clone()), ..settlement.clone() };
+        let settlements = Arc::new(acknowledge(&leased).iter().map(settle).collect());
+        connection.settle(leased.batch.clone(), settlements).await.expect("settled");
+        let found = connection.find(queue.clone(), message(7, &[0x61; 100]).id).await.expect("found");
+        assert_eq!(found.expect("it is remembered").history, [attempt.of_delivered()]);
+        assert_eq!((rows(&stand, "attempts"), rows(&stand, "finished")), (0, 1));
+        let bytes: u64 = stand
+            .sql()
+            .query_row("SELECT sum(length(pack)) FROM finished", [], |row| row.get(0))
+            .expect("summed");
+        assert!(bytes <= 20 * 110, "{bytes} bytes for 20 messages");
         assert_sound(&connection).await;
     });
 }
