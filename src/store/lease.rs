@@ -35,7 +35,7 @@ pub struct Token(pub u64);
 /// Who leases.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LeaseKind {
-    /// A worker of a gateway: when it is lost, its messages become suspects; a restart of the embedded store takes them back at once.
+    /// A worker of a gateway: when it is lost, its messages may become suspects; a restart of the embedded store takes them back at once.
     Worker,
     /// A pulling consumer, which may outlive the gateway: its batches survive a restart with their deadlines.
     Pull,

@@ -229,7 +229,8 @@ impl Queue {
         batch.slots[place] = Slot::Lost;
         let (kind, leased_at) = (batch.kind, batch.leased_at);
         self.counters.recovered += 1;
-        let record = self.count_attempt(seq, true, kind == LeaseKind::Worker);
+        let suspected = self.message(seq).record().is_ok_and(|record| record.is_suspect_when_lost());
+        let record = self.count_attempt(seq, true, kind == LeaseKind::Worker && suspected);
         let duration_ms = u64::try_from(now.wall.since(leased_at).as_millis()).unwrap_or(u64::MAX);
         let (number, outcome) = (record.attempts(), AttemptOutcome::Lost);
         let attempt =

@@ -29,7 +29,8 @@
 //!
 //! **Lost.** An attempt and a loss are counted and logged (begun when the batch was leased). Attempts used up: `poison`; else
 //! expired: `expired`; else it is followed by another attempt and counts as retried. A worker's loss marks the message as a
-//! suspect, any other counted attempt clears that mark.
+//! suspect if [`is_suspect_after_loss`](crate::domain::record::is_suspect_after_loss) says so, any other counted attempt clears
+//! that mark.
 //!
 //! **Dead letters.** Oldest first is by the moment of death, ties in the order of dying. The status is that of the attempt
 //! that was settled with the death, for `expired` and `damaged` that of the last attempt remembered, for `poison` none. A

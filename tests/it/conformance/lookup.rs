@@ -59,7 +59,7 @@ pub(super) async fn a_message_is_found_in_every_state(stand: &mut Stand) {
 pub(super) async fn what_is_not_leased_can_be_cancelled(stand: &mut Stand) {
     let queue = stand.queue_with("orders", |settings| settings.limits.length_max = 4).await;
     let scheduled = stand.publish_one(&queue, later()).await;
-    let suspect = stand.publish_plain(&queue, 1).await[0];
+    let suspect = stand.publish_one(&queue, Draft { attempts_max: 2, ..draft() }).await;
     stand.lease(&queue, 1).await;
     stand.pass(seconds(30)).await;
     let released = stand.publish_plain(&queue, 1).await[0];
@@ -252,7 +252,7 @@ pub(super) async fn attempts_are_remembered_up_to_a_number_and_to_the_end(stand:
 pub(super) async fn a_purge_empties_what_waits_and_leaves_what_is_leased_or_dead(stand: &mut Stand) {
     let queue = stand.queue("orders").await;
     let died = stand.publish_dead(&queue, 1).await[0];
-    let lost = stand.publish_plain(&queue, 1).await[0];
+    let lost = stand.publish_one(&queue, Draft { attempts_max: 2, ..draft() }).await;
     stand.lease(&queue, 1).await;
     stand.pass(seconds(30)).await;
     let released = stand.publish_plain(&queue, 2).await;

@@ -150,7 +150,9 @@ macro_rules! every_behaviour {
                 what_was_lost_can_no_longer_be_settled
                 a_late_settlement_does_not_touch_the_next_lease_of_the_message
                 only_what_was_not_settled_is_lost
-                what_a_worker_lost_is_leased_alone_and_before_all_others
+                after_one_loss_all_that_was_in_flight_is_leased_together_again
+                what_has_one_attempt_left_is_a_suspect_after_one_loss
+                what_workers_lost_twice_is_leased_alone_and_before_all_others
                 a_request_without_suspects_finds_nothing_where_only_suspects_wait
                 what_a_pulling_consumer_lost_is_no_suspect
                 a_suspect_is_cleared_by_an_attempt_that_ended
