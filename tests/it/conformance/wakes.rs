@@ -58,9 +58,7 @@ pub(super) async fn a_publish_into_an_empty_queue_wakes_every_listener(stand: &m
 
 pub(super) async fn a_publish_behind_suspects_wakes_too(stand: &mut Stand) {
     let queue = stand.queue("orders").await;
-    stand.publish_plain(&queue, 1).await;
-    stand.lease(&queue, 1).await;
-    stand.pass(seconds(30)).await;
+    stand.publish_suspects(&queue, 1).await;
     let subscription = stand.store.wakes().subscribe();
     stand.publish_plain(&queue, 1).await;
     woken(&subscription, &queue, "who may take no suspect had nothing before").await;
