@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use crate::domain::queue::QueueName;
+use crate::domain::queue::{Generation, QueueName};
 use crate::store::enqueue::CallId;
 use crate::store::lease::BatchId;
 
@@ -134,10 +134,10 @@ impl Names {
         format!("{base}z:")
     }
 
-    /// The results of a call.
-    pub(super) fn call(base: &str, call: CallId) -> String {
+    /// The results of a call; for a queue that was made anew meanwhile it is another call.
+    pub(super) fn call(base: &str, call: CallId, generation: Generation) -> String {
         let mut name = base.to_owned();
-        write!(name, "e:{:032x}", call.0).expect("a string takes all");
+        write!(name, "e:{:032x}:{:x}", call.0, generation.0).expect("a string takes all");
         name
     }
 

@@ -207,7 +207,7 @@ impl Order {
             let settlement = &settlements[*place];
             out.extend_from_slice(&settlement.index.to_be_bytes());
             match &settlement.attempt {
-                Some(attempt) => out.extend_from_slice(&pack::attempt(attempt)),
+                Some(attempt) => out.extend_from_slice(&pack::attempt(&attempt.of_delivered())),
                 None => out.extend_from_slice(&[0, 0]),
             }
         }
@@ -241,5 +241,9 @@ fn push_settlement(call: &mut Call, settlement: &Settlement) {
     };
     let status = attempt.and_then(|attempt| attempt.status).unwrap_or_default();
     call.push(settlement.index).push(letter).push(amount).push(words).push(status);
-    call.push(attempt.map(pack::attempt).unwrap_or_default());
+    let remembered = attempt.map(|attempt| match settlement.verdict {
+        Verdict::Ack => pack::attempt(&attempt.of_delivered()),
+        _ => pack::attempt(attempt),
+    });
+    call.push(remembered.unwrap_or_default());
 }

@@ -55,7 +55,7 @@ impl Connection {
 
     fn command(&self, call: CallId, part: &Part, groups: &[Group], full: bool) -> Cmd {
         let base = self.state.names.of_queue(&part.queue.name);
-        let own = Names::call(&base, call);
+        let own = Names::call(&base, call, part.queue.generation);
         let mut call = Call::of_queue(&self.state, script::ENQUEUE, &part.queue, Some(&own));
         call.push("").push(CALL_MEMORY.as_millis().to_string()).push(u8::from(full)).push(part.places.len());
         for place in &part.places {

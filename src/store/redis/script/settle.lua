@@ -45,7 +45,7 @@ local function acknowledge(record, attempt)
   local id = id_of(record)
   if set.lookup then ids[#ids + 1] = id end
   count('delivered', 1)
-  if set.attempts == 0 or record:byte(18) == 0 then attempt = '' end
+  if set.attempts == 0 then attempt = '' end
   if record:byte(18) > 0 then cut_again(id, attempt ~= '' and 1 or 0) end
   finish(record, true, attempt)
 end
