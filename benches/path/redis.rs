@@ -61,8 +61,14 @@ async fn measure(messages: u64, report: &mut Report) {
                 bench.drain(&mut costs).await;
             }
             costs.report("full", report);
-            report.add("cpu_full_over_empty", report.figure("full_take_cpu_us") / report.figure("lookup_take_cpu_us"));
-            report.add("wall_full_over_empty", report.figure("full_take_wall_us") / report.figure("lookup_take_wall_us"));
+            report.add(
+                "cpu_full_over_empty",
+                report.figure("full_take_cpu_us") / report.figure("lookup_take_cpu_us"),
+            );
+            report.add(
+                "wall_full_over_empty",
+                report.figure("full_take_wall_us") / report.figure("lookup_take_wall_us"),
+            );
         }
     }
 }

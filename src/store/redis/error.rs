@@ -46,7 +46,10 @@ const REPLIES: &[(&str, Meaning)] = &[
     ("NOREPLICAS", Meaning::NotDurable("has too few replicas: min-replicas-to-write")),
     ("NOAUTH", Meaning::Elsewhere("wants a password: put it into store.url")),
     ("WRONGPASS", Meaning::Elsewhere("does not know the user or the password of store.url")),
-    ("NOPERM", Meaning::Broken("does not allow the user of store.url what is needed, see docs/OPERATIONS.md")),
+    (
+        "NOPERM",
+        Meaning::Broken("does not allow the user of store.url what is needed, see docs/OPERATIONS.md"),
+    ),
     ("WRONGTYPE", Meaning::Broken("holds something of another type under a key of ours")),
     ("EXECABORT", Meaning::Broken("refused a transaction")),
 ];

@@ -158,7 +158,11 @@ impl Connection {
         order.results(&answer.bytes()?, settlements.len())
     }
 
-    pub(super) async fn extend_batch(&self, batch: BatchRef, lease: Duration) -> Result<Extended, StoreError> {
+    pub(super) async fn extend_batch(
+        &self,
+        batch: BatchRef,
+        lease: Duration,
+    ) -> Result<Extended, StoreError> {
         self.state.check_open()?;
         let mut call = Call::of_queue(&self.state, script::EXTEND, &batch.queue, None);
         call.push(hex(batch.batch)).push(&batch.token.0.to_be_bytes()[..]).push(millis(lease));

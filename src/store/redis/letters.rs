@@ -30,7 +30,10 @@ type Place = (Timestamp, u64);
 fn names(filter: &DeadFilter, letter: &DeadLetter) -> bool {
     filter.reason.is_none_or(|reason| letter.reason == reason)
         && filter.status.is_none_or(|status| letter.status == Some(status))
-        && filter.destination.as_ref().is_none_or(|destination| letter.destination.as_ref() == Some(destination))
+        && filter
+            .destination
+            .as_ref()
+            .is_none_or(|destination| letter.destination.as_ref() == Some(destination))
         && filter.from.is_none_or(|from| letter.died_at >= from)
         && filter.to.is_none_or(|to| letter.died_at < to)
 }
@@ -60,7 +63,8 @@ impl Connection {
         let is_all = !answer.yes()?;
         let mut letters = Vec::with_capacity(answer.left() / 3);
         while answer.left() > 0 {
-            let id = answer.bytes()?.as_ref().try_into().map(MessageId::from_bytes).map_err(|_| unexpected())?;
+            let id =
+                answer.bytes()?.as_ref().try_into().map(MessageId::from_bytes).map_err(|_| unexpected())?;
             let (letter, head) = (answer.bytes()?, answer.bytes()?);
             letters.push(pack::letter(id, &letter, &head).ok_or_else(unexpected)?);
         }
@@ -131,7 +135,9 @@ impl Connection {
                 behind = Some((letter.died_at, number));
                 let key = match by {
                     DeadGrouping::Reason => letter.reason.as_str().to_owned(),
-                    DeadGrouping::Status => letter.status.map(|status| status.to_string()).unwrap_or_default(),
+                    DeadGrouping::Status => {
+                        letter.status.map(|status| status.to_string()).unwrap_or_default()
+                    }
                     DeadGrouping::Destination => letter.destination.unwrap_or_default(),
                 };
                 *counts.entry(key).or_default() += 1;
@@ -208,7 +214,9 @@ impl Connection {
             command.arg(&id.as_bytes()[..]);
         });
         let mut answer = Answer::of(self.link.send(&command, Effect::Reads).await?)?;
-        let elements = ids.iter().map(|_| answer.bytes().map(|element| Some(element).filter(|element| !element.is_empty())));
+        let elements = ids
+            .iter()
+            .map(|_| answer.bytes().map(|element| Some(element).filter(|element| !element.is_empty())));
         elements.collect()
     }
 
@@ -269,7 +277,11 @@ impl Connection {
         Ok(done)
     }
 
-    pub(super) async fn discard_letters(&self, queue: QueueRef, selection: Selection) -> Result<u64, StoreError> {
+    pub(super) async fn discard_letters(
+        &self,
+        queue: QueueRef,
+        selection: Selection,
+    ) -> Result<u64, StoreError> {
         self.state.check_open()?;
         let ids = self.select(&queue, &selection, STEP_MESSAGES_MAX).await?;
         let mut call = Call::of_queue(&self.state, script::DISCARD, &queue, None);

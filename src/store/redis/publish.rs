@@ -60,12 +60,14 @@ impl Connection {
         call.push(millis(CALL_MEMORY)).push(u8::from(full)).push(part.places.len());
         for place in &part.places {
             let group = &groups[*place];
-            let bytes: u64 = group.messages.iter().map(|message| record::charged_bytes(&message.record)).sum();
+            let bytes: u64 =
+                group.messages.iter().map(|message| record::charged_bytes(&message.record)).sum();
             match &group.key {
                 Some(key) => call.push(&key.key[..]).push(&key.fingerprint[..]),
                 None => call.push("").push(""),
             };
-            let elements: Vec<_> = group.messages.iter().map(|message| (message.due, pack::element(message))).collect();
+            let elements: Vec<_> =
+                group.messages.iter().map(|message| (message.due, pack::element(message))).collect();
             let apart = elements.iter().filter(|(_, (_, body))| body.is_some()).count();
             call.push(elements.len()).push(elements.len() * 2 + apart).push(bytes);
             elements.iter().for_each(|(due, (record, body))| push_message(&mut call, *due, record, *body));
@@ -92,7 +94,8 @@ impl Connection {
         if &*results == b"A" {
             return Ok(vec![GroupResult::Accepted; part.places.len()]);
         }
-        let results: Vec<_> = pack::results(&results).map(|result| read_result(result, full)).collect::<Result<_, _>>()?;
+        let results: Vec<_> =
+            pack::results(&results).map(|result| read_result(result, full)).collect::<Result<_, _>>()?;
         if results.len() == part.places.len() { Ok(results) } else { Err(unexpected()) }
     }
 }
@@ -155,5 +158,6 @@ pub(super) fn has_head(message: &NewMessage) -> bool {
         && bytes[0] > 0
         && Record::peek_id(bytes) == Some(message.id)
         && Record::peek_priority(bytes) == Some(message.priority)
-        && FIXED_BYTES + usize::from(u16::from_be_bytes([bytes[40], bytes[41]])) + CHECKSUM_BYTES <= bytes.len()
+        && FIXED_BYTES + usize::from(u16::from_be_bytes([bytes[40], bytes[41]])) + CHECKSUM_BYTES
+            <= bytes.len()
 }

@@ -13,7 +13,10 @@ use crate::store::redis::script;
 use crate::store::stats::{Counters, Gauges, QueueStats};
 
 impl Connection {
-    pub(super) async fn stats_of(&self, names: Option<Vec<QueueName>>) -> Result<Vec<QueueStats>, StoreError> {
+    pub(super) async fn stats_of(
+        &self,
+        names: Option<Vec<QueueName>>,
+    ) -> Result<Vec<QueueStats>, StoreError> {
         self.state.check_open()?;
         let names = match names {
             Some(mut names) => {

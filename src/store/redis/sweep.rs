@@ -153,7 +153,8 @@ impl Connection {
         let longest = entries.iter().filter(|entry| !entry.settings.is_pull());
         let longest = longest.map(|entry| entry.settings.lease()).max().unwrap_or_default();
         // Under a clock that is handed in nobody was away.
-        let grace = if self.state.clock.is_manual() { 0 } else { longest.as_millis() / 3 + u128::from(GRACE_MS) };
+        let grace =
+            if self.state.clock.is_manual() { 0 } else { longest.as_millis() / 3 + u128::from(GRACE_MS) };
         let mut call = Call::of_store(&self.state, script::DUE);
         call.push(self.state.time_ms()).push(PUT_OFF_MS).push(QUEUES_MAX).push(grace.to_string());
         let mut answer = Answer::of(self.link.send(&call.finish(), Effect::Reads).await?)?;
