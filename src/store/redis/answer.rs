@@ -106,7 +106,15 @@ mod tests {
 
     #[test]
     fn what_scripts_and_commands_give_is_read_in_order() {
-        let elements = vec![bulk("ok"), bulk("text"), Value::Int(7), bulk("8"), Value::Int(0), Value::Int(1), Value::Nil];
+        let elements = vec![
+            bulk("ok"),
+            bulk("text"),
+            Value::Int(7),
+            bulk("8"),
+            Value::Int(0),
+            Value::Int(1),
+            Value::Nil,
+        ];
         let mut answer = Answer::ok(Value::Array(elements)).expect("it went well");
         assert_eq!(answer.left(), 6);
         assert_eq!(answer.text(), Ok("text".to_owned()));

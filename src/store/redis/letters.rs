@@ -38,11 +38,10 @@ fn names(filter: &DeadFilter, letter: &DeadLetter) -> bool {
         && filter.to.is_none_or(|to| letter.died_at < to)
 }
 
-/// The place behind which a page begins; `None` within: the beginning.
-fn read_cursor(cursor: Option<&str>) -> Option<Option<Place>> {
-    let Some(text) = cursor else { return Some(None) };
-    let (died_ms, number) = text.split_once('-')?;
-    Some(Some((Timestamp::from_millis(died_ms.parse().ok()?), number.parse().ok()?)))
+/// The place behind which a page begins.
+fn read_cursor(cursor: &str) -> Option<Place> {
+    let (died_ms, number) = cursor.split_once('-')?;
+    Some((Timestamp::from_millis(died_ms.parse().ok()?), number.parse().ok()?))
 }
 
 impl Connection {
@@ -80,7 +79,11 @@ impl Connection {
     ) -> Result<DeadPage, StoreError> {
         self.state.check_open()?;
         let mut page = DeadPage::default();
-        let Some(behind) = read_cursor(cursor.as_deref()) else { return Ok(page) };
+        let behind = match cursor.as_deref().map(read_cursor) {
+            None => None,
+            Some(Some(place)) => Some(place),
+            Some(None) => return Ok(page),
+        };
         let limit = limit.clamp(1, STEP_MESSAGES_MAX);
         let (letters, is_all) = self.letters(&queue, behind, SWEEP_MESSAGES_MAX).await?;
         let mut last = behind.unwrap_or_default();
@@ -210,9 +213,9 @@ impl Connection {
         let base = self.state.names.of_queue(&queue.name);
         let mut command = Cmd::new();
         command.arg("HMGET").arg(Names::in_queue(&base, Key::DeadRecords));
-        ids.iter().for_each(|id| {
+        for id in ids {
             command.arg(&id.as_bytes()[..]);
-        });
+        }
         let mut answer = Answer::of(self.link.send(&command, Effect::Reads).await?)?;
         let elements = ids
             .iter()
@@ -260,9 +263,9 @@ impl Connection {
         }
         let mut call = Call::of_queue(&self.state, script::REPLAY, &queue, None);
         call.push(sound.len());
-        sound.iter().for_each(|id| {
+        for id in &sound {
             call.push(&id.as_bytes()[..]);
-        });
+        }
         let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?)?;
         let woken = answer.yes()?;
         done.matched += answer.number()?;
@@ -286,9 +289,9 @@ impl Connection {
         let ids = self.select(&queue, &selection, STEP_MESSAGES_MAX).await?;
         let mut call = Call::of_queue(&self.state, script::DISCARD, &queue, None);
         call.push(ids.len());
-        ids.iter().for_each(|id| {
+        for id in &ids {
             call.push(&id.as_bytes()[..]);
-        });
+        }
         let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?)?;
         let (woken, discarded, unparked) = (answer.yes()?, answer.number()?, answer.yes()?);
         self.tell(&queue.name, woken, None);

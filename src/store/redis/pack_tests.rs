@@ -28,13 +28,20 @@ fn an_attempt(words_bytes_max: usize) -> impl Strategy<Value = Attempt> {
 
 fn a_message(payload_bytes: impl Into<proptest::collection::SizeRange>) -> impl Strategy<Value = NewMessage> {
     let payload = proptest::collection::vec(any::<u8>(), payload_bytes);
-    (0..=MILLIS_MAX, any::<[u8; 10]>(), 1..=u8::MAX, payload).prop_map(|(at, random, attempts_max, payload)| {
-        let accepted_at = Timestamp::from_millis(at);
-        let id = MessageId::new(accepted_at, random, Shard::default());
-        let priority = Priority::from_index(random[0] % 3).unwrap_or_default();
-        let head = Head { id, attempts_max, priority, accepted_at, ttl: None };
-        NewMessage { id, priority, due: Due::Now, record: encode(&head, &[1, 0, 2, b'a', b'b'], &payload) }
-    })
+    (0..=MILLIS_MAX, any::<[u8; 10]>(), 1..=u8::MAX, payload).prop_map(
+        |(at, random, attempts_max, payload)| {
+            let accepted_at = Timestamp::from_millis(at);
+            let id = MessageId::new(accepted_at, random, Shard::default());
+            let priority = Priority::from_index(random[0] % 3).unwrap_or_default();
+            let head = Head { id, attempts_max, priority, accepted_at, ttl: None };
+            NewMessage {
+                id,
+                priority,
+                due: Due::Now,
+                record: encode(&head, &[1, 0, 2, b'a', b'b'], &payload),
+            }
+        },
+    )
 }
 
 proptest! {

@@ -181,7 +181,9 @@ mod tests {
     fn named(code: &str) -> BTreeSet<String> {
         let is_of_name = |letter: char| letter.is_ascii_alphanumeric();
         let behind = code.match_indices("K.").filter(|(at, _)| !code[..*at].ends_with(is_of_name));
-        behind.map(|(at, _)| code[at + 2..].chars().take_while(|letter| is_of_name(*letter)).collect()).collect()
+        behind
+            .map(|(at, _)| code[at + 2..].chars().take_while(|letter| is_of_name(*letter)).collect())
+            .collect()
     }
 
     #[test]

@@ -169,8 +169,8 @@ fn a_pending_message_takes_little_memory_beyond_its_own_bytes() {
                 let results = stand.connection.enqueue(CallId::random(), Arc::new(vec![group])).await;
                 assert_eq!(results, Ok(vec![GroupResult::Accepted]));
             }
-            let each = (used(&server) - before) / MESSAGES - PAYLOAD_BYTES;
-            assert!(each <= bytes_max, "{each} B a message beside its payload, lookup {lookup}");
+            let beside = used(&server) - before - MESSAGES * PAYLOAD_BYTES;
+            assert!(beside <= MESSAGES * bytes_max, "{beside} B beside {MESSAGES} payloads, lookup {lookup}");
         }
     });
 }

@@ -164,7 +164,7 @@ fn counters_that_are_somebody_elses_hide_no_other_queue() {
                 .is_err()
         );
         let published = stand.publish_plain(&good, 1).await;
-        assert_eq!(stand.sweep().await.ready, [good.name.clone()]);
+        assert_eq!(stand.sweep().await.ready, std::slice::from_ref(&good.name));
         assert_eq!(stand.connection.stats(None).await.expect("the store answers").len(), 1);
         let other = stand_at(server.url(), &Clock::manual(START));
         assert_eq!(other.connection.queues().await.expect("the store answers").len(), 2);

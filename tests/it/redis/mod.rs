@@ -69,9 +69,9 @@ fn ask<T: redis::FromRedisValue>(server: &RedisServer, words: &[&[u8]]) -> T {
     let client = redis::Client::open(server.url()).expect("a URL");
     let mut connection = client.get_connection().expect("the server runs");
     let mut command = redis::Cmd::new();
-    words.iter().for_each(|word| {
+    for word in words {
         command.arg(word);
-    });
+    }
     command.query(&mut connection).unwrap_or_else(|error| panic!("{words:?}: {error}"))
 }
 
