@@ -33,43 +33,37 @@ const MEASURED: u64 = 100_000;
 /// Reads of the counters that are timed.
 const STATS: usize = 2_000;
 
-/// Measures it: two queues on one server, a row of one after a row of the other, so that both meet the same machine.
+/// Measures it: two servers side by side, a row of one after a row of the other, so that both meet the same machine.
 pub(crate) fn run(arguments: &Arguments, report: &mut Report) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(measure(arguments.messages, report));
+    runtime.block_on(async {
+        for (name, lookup) in [("plain", false), ("lookup", true)] {
+            measure(name, lookup, arguments.messages, report).await;
+        }
+    });
 }
 
-async fn measure(messages: u64, report: &mut Report) {
-    for (name, lookup) in [("plain", false), ("lookup", true)] {
-        let bench = Bench::open(lookup).await;
-        let before = bench.memory();
-        bench.publish(MEASURED, &mut Costs::default()).await;
-        #[expect(clippy::cast_precision_loss, reason = "megabytes")]
-        let bytes = (bench.memory() - before - PAYLOAD.len() as u64 * MEASURED) as f64 / MEASURED as f64;
-        report.add(&format!("{name}_memory_bytes_per_message"), bytes);
-        let mut costs = Costs::default();
-        for _ in 0..ROUNDS {
-            bench.publish(u64::from(BATCH) * BATCHES, &mut costs).await;
-            bench.drain(&mut costs).await;
+async fn measure(name: &str, lookup: bool, messages: u64, report: &mut Report) {
+    let (empty, full) = (Bench::open(lookup).await, Bench::open(lookup).await);
+    let before = full.memory();
+    full.publish(MEASURED, &mut Costs::default()).await;
+    #[expect(clippy::cast_precision_loss, reason = "megabytes")]
+    let bytes = (full.memory() - before - PAYLOAD.len() as u64 * MEASURED) as f64 / MEASURED as f64;
+    report.add(&format!("{name}_memory_bytes_per_message"), bytes);
+    full.publish(messages.saturating_sub(MEASURED), &mut Costs::default()).await;
+    let mut costs = [Costs::default(), Costs::default()];
+    for _ in 0..ROUNDS {
+        for (bench, costs) in [&empty, &full].into_iter().zip(&mut costs) {
+            bench.publish(u64::from(BATCH) * BATCHES, costs).await;
+            bench.drain(costs).await;
         }
-        costs.report(name, report);
-        if lookup {
-            bench.publish(messages, &mut Costs::default()).await;
-            let mut costs = Costs::default();
-            for _ in 0..ROUNDS {
-                bench.publish(u64::from(BATCH) * BATCHES, &mut costs).await;
-                bench.drain(&mut costs).await;
-            }
-            costs.report("full", report);
-            report.add(
-                "cpu_full_over_empty",
-                report.figure("full_take_cpu_us") / report.figure("lookup_take_cpu_us"),
-            );
-            report.add(
-                "wall_full_over_empty",
-                report.figure("full_take_wall_us") / report.figure("lookup_take_wall_us"),
-            );
-        }
+    }
+    for (side, costs) in ["empty", "full"].into_iter().zip(costs) {
+        costs.report(&format!("{name}_{side}"), report);
+    }
+    for figure in ["take_cpu_us", "take_wall_us", "stats_p99_ms"] {
+        let [empty, full] = ["empty", "full"].map(|side| report.figure(&format!("{name}_{side}_{figure}")));
+        report.add(&format!("{name}_{figure}_full_over_empty"), full / empty);
     }
 }
 

@@ -88,8 +88,13 @@ fn a_clock_set_back_takes_nothing_from_the_living() {
         let server = RedisServer::start(&[]);
         let stand = stand_at(server.url(), &Clock::system());
         let leased = three_leased(&stand).await;
+        // What it noted an hour ahead: also a grace that would last as long.
         let ahead = (server_ms(&server) + 3_600_000).to_string();
-        ask::<i64>(&server, &[b"HSET", CLOCK, b"tick", ahead.as_bytes()]);
+        ask::<i64>(&server, &[b"HSET", CLOCK, b"tick", ahead.as_bytes(), b"grace", ahead.as_bytes()]);
+        assert_eq!(stand.sweep().await.reaped, 0);
+        let grace: i64 = ask(&server, &[b"HGET", CLOCK, b"grace"]);
+        let left_ms = grace - server_ms(&server);
+        assert!((1..10_000).contains(&left_ms), "the grace lasts {left_ms} ms");
         assert_the_owner_goes_on(&server, &stand, leased).await;
     });
 }

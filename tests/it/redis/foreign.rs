@@ -9,7 +9,7 @@ use posthaste::domain::message::State;
 use posthaste::domain::outcome::DeadReason;
 use posthaste::domain::retry::Verdict;
 use posthaste::store::QueueRef;
-use posthaste::store::enqueue::{CallId, GroupResult};
+use posthaste::store::enqueue::{CallId, Group, GroupResult, IdempotencyKey};
 use posthaste::store::stats::Cancelled;
 
 use super::{ask, key, run, stand_at};
@@ -90,12 +90,7 @@ fn a_byte_that_flips_inside_a_list_kills_its_own_message_alone() {
 }
 
 /// Three messages, one of them large, go every way there is, as far as that goes; gives those that were delivered.
-async fn suffer(
-    stand: &Stand,
-    queue: &QueueRef,
-    call: CallId,
-    groups: &Arc<Vec<posthaste::store::enqueue::Group>>,
-) -> Vec<MessageId> {
+async fn suffer(stand: &Stand, queue: &QueueRef, call: CallId, groups: &Arc<Vec<Group>>) -> Vec<MessageId> {
     let _published = stand.connection.enqueue(call, Arc::clone(groups)).await;
     let Ok(leased) = stand.connection.lease(request(queue)).await else { return Vec::new() };
     let ids = ids(&leased);
@@ -120,8 +115,9 @@ fn a_key_of_another_type_costs_its_own_queue_nothing_that_was_kept_and_its_neigh
             let broken = key(queue.name.as_str(), name);
             ask::<String>(&server, &[b"SET", broken.as_bytes(), b"mine"]);
             let large = Draft { payload: vec![7; 50_000], ..draft() };
-            let (call, groups) =
-                (CallId::random(), Arc::new(vec![stand.group(&queue, &[draft(), draft(), large])]));
+            let key = IdempotencyKey { key: name.as_bytes().to_vec(), fingerprint: [1; 16] };
+            let group = Group { key: Some(key), ..stand.group(&queue, &[draft(), draft(), large]) };
+            let (call, groups) = (CallId::random(), Arc::new(vec![group]));
             let mut ended: HashSet<_> = suffer(&stand, &queue, call, &groups).await.into_iter().collect();
             // The neighbour: every way works, and nothing hides it.
             let published = stand.publish_plain(&good, 1).await;
