@@ -110,7 +110,11 @@ impl Fixture for RedisFixture {
     }
 
     fn open(&mut self, clock: &Clock, bytes_max: Option<u64>) -> Arc<dyn Store> {
-        let server = RedisServer::start(&[]);
+        let most = bytes_max.map(|bytes| bytes.to_string());
+        let server = match &most {
+            Some(most) => RedisServer::start(&["--maxmemory", most]),
+            None => RedisServer::start(&[]),
+        };
         let durability = RequiredDurability::Relaxed;
         let settings = StoreSettings { url: server.url(), durability, bytes_max, ..StoreSettings::default() };
         let store = posthaste::store::open(&settings, clock).expect("Redis can be opened");
@@ -130,6 +134,6 @@ impl Fixture for RedisFixture {
     }
 
     fn small(&self) -> (u64, u64) {
-        (64 << 20, 64 << 20)
+        (16 << 20, 16 << 20)
     }
 }
