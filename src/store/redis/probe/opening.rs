@@ -46,7 +46,7 @@ pub(in crate::store::redis) fn look(state: &Arc<State>) -> Result<(), OpenError>
     let state = Arc::clone(state);
     let run = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(runtime.block_on(timeout(LOOK_WITHIN, watch(&state))).unwrap_or(Ok(())))
+        Ok(runtime.block_on(async { timeout(LOOK_WITHIN, watch(&state)).await }).unwrap_or(Ok(())))
     };
     let thread =
         thread::Builder::new().name("redis-look".to_owned()).spawn(run).map_err(|error| no_thread(&error))?;
