@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use posthaste::domain::retry::Verdict;
 use posthaste::store::error::StoreError;
 
-use super::{Durability, Rig, RedisServer, not_durable, open, relaxed, run, strict, until};
+use super::{Durability, RedisServer, Rig, not_durable, open, relaxed, run, strict, until};
 use crate::conformance::stand::draft;
 use crate::support::gateway::Gateway;
 use crate::support::redis::STRICT;
@@ -191,7 +191,8 @@ fn counters_that_fell_and_junk_are_warned_of() {
 #[test]
 fn a_gateway_says_once_that_it_takes_no_publishes_and_once_that_it_does_again() {
     let server = RedisServer::start(&STRICT);
-    let mut gateway = Gateway::prepare("[queues.orders]\nprocessor = 'pull'\n", &[]).wrapped(vec![], &server.url());
+    let mut gateway =
+        Gateway::prepare("[queues.orders]\nprocessor = 'pull'\n", &[]).wrapped(vec![], &server.url());
     gateway.launch_until_ready();
     gateway.publish("orders", &[], b"first");
     let within = super::WITHIN;
@@ -214,5 +215,27 @@ fn a_gateway_says_once_that_it_takes_no_publishes_and_once_that_it_does_again() 
     let log = gateway.log();
     assert_eq!(log.matches("publishes are refused, delivering goes on").count(), 1, "{log}");
     assert_eq!(log.matches("publishes are taken").count(), 1, "{log}");
+    gateway.stop();
+}
+
+#[test]
+fn a_gateway_that_takes_redis_as_it_is_still_wants_it_to_be_the_same() {
+    let server = RedisServer::start(&[]);
+    let arguments = ["--durability", "relaxed"];
+    let mut gateway =
+        Gateway::prepare("[queues.orders]\nprocessor = 'pull'\n", &arguments).wrapped(vec![], &server.url());
+    gateway.launch_until_ready();
+    gateway.publish("orders", &[], b"first");
+    server.order("SET ph:epoch 1:other");
+    gateway.wait_for("it is not ready", super::WITHIN, |gateway| {
+        let answer = gateway.request("GET", "/ready", &[], b"");
+        (answer.status == 503 && answer.text().contains("its epoch is 1:other and was 1:")).then_some(())
+    });
+    let refused = gateway.request("POST", "/v1/queues/orders/messages", &[], b"second");
+    assert_eq!((refused.status, refused.header("posthaste-stored")), (503, Some("no")), "{}", refused.text());
+    let log = gateway.log();
+    assert_eq!(log.matches("its epoch is 1:other and was 1:").count(), 1, "{log}");
+    gateway.restart();
+    gateway.publish("orders", &[], b"third");
     gateway.stop();
 }
