@@ -17,6 +17,7 @@ const DEAD: &str = include_str!("script/dead.lua");
 const FINISHED: &str = include_str!("script/finished.lua");
 const BATCHES: &str = include_str!("script/batches.lua");
 const KEYS: &str = include_str!("script/keys.lua");
+const FOREIGN: &str = include_str!("script/foreign.lua");
 
 /// Whether Redis runs a script when its memory is full, and whether the script writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,12 +52,7 @@ pub(super) struct Loaded {
 
 macro_rules! scripts {
     ($($constant:ident $file:literal $kind:ident [$($part:ident)*] [$($key:expr),* $(,)?];)+) => {
-        $(
-            #[doc = concat!("`script/", $file, ".lua`.")]
-            pub(super) const $constant: usize = Place::$constant as usize;
-        )+
-        #[expect(clippy::upper_case_acronyms, non_camel_case_types, reason = "the names of the constants above")]
-        enum Place { $($constant),+ }
+        scripts!(@place 0; $($constant $file)+);
         /// Every script, at the place that its constant says.
         pub(super) static ALL: &[Script] = &[$(Script {
             name: $file,
@@ -65,6 +61,12 @@ macro_rules! scripts {
             keys: &[$($key),*],
         }),+];
     };
+    (@place $place:expr;) => {};
+    (@place $place:expr; $constant:ident $file:literal $($rest:tt)*) => {
+        #[doc = concat!("`script/", $file, ".lua`.")]
+        pub(super) const $constant: usize = $place;
+        scripts!(@place $place + 1; $($rest)*);
+    };
 }
 
 scripts! {
@@ -72,7 +74,7 @@ scripts! {
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Bodies, Keys(0), Keys(1), Keys(2), Keys(3), Call,
     ];
-    LEASE "lease" Drains [TIME QUEUE LISTS DEAD BATCHES] [
+    LEASE "lease" Drains [TIME QUEUE LISTS DEAD BATCHES FOREIGN] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Batches, Deadlines, Marks(0), Marks(1),
         Marks(2), Foreign, Batch,
@@ -88,12 +90,11 @@ scripts! {
         Marks(2), Batch,
     ];
     EXTEND "extend" Drains [TIME QUEUE] [Counters, Batches, Deadlines];
-    SWEEP "sweep" Drains [TIME QUEUE LISTS DEAD FINISHED BATCHES] [
+    SWEEP "sweep" Drains [TIME QUEUE LISTS DEAD FINISHED BATCHES FOREIGN] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, Deadlines, Marks(0),
-        Marks(1), Marks(2),
+        Marks(1), Marks(2), Foreign, Purged,
     ];
-    CLEAR "clear" Drains [TIME QUEUE] [Counters, Purged, Index, Bodies, Attempts];
     FIND "find" Reads [TIME QUEUE LISTS] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Bodies, Letters, DeadRecords, Attempts, Finished,
@@ -113,7 +114,7 @@ scripts! {
     ];
     PURGE "purge" Drains [TIME QUEUE LISTS] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Purged,
+        ScheduledRecords, Index, Bodies, Dead, Attempts, Batches, Purged,
     ];
     HOLD "hold" Drains [TIME QUEUE LISTS] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
@@ -150,9 +151,10 @@ impl Script {
         let flags = match self.kind {
             Kind::Grows => "",
             Kind::Drains => " flags=allow-oom",
-            Kind::Reads => " flags=no-writes,allow-stale",
+            Kind::Reads => " flags=no-writes",
         };
-        let mut source = format!("#!lua{flags}\nlocal K = {{");
+        // The name shows where an operator looks at what Redis runs.
+        let mut source = format!("#!lua{flags}\n-- {}\nlocal K = {{", self.name);
         for (place, key) in (1..).zip(self.keys) {
             write!(source, "{} = KEYS[{place}], ", key.name()).expect("a string takes all");
         }
@@ -160,5 +162,74 @@ impl Script {
         self.parts.iter().for_each(|part| source.push_str(part));
         let hash = redis::Script::new(&source).get_hash().to_owned();
         Loaded { source, hash, is_read_only: self.kind == Kind::Reads }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The text of a script without its comments.
+    fn code(script: &Script) -> String {
+        let lines = script.parts.iter().flat_map(|part| part.lines());
+        lines.map(|line| line.split("--").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The keys that a text names as `K.name`.
+    fn named(code: &str) -> BTreeSet<String> {
+        let is_of_name = |letter: char| letter.is_ascii_alphanumeric();
+        let behind = code.match_indices("K.").filter(|(at, _)| !code[..*at].ends_with(is_of_name));
+        behind.map(|(at, _)| code[at + 2..].chars().take_while(|letter| is_of_name(*letter)).collect()).collect()
+    }
+
+    #[test]
+    fn a_script_declares_every_key_that_it_names_and_no_key_twice() {
+        for script in ALL {
+            let declared: BTreeSet<String> = script.keys.iter().map(|key| key.name()).collect();
+            assert_eq!(declared.len(), script.keys.len(), "{}: a key is declared twice", script.name);
+            let named = named(&code(script));
+            let missing: Vec<_> = named.difference(&declared).collect();
+            assert!(missing.is_empty(), "{}: not declared: {missing:?}", script.name);
+        }
+    }
+
+    #[test]
+    fn a_script_declares_no_key_that_it_does_not_use() {
+        for script in ALL {
+            let code = code(script);
+            // Some go through all that they declare, or through the lists by number.
+            if code.contains("pairs(K)") || code.contains("KEYS[1]") || code.contains("K['l' .. list]") {
+                continue;
+            }
+            let named = named(&code);
+            let unused: Vec<_> = script.keys.iter().filter(|key| !named.contains(&key.name())).collect();
+            assert!(unused.is_empty(), "{}: declared for nothing: {unused:?}", script.name);
+        }
+    }
+
+    #[test]
+    fn every_script_has_a_name_and_a_hash_of_its_own() {
+        let names: BTreeSet<_> = ALL.iter().map(|script| script.name).collect();
+        let hashes: BTreeSet<_> = LOADED.iter().map(|loaded| &loaded.hash).collect();
+        assert_eq!((names.len(), hashes.len()), (ALL.len(), ALL.len()));
+        assert_eq!(ALL[LEASE].name, "lease");
+        assert_eq!(ALL[DUE_AGAIN].name, "due_again");
+    }
+
+    #[test]
+    fn only_what_makes_more_of_it_is_refused_when_memory_is_full() {
+        let growing: Vec<_> = ALL.iter().filter(|script| script.kind == Kind::Grows).collect();
+        assert_eq!(growing.iter().map(|script| script.name).collect::<Vec<_>>(), ["enqueue"]);
+        for (script, loaded) in ALL.iter().zip(LOADED.iter()) {
+            let first = loaded.source.lines().next().unwrap_or_default();
+            let flags = match script.kind {
+                Kind::Grows => "#!lua",
+                Kind::Drains => "#!lua flags=allow-oom",
+                Kind::Reads => "#!lua flags=no-writes",
+            };
+            assert_eq!(first, flags, "{}", script.name);
+        }
     }
 }

@@ -7,7 +7,7 @@
 //! index just before the first look has long written the message by then. A few queues are looked at in turn whatever the
 //! index says, so that nothing waits for ever for an entry that was lost.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use redis::Cmd;
 
@@ -80,21 +80,15 @@ impl Connection {
         self.state.check_open()?;
         let entries = self.listed().await?;
         let due = self.due(&entries).await?;
-        let put_off = due.now_ms + PUT_OFF_MS;
-        let mut looks: Vec<(QueueEntry, Option<bool>)> = Vec::new();
-        for (name, is_second) in &due.queues {
-            if let Some(entry) = entries.iter().find(|entry| entry.name == *name) {
-                looks.push((entry.clone(), Some(*is_second)));
-            }
-        }
-        self.add_turns(&entries, &mut looks);
-        let mut swept = Swept::default();
-        let reaps = due.grace_ms <= due.now_ms;
-        let commands = looks.iter().map(|(entry, _)| self.look(entry, reaps)).collect();
+        let looks = self.looks(&entries, &due);
+        let mut swept = Swept { more: due.queues.len() == QUEUES_MAX, ..Swept::default() };
+        // When leases may be taken back: the scripts see whether that is still so.
+        let reaps_ms = if due.grace_ms <= due.now_ms { due.now_ms } else { 0 };
+        let commands = looks.iter().map(|(entry, _)| self.look(entry, reaps_ms)).collect();
         let answers = self.link.send_each(commands, Effect::Reads).await?;
         let mut again = Call::of_store(&self.state, script::DUE_AGAIN);
-        again.push(put_off);
-        let mut any = false;
+        again.push(due.now_ms + PUT_OFF_MS);
+        let (mut any, mut failed, mut sound) = (false, None, 0);
         for ((entry, taken), answer) in looks.iter().zip(answers) {
             let look = match answer.and_then(|answer| self.read_look(entry, answer, &mut swept)) {
                 Ok((look, held)) => {
@@ -104,39 +98,67 @@ impl Connection {
                     Some(look)
                 }
                 Err(StoreError::Gone) => None,
-                Err(error) => return Err(error),
+                // It stays put off; its neighbours must not wait for it.
+                Err(error) => {
+                    failed = Some(error);
+                    continue;
+                }
             };
+            sound += 1;
             if let Some(is_second) = taken {
                 any = true;
                 again.push(entry.name.as_str()).push(next_look(look.as_ref(), *is_second, due.now_ms));
             }
         }
         // What is in the index and is no queue any more.
-        for (name, _) in due.queues.iter().filter(|(name, _)| entries.iter().all(|entry| entry.name != *name)) {
+        let known: HashSet<_> = entries.iter().map(|entry| &entry.name).collect();
+        for (name, _) in due.queues.iter().filter(|(name, _)| !known.contains(name)) {
             any = true;
             again.push(name.as_str()).push("");
         }
         if any {
             self.link.send(&again.finish(), Effect::Reads).await?;
         }
-        swept.more |= due.queues.len() == QUEUES_MAX;
+        if let Some(error) = failed.filter(|_| sound == 0) {
+            return Err(error);
+        }
         swept.ready.sort_unstable();
         let mut rounds = self.rounds.borrow_mut();
-        rounds.next.retain(|name, _| entries.iter().any(|entry| entry.name == *name));
+        rounds.next.retain(|name, _| known.contains(name));
         swept.next_at = rounds.next.values().min().copied();
         self.state.is_next(swept.next_at);
         Ok(swept)
+    }
+
+    /// The queues to look at: those that are due, with whether it is their second look, and those whose turn it is.
+    fn looks(&self, entries: &[QueueEntry], due: &Due) -> Vec<(QueueEntry, Option<bool>)> {
+        let by_name: HashMap<_, _> = entries.iter().map(|entry| (&entry.name, entry)).collect();
+        let taken = due.queues.iter().filter_map(|(name, is_second)| {
+            by_name.get(name).map(|entry| ((*entry).clone(), Some(*is_second)))
+        });
+        let mut looks: Vec<_> = taken.collect();
+        let taken: HashSet<_> = due.queues.iter().map(|(name, _)| name).collect();
+        let mut rounds = self.rounds.borrow_mut();
+        for step in 0..TURN_QUEUES.min(entries.len()) {
+            let entry = &entries[(rounds.turn + step) % entries.len()];
+            if !taken.contains(&entry.name) {
+                looks.push((entry.clone(), None));
+            }
+        }
+        rounds.turn = (rounds.turn + TURN_QUEUES) % entries.len().max(1);
+        looks
     }
 
     async fn due(&self, entries: &[QueueEntry]) -> Result<Due, StoreError> {
         let longest = entries.iter().filter(|entry| !entry.settings.is_pull());
         let longest = longest.map(|entry| entry.settings.lease()).max().unwrap_or_default();
         // Under a clock that is handed in nobody was away.
-        let grace = if self.state.clock.is_manual() { 0 } else { longest.as_millis() / 3 + u128::from(GRACE_MS) };
+        let grace =
+            if self.state.clock.is_manual() { 0 } else { longest.as_millis() / 3 + u128::from(GRACE_MS) };
         let mut call = Call::of_store(&self.state, script::DUE);
         call.push(self.state.time_ms()).push(PUT_OFF_MS).push(QUEUES_MAX).push(grace.to_string());
         let mut answer = Answer::of(self.link.send(&call.finish(), Effect::Reads).await?)?;
-        let (now_ms, grace_ms, _behind) = (answer.number()?, answer.number()?, answer.bytes()?);
+        let (now_ms, grace_ms) = (answer.number()?, answer.number()?);
         let mut queues = Vec::with_capacity(answer.left() / 2);
         while answer.left() > 0 {
             let (name, score) = (answer.text()?, answer.bytes()?);
@@ -148,26 +170,11 @@ impl Connection {
         Ok(Due { now_ms, grace_ms, queues })
     }
 
-    /// Adds the queues whose turn it is.
-    fn add_turns(&self, entries: &[QueueEntry], looks: &mut Vec<(QueueEntry, Option<bool>)>) {
-        if entries.is_empty() {
-            return;
-        }
-        let mut rounds = self.rounds.borrow_mut();
-        for step in 0..TURN_QUEUES.min(entries.len()) {
-            let entry = &entries[(rounds.turn + step) % entries.len()];
-            if looks.iter().all(|(other, _)| other.name != entry.name) {
-                looks.push((entry.clone(), None));
-            }
-        }
-        rounds.turn = (rounds.turn + TURN_QUEUES) % entries.len();
-    }
-
-    fn look(&self, entry: &QueueEntry, reaps: bool) -> Cmd {
+    fn look(&self, entry: &QueueEntry, reaps_ms: u64) -> Cmd {
         let queue = entry.queue_ref();
         let mut call = Call::of_queue(&self.state, script::SWEEP, &queue, None);
         let batches = Names::batches(&call.base);
-        call.push(SWEEP_MESSAGES_MAX).push(SWEEP_BYTES_MAX).push(u8::from(reaps)).push(batches);
+        call.push(SWEEP_MESSAGES_MAX).push(SWEEP_BYTES_MAX).push(reaps_ms).push(batches);
         call.finish()
     }
 
@@ -200,14 +207,6 @@ impl Connection {
             None => rounds.next.remove(&entry.name),
         };
         Ok((Look { ready, more, next, again }, differs))
-    }
-
-    /// Goes on giving up the space of what was purged.
-    pub(super) async fn clear(&self, entry: &QueueEntry) -> Result<bool, StoreError> {
-        let mut call = Call::of_queue(&self.state, script::CLEAR, &entry.queue_ref(), None);
-        call.push(SWEEP_MESSAGES_MAX);
-        let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Reads).await?)?;
-        answer.yes()
     }
 }
 
