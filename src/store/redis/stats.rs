@@ -1,5 +1,7 @@
 //! Counters and gauges, and the recount that they are held against.
 
+use std::time::Instant;
+
 use redis::Cmd;
 
 use crate::domain::queue::{Generation, ParkReason, QueueName};
@@ -10,6 +12,7 @@ use crate::store::redis::connection::Connection;
 use crate::store::redis::error::Effect;
 use crate::store::redis::keys::Names;
 use crate::store::redis::script;
+use crate::store::redis::state::lock;
 use crate::store::stats::{Counters, Gauges, QueueStats};
 
 impl Connection {
@@ -18,6 +21,7 @@ impl Connection {
         names: Option<Vec<QueueName>>,
     ) -> Result<Vec<QueueStats>, StoreError> {
         self.state.check_open()?;
+        let is_of_all = names.is_none();
         let names = match names {
             Some(mut names) => {
                 names.sort_unstable();
@@ -28,9 +32,10 @@ impl Connection {
         };
         let commands: Vec<Cmd> =
             names.iter().map(|name| Call::of_name(&self.state, script::STATS, name, None).finish()).collect();
+        let asked_at = Instant::now();
         let answers = self.link.send_each(commands, Effect::Reads).await?;
         let many = names.len() > 1;
-        let mut all = Vec::with_capacity(names.len());
+        let mut all: Vec<QueueStats> = Vec::with_capacity(names.len());
         for (name, answer) in names.into_iter().zip(answers) {
             // One queue whose keys are somebody else's must not hide the others.
             match answer {
@@ -38,6 +43,14 @@ impl Connection {
                 answer => all.extend(read(name, &mut Answer::ok(answer?)?)?),
             }
         }
+        let mut vitals = lock(&self.state.vitals);
+        for stats in &all {
+            vitals.compare(stats, asked_at);
+        }
+        if is_of_all {
+            vitals.retain(|name| all.binary_search_by(|stats| stats.name.cmp(name)).is_ok());
+        }
+        drop(vitals);
         Ok(all)
     }
 
