@@ -10,11 +10,11 @@ use crate::domain::queue::{QueueName, QueueSettings};
 use crate::domain::timestamp::Timestamp;
 use crate::store::dead::{DeadFilter, DeadGroup, DeadGrouping, DeadLetter, DeadPage, Replayed, Selection};
 use crate::store::enqueue::{CallId, Group, GroupResult};
-use crate::store::error::StoreError;
-use crate::store::health::StoreHealth;
+use crate::store::health::{Instance, StoreHealth};
 use crate::store::lease::{BatchRef, Extended, LeaseRequest, Leased, Settled, Settlement};
 use crate::store::redis::link::Link;
 use crate::store::redis::state::State;
+use crate::store::redis::stats::Observed;
 use crate::store::redis::sweep::Rounds;
 use crate::store::stats::{Cancelled, Found, QueueStats, Swept};
 use crate::store::{Answer, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRef};
@@ -24,12 +24,14 @@ pub(super) struct Connection {
     pub(super) state: Arc<State>,
     pub(super) link: Rc<Link>,
     pub(super) rounds: RefCell<Rounds>,
+    pub(super) observed: RefCell<Observed>,
 }
 
 impl Connection {
     pub(super) fn new(state: &Arc<State>) -> Self {
-        let link = Link::new(state.client.clone());
-        Self { state: Arc::clone(state), link, rounds: RefCell::default() }
+        let link = Link::new(state.client.clone(), &state.broken);
+        let (rounds, observed) = (RefCell::default(), RefCell::default());
+        Self { state: Arc::clone(state), link, rounds, observed }
     }
 
     /// Tells this process what a call brought; other gateways hear of it from Redis.
@@ -132,6 +134,14 @@ impl MessageStore for Connection {
         Box::pin(self.stats_of(names))
     }
 
+    fn observe(&self) -> Answer<'_, Vec<QueueStats>> {
+        Box::pin(self.observe_all())
+    }
+
+    fn announce(&self, instance: Instance) -> Answer<'_, Vec<Instance>> {
+        Box::pin(self.announce_instance(instance))
+    }
+
     fn health(&self) -> Answer<'_, StoreHealth> {
         Box::pin(self.look_at_health())
     }
@@ -142,6 +152,7 @@ impl MessageStore for Connection {
 
     fn close(&self) -> Answer<'_, ()> {
         Box::pin(async {
+            self.leave().await;
             self.state.close();
             self.link.give_up();
             Ok(())

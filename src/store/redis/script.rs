@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use crate::store::redis::keys::Key;
 use crate::store::redis::keys::Key::{
     Attempts, Batch, Batches, Bodies, Call, Counters, Dead, DeadRecords, Deadlines, Due, DueClock, Finished,
-    Foreign, Index, Keys, Letters, List, Marks, Purged, Queues, Scheduled, ScheduledRecords,
+    Foreign, Index, Instances, Keys, Letters, List, Marks, Purged, Queues, Scheduled, ScheduledRecords,
 };
 
 const TIME: &str = include_str!("script/time.lua");
@@ -91,7 +91,7 @@ scripts! {
     SWEEP "sweep" Drains [TIME QUEUE LISTS DEAD FINISHED BATCHES] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, Deadlines, Marks(0),
-        Marks(1), Marks(2),
+        Marks(1), Marks(2), Purged,
     ];
     CLEAR "clear" Drains [TIME QUEUE] [Counters, Purged, Index, Bodies, Attempts];
     FIND "find" Reads [TIME QUEUE LISTS] [
@@ -140,6 +140,7 @@ scripts! {
     REGISTRY "registry" Drains [] [Queues];
     DUE "due" Drains [TIME] [Due, DueClock];
     DUE_AGAIN "due_again" Drains [] [Due];
+    INSTANCES "instances" Drains [TIME] [Instances];
 }
 
 /// Every script as it is sent, at the same places.

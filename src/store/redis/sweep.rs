@@ -4,8 +4,9 @@
 //! there *before* (a command of its own: another slot); only a sweep moves it on. A sweep first puts the queues it takes
 //! off a little, then looks, then sets their next moment if nobody wrote another meanwhile. A queue without work is looked
 //! at once more a minute later before it leaves the index, or its next moment lies further away: whoever wrote to the
-//! index just before the first look has long written the message by then. A few queues are looked at in turn whatever the
-//! index says, so that nothing waits for ever for an entry that was lost.
+//! index just before the first look has long written the message by then. What a sweep took and could not finish, because Redis
+//! went away, is due at once in the next one. A few queues are looked at in turn whatever the index says, so that nothing waits
+//! for ever for an entry that was lost: those that hold something are put back into it.
 
 use std::collections::HashMap;
 
@@ -24,13 +25,14 @@ use crate::store::redis::stats::read_park;
 use crate::store::stats::Swept;
 use crate::store::{QueueEntry, SWEEP_BYTES_MAX, SWEEP_MESSAGES_MAX};
 
-/// How far a queue is put off while it is looked at, milliseconds: longer than a look may take.
-const PUT_OFF_MS: u64 = 6_000;
+/// How far a queue is put off while it is looked at, milliseconds: longer than a look takes as a rule. One that takes longer is
+/// looked at twice, which does no harm; one whose gateway was killed meanwhile is not left alone for longer.
+const PUT_OFF_MS: u64 = 2_000;
 /// When a queue without work is looked at again, milliseconds: longer than a call may take.
 const QUIET_MS: u64 = 60_000;
 /// Queues that one round takes from the index.
 const QUEUES_MAX: usize = 1_000;
-/// Queues that are looked at in turn in each round.
+/// Queues that are looked at in turn in each round: one command each while they are empty.
 const TURN_QUEUES: usize = 4;
 /// The grace beyond a third of the longest lease, milliseconds.
 const GRACE_MS: u64 = 5_000;
@@ -41,6 +43,8 @@ pub(super) struct Rounds {
     /// The next moment of each queue, as the last look at it said.
     next: HashMap<QueueName, Timestamp>,
     turn: usize,
+    /// What was taken from the index and not given back: how far it was put off, and the queues.
+    unfinished: Option<(u64, Vec<QueueName>)>,
 }
 
 /// What the index gave.
@@ -57,6 +61,10 @@ struct Look {
     more: bool,
     next: Option<Timestamp>,
     again: Option<Timestamp>,
+    /// The queue is held in another way than was known.
+    is_held_otherwise: bool,
+    /// What was purged still takes space.
+    has_purged: bool,
 }
 
 impl Connection {
@@ -79,15 +87,20 @@ impl Connection {
     pub(super) async fn sweep_all(&self) -> Result<Swept, StoreError> {
         self.state.check_open()?;
         let entries = self.listed().await?;
+        self.finish_last_round().await?;
         let due = self.due(&entries).await?;
         let put_off = due.now_ms + PUT_OFF_MS;
+        if !due.queues.is_empty() {
+            let taken = due.queues.iter().map(|(name, _)| name.clone()).collect();
+            self.rounds.borrow_mut().unfinished = Some((put_off, taken));
+        }
         let mut looks: Vec<(QueueEntry, Option<bool>)> = Vec::new();
         for (name, is_second) in &due.queues {
             if let Some(entry) = entries.iter().find(|entry| entry.name == *name) {
                 looks.push((entry.clone(), Some(*is_second)));
             }
         }
-        self.add_turns(&entries, &mut looks);
+        self.add_turns(&entries, &mut looks).await?;
         let mut swept = Swept::default();
         let reaps = due.grace_ms <= due.now_ms;
         let commands = looks.iter().map(|(entry, _)| self.look(entry, reaps)).collect();
@@ -97,15 +110,22 @@ impl Connection {
         let mut any = false;
         for ((entry, taken), answer) in looks.iter().zip(answers) {
             let look = match answer.and_then(|answer| self.read_look(entry, answer, &mut swept)) {
-                Ok((look, held)) => {
-                    if held {
+                Ok(look) => {
+                    if look.is_held_otherwise {
                         self.touch().await;
+                    }
+                    if look.has_purged {
+                        swept.more |= self.clear(entry).await?;
                     }
                     Some(look)
                 }
                 Err(StoreError::Gone) => None,
                 Err(error) => return Err(error),
             };
+            if let (None, Some(look)) = (taken, &look) {
+                // The index may not say what it holds.
+                self.mark_work(&entry.name, look.ready || look.more || look.has_purged, look.next).await;
+            }
             if let Some(is_second) = taken {
                 any = true;
                 again.push(entry.name.as_str()).push(next_look(look.as_ref(), *is_second, due.now_ms));
@@ -118,6 +138,7 @@ impl Connection {
         }
         if any {
             self.link.send(&again.finish(), Effect::Reads).await?;
+            self.rounds.borrow_mut().unfinished = None;
         }
         swept.more |= due.queues.len() == QUEUES_MAX;
         swept.ready.sort_unstable();
@@ -136,7 +157,7 @@ impl Connection {
         let mut call = Call::of_store(&self.state, script::DUE);
         call.push(self.state.time_ms()).push(PUT_OFF_MS).push(QUEUES_MAX).push(grace.to_string());
         let mut answer = Answer::of(self.link.send(&call.finish(), Effect::Reads).await?)?;
-        let (now_ms, grace_ms, _behind) = (answer.number()?, answer.number()?, answer.bytes()?);
+        let (now_ms, grace_ms) = (answer.number()?, answer.number()?);
         let mut queues = Vec::with_capacity(answer.left() / 2);
         while answer.left() > 0 {
             let (name, score) = (answer.text()?, answer.bytes()?);
@@ -148,19 +169,48 @@ impl Connection {
         Ok(Due { now_ms, grace_ms, queues })
     }
 
-    /// Adds the queues whose turn it is.
-    fn add_turns(&self, entries: &[QueueEntry], looks: &mut Vec<(QueueEntry, Option<bool>)>) {
+    /// Makes due at once what the last round took and did not give back.
+    async fn finish_last_round(&self) -> Result<(), StoreError> {
+        let Some((put_off, names)) = self.rounds.borrow().unfinished.clone() else { return Ok(()) };
+        let mut again = Call::of_store(&self.state, script::DUE_AGAIN);
+        again.push(put_off);
+        names.iter().for_each(|name| {
+            again.push(name.as_str()).push(0);
+        });
+        self.link.send(&again.finish(), Effect::Reads).await?;
+        self.rounds.borrow_mut().unfinished = None;
+        Ok(())
+    }
+
+    /// Adds those of the queues whose turn it is that hold something, whatever the index says.
+    async fn add_turns(
+        &self,
+        entries: &[QueueEntry],
+        looks: &mut Vec<(QueueEntry, Option<bool>)>,
+    ) -> Result<(), StoreError> {
         if entries.is_empty() {
-            return;
+            return Ok(());
         }
-        let mut rounds = self.rounds.borrow_mut();
-        for step in 0..TURN_QUEUES.min(entries.len()) {
-            let entry = &entries[(rounds.turn + step) % entries.len()];
-            if looks.iter().all(|(other, _)| other.name != entry.name) {
+        let turn = self.rounds.borrow().turn;
+        let turns = (0..TURN_QUEUES.min(entries.len())).map(|step| &entries[(turn + step) % entries.len()]);
+        let turns: Vec<_> =
+            turns.filter(|entry| looks.iter().all(|(other, _)| other.name != entry.name)).collect();
+        self.rounds.borrow_mut().turn = (turn + TURN_QUEUES) % entries.len();
+        let commands = turns.iter().map(|entry| {
+            let mut command = Cmd::new();
+            let base = self.state.names.of_queue(&entry.name);
+            command.arg("HMGET").arg(Names::in_queue(&base, Key::Counters));
+            command.arg(&["pending", "scheduled", "leased"]);
+            command
+        });
+        let gauges = self.link.send_each(commands.collect(), Effect::Reads).await?;
+        for (entry, gauges) in turns.into_iter().zip(gauges) {
+            let mut gauges = Answer::of(gauges?)?;
+            if gauges.number()? + gauges.number()? + gauges.number()? > 0 {
                 looks.push((entry.clone(), None));
             }
         }
-        rounds.turn = (rounds.turn + TURN_QUEUES) % entries.len();
+        Ok(())
     }
 
     fn look(&self, entry: &QueueEntry, reaps: bool) -> Cmd {
@@ -171,13 +221,13 @@ impl Connection {
         call.finish()
     }
 
-    /// Reads what a look found; also whether the queue is held in another way than was known.
+    /// Reads what a look found.
     fn read_look(
         &self,
         entry: &QueueEntry,
         answer: redis::Value,
         swept: &mut Swept,
-    ) -> Result<(Look, bool), StoreError> {
+    ) -> Result<Look, StoreError> {
         let mut answer = Answer::ok(answer)?;
         let woken = answer.yes()?;
         swept.promoted += answer.number()?;
@@ -188,7 +238,8 @@ impl Connection {
         let (next, again) = (answer.moment_or_none()?, answer.moment_or_none()?);
         let held = answer.bytes()?;
         let (paused, parked) = (&*held == b"paused", read_park(&held));
-        let differs = paused != entry.paused || (!paused && parked != entry.parked);
+        let is_held_otherwise = paused != entry.paused || (!paused && parked != entry.parked);
+        let has_purged = answer.yes()?;
         swept.more |= more;
         if ready {
             swept.ready.push(entry.name.clone());
@@ -199,7 +250,7 @@ impl Connection {
             Some(next) => rounds.next.insert(entry.name.clone(), next),
             None => rounds.next.remove(&entry.name),
         };
-        Ok((Look { ready, more, next, again }, differs))
+        Ok(Look { ready, more, next, again, is_held_otherwise, has_purged })
     }
 
     /// Goes on giving up the space of what was purged.
@@ -214,7 +265,7 @@ impl Connection {
 /// The score under which a queue is looked at again; empty: never.
 fn next_look(look: Option<&Look>, is_second: bool, now_ms: u64) -> String {
     let Some(look) = look else { return String::new() };
-    if look.ready || look.more {
+    if look.ready || look.more || look.has_purged {
         return now_ms.to_string();
     }
     let again = look.again.or(look.next).map(Timestamp::as_millis);
@@ -232,7 +283,7 @@ mod tests {
 
     fn look(ready: bool, again: Option<u64>) -> Look {
         let again = again.map(Timestamp::from_millis);
-        Look { ready, more: false, next: None, again }
+        Look { ready, more: false, next: None, again, is_held_otherwise: false, has_purged: false }
     }
 
     #[test]

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// How long a server may take to answer on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
+/// Options with which nothing that was answered is lost.
+pub(crate) const DURABLE: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
+
 /// A server with its folder.
 pub(crate) struct RedisServer {
     folder: tempfile::TempDir,
@@ -20,11 +23,21 @@ pub(crate) struct RedisServer {
 impl RedisServer {
     /// Starts one, with options as on its command line (`--appendonly yes`), and waits until it answers.
     pub(crate) fn start(options: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let options = options.iter().map(|&option| option.to_owned()).collect();
-        let mut server = Self { folder, options, process: None };
+        let mut server = Self::prepare(options);
         server.launch();
         server
+    }
+
+    /// Starts one that keeps what a 202 promises.
+    pub(crate) fn start_durable() -> Self {
+        Self::start(DURABLE)
+    }
+
+    /// Makes its folder without starting it.
+    pub(crate) fn prepare(options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = options.iter().map(|&option| option.to_owned()).collect();
+        Self { folder, options, process: None }
     }
 
     /// Starts it again on the same folder.

@@ -1,6 +1,7 @@
 -- One bounded round of what time brings to a queue: lost leases, what is due, retention.
 -- ARGV: 5 messages and 6 bytes at most, 7 whether leases may be taken back, 8 prefix of the keys of batches.
--- Gives {'ok', woken, promoted, reaped, expired, discarded, more, ready, next or 0, look again or 0, held or ''}.
+-- Gives {'ok', woken, promoted, reaped, expired, discarded, more, ready, next or 0, look again or 0, held or '', whether what
+-- was purged still takes space}.
 local messages_max, bytes_max = tonumber(ARGV[5]), tonumber(ARGV[6])
 local messages, bytes, over = 0, 0, 0
 -- Whether one more of this size may be worked on; the first one always may.
@@ -138,4 +139,4 @@ local first = call('LINDEX', K.f, 0)
 look_at = sooner(look_at, first and unpack_from('>I6', first) + set.history_retention)
 local ready = (not held and gauge.pending > 0) and 1 or 0
 return {'ok', wake(), promoted, reaped, expired, discarded, over, ready, next_at or 0, look_at or 0,
-  q[2] and 'paused' or q[3] or ''}
+  q[2] and 'paused' or q[3] or '', call('EXISTS', K.z)}
