@@ -259,7 +259,8 @@ impl Connection {
         let woken = answer.yes()?;
         let (paused, parked) = (answer.yes()?, read_park(&answer.bytes()?));
         self.tell(&queue.name, woken, None);
-        self.mark_work(&queue.name, woken, None).await;
+        // A sweep looks whether what it parked for has passed already.
+        self.mark_work(&queue.name, woken || parked.is_some(), None).await;
         self.touch().await;
         let (_, kept) = self.kept(&queue.name).await?;
         let kept = kept.filter(|kept| kept.generation == queue.generation).ok_or(StoreError::Gone)?;

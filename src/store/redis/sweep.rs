@@ -182,7 +182,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Adds those of the queues whose turn it is that hold something, whatever the index says.
+    /// Adds those of the queues whose turn it is that hold something or are parked, whatever the index says.
     async fn add_turns(
         &self,
         entries: &[QueueEntry],
@@ -200,14 +200,17 @@ impl Connection {
             let mut command = Cmd::new();
             let base = self.state.names.of_queue(&entry.name);
             command.arg("HMGET").arg(Names::in_queue(&base, Key::Counters));
-            command.arg(&["pending", "scheduled", "leased"]);
+            command.arg(&["pending", "scheduled", "leased", "parked"]);
             command
         });
         let gauges = self.link.send_each(commands.collect(), Effect::Reads).await?;
         for (entry, gauges) in turns.into_iter().zip(gauges) {
             let mut gauges = Answer::of(gauges?)?;
-            if gauges.number()? + gauges.number()? + gauges.number()? > 0 {
+            let holds = gauges.number()? + gauges.number()? + gauges.number()? > 0;
+            if holds || !gauges.bytes()?.is_empty() {
                 looks.push((entry.clone(), None));
+            } else {
+                self.rounds.borrow_mut().next.remove(&entry.name);
             }
         }
         Ok(())
