@@ -1,10 +1,11 @@
-//! Measures the path of a message with the real release binary: `cargo bench --bench path -- [pending|store|latency] [FLAGS]`.
+//! Measures the path of a message with the real release binary: `cargo bench --bench path -- [pending|store|redis|latency] [FLAGS]`.
 //!
 //! - `pending`: what a million waiting messages cost: `/status`, lease and settle, memory, the start.
 //! - `store`: lease and settle alone, on the embedded store, with and without a million messages behind.
+//! - `redis`: CPU and memory of a message in a Redis of its own, with and without a million messages behind.
 //! - `latency`: from posting a message to an idle gateway until a registered function has it.
 //!
-//! Without a name all three are run. `--messages N` is how many wait (1,000,000), `--posts N` how many are timed (2,000),
+//! Without a name all are run. `--messages N` is how many wait (1,000,000), `--posts N` how many are timed (2,000),
 //! `--json` prints one object a line instead of tables. Nothing is asserted: what a figure must be is judged by who reads it.
 
 #[path = "../../tests/it/support/client.rs"]
@@ -13,6 +14,10 @@ mod client;
 mod gateway;
 mod latency;
 mod pending;
+mod redis;
+#[path = "../../tests/it/support/redis.rs"]
+#[expect(dead_code, reason = "the tests restart their servers, the benches do not")]
+mod redis_server;
 mod report;
 mod store;
 
@@ -32,8 +37,8 @@ struct Arguments {
 type Bench = fn(&Arguments, &mut Report);
 
 /// Every bench by its name.
-const BENCHES: [(&str, Bench); 3] =
-    [("pending", pending::run), ("store", store::run), ("latency", latency::run)];
+const BENCHES: [(&str, Bench); 4] =
+    [("pending", pending::run), ("store", store::run), ("redis", redis::run), ("latency", latency::run)];
 
 #[expect(clippy::print_stderr, reason = "a bench talks to a person")]
 fn main() -> ExitCode {

@@ -32,11 +32,6 @@ impl Answer {
         }
     }
 
-    /// The next element; nothing when there is none or it is nil.
-    pub(super) fn next(&mut self) -> Option<Value> {
-        self.0.next().filter(|value| *value != Value::Nil)
-    }
-
     /// The next element as bytes.
     pub(super) fn bytes(&mut self) -> Result<Bytes, StoreError> {
         match self.0.next() {

@@ -82,7 +82,7 @@ impl Connection {
         let token = answer.bytes()?.as_ref().try_into().map_or(0, u64::from_be_bytes);
         let batch = BatchRef { queue: queue.clone(), batch: request.batch, token: Token(token) };
         let until = answer.moment()?;
-        if token > 0 {
+        if token > 0 && until.as_millis() > 0 {
             self.state.post_time(until);
         }
         let more = answer.yes()?;

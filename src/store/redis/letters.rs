@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 
+use bytes::Bytes;
 use redis::Cmd;
 
 use crate::domain::id::MessageId;
@@ -14,10 +15,11 @@ use crate::store::redis::answer::{Answer, unexpected};
 use crate::store::redis::call::Call;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::error::Effect;
+use crate::store::redis::keys::{Key, Names};
 use crate::store::redis::lookup::record_of;
 use crate::store::redis::pack::Letter;
 use crate::store::redis::{pack, script};
-use crate::store::{QueueRef, SWEEP_MESSAGES_MAX};
+use crate::store::{QueueRef, SWEEP_BYTES_MAX, SWEEP_MESSAGES_MAX};
 
 /// Messages that a page, a replay or a discard step takes at most.
 const STEP_MESSAGES_MAX: usize = 1_000;
@@ -53,15 +55,15 @@ impl Connection {
             Some((died_at, number)) => call.push(died_at.as_millis()).push(number),
             None => call.push("").push(0),
         };
-        call.push(at_most);
+        call.push(at_most).push(SWEEP_BYTES_MAX);
         let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Reads).await?)?;
+        let is_all = !answer.yes()?;
         let mut letters = Vec::with_capacity(answer.left() / 3);
         while answer.left() > 0 {
             let id = answer.bytes()?.as_ref().try_into().map(MessageId::from_bytes).map_err(|_| unexpected())?;
             let (letter, head) = (answer.bytes()?, answer.bytes()?);
             letters.push(pack::letter(id, &letter, &head).ok_or_else(unexpected)?);
         }
-        let is_all = letters.len() < at_most;
         Ok((letters, is_all))
     }
 
@@ -102,7 +104,7 @@ impl Connection {
     ) -> Result<Option<DeadLetter>, StoreError> {
         self.state.check_open()?;
         let mut call = Call::of_queue(&self.state, script::FIND, &queue, None);
-        let batches = crate::store::redis::keys::Names::batches(&call.base);
+        let batches = Names::batches(&call.base);
         call.push(&id.as_bytes()[..]).push(batches);
         let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Reads).await?)?;
         if &*answer.bytes()? != b"dead" {
@@ -195,8 +197,7 @@ impl Connection {
         &self,
         queue: &QueueRef,
         ids: &[MessageId],
-    ) -> Result<Vec<Option<bytes::Bytes>>, StoreError> {
-        use crate::store::redis::keys::{Key, Names};
+    ) -> Result<Vec<Option<Bytes>>, StoreError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -207,7 +208,7 @@ impl Connection {
             command.arg(&id.as_bytes()[..]);
         });
         let mut answer = Answer::of(self.link.send(&command, Effect::Reads).await?)?;
-        let elements = ids.iter().map(|_| answer.bytes().map(|element| Some(element).filter(|e| !e.is_empty())));
+        let elements = ids.iter().map(|_| answer.bytes().map(|element| Some(element).filter(|element| !element.is_empty())));
         elements.collect()
     }
 

@@ -57,7 +57,7 @@ impl Connection {
         let base = self.state.names.of_queue(&part.queue.name);
         let own = Names::call(&base, call, part.queue.generation);
         let mut call = Call::of_queue(&self.state, script::ENQUEUE, &part.queue, Some(&own));
-        call.push("").push(CALL_MEMORY.as_millis().to_string()).push(u8::from(full)).push(part.places.len());
+        call.push(millis(CALL_MEMORY)).push(u8::from(full)).push(part.places.len());
         for place in &part.places {
             let group = &groups[*place];
             let bytes: u64 = group.messages.iter().map(|message| record::charged_bytes(&message.record)).sum();
@@ -65,8 +65,10 @@ impl Connection {
                 Some(key) => call.push(&key.key[..]).push(&key.fingerprint[..]),
                 None => call.push("").push(""),
             };
-            call.push(group.messages.len()).push(bytes);
-            group.messages.iter().for_each(|message| push_message(&mut call, message));
+            let elements: Vec<_> = group.messages.iter().map(|message| (message.due, pack::element(message))).collect();
+            let apart = elements.iter().filter(|(_, (_, body))| body.is_some()).count();
+            call.push(elements.len()).push(elements.len() * 2 + apart).push(bytes);
+            elements.iter().for_each(|(due, (record, body))| push_message(&mut call, *due, record, *body));
         }
         call.finish()
     }
@@ -87,6 +89,9 @@ impl Connection {
                 answer.bytes()?
             }
         };
+        if &*results == b"A" {
+            return Ok(vec![GroupResult::Accepted; part.places.len()]);
+        }
         let results: Vec<_> = pack::results(&results).map(|result| read_result(result, full)).collect::<Result<_, _>>()?;
         if results.len() == part.places.len() { Ok(results) } else { Err(unexpected()) }
     }
@@ -103,14 +108,13 @@ fn parts(groups: &[Group]) -> Vec<Part> {
     parts
 }
 
-fn push_message(call: &mut Call, message: &NewMessage) {
-    match message.due {
+fn push_message(call: &mut Call, due: Due, record: &[u8], body: Option<&[u8]>) {
+    match due {
         Due::Now => call.push(""),
         Due::After(delay) => call.push(format!("+{}", millis(delay))),
         Due::At(at) => call.push(format!("@{}", at.as_millis())),
     };
-    let (record, body) = pack::element(message);
-    call.push(&record[..]);
+    call.push(record);
     if let Some(body) = body {
         call.push(body);
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::queue::{Generation, ParkReason, QueueName, QueueSettings, Source};
 use crate::store::error::StoreError;
-use crate::store::redis::answer::{Answer, unexpected};
+use crate::store::redis::answer::{Answer, read_number, unexpected};
 use crate::store::redis::call::Call;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::error::Effect;
@@ -86,7 +86,7 @@ impl Connection {
         let mut command = Cmd::new();
         command.arg("GET").arg(self.state.names.plain("changes"));
         let changes = match self.link.send(&command, Effect::Reads).await? {
-            Value::BulkString(bytes) => crate::store::redis::answer::read_number(&bytes),
+            Value::BulkString(bytes) => read_number(&bytes),
             _ => 0,
         };
         if let Some(listing) = lock(&self.state.listing).as_ref().filter(|listing| listing.changes == changes) {
@@ -116,8 +116,14 @@ impl Connection {
         });
         let holds = self.link.send_each(holds.collect(), Effect::Reads).await?;
         let entries = all.into_iter().zip(holds).map(|((name, kept), held)| {
-            let mut held = Answer::of(held?)?;
-            let (paused, parked) = (!held.bytes()?.is_empty(), read_park(&held.bytes()?));
+            // A queue whose counters are somebody else's key must not hide the others.
+            let (paused, parked) = match held {
+                Err(StoreError::Internal(_)) => (false, None),
+                held => {
+                    let mut held = Answer::of(held?)?;
+                    (!held.bytes()?.is_empty(), read_park(&held.bytes()?))
+                }
+            };
             Ok(kept.entry(name, paused, parked))
         });
         entries.collect()

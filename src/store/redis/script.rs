@@ -17,6 +17,7 @@ const DEAD: &str = include_str!("script/dead.lua");
 const FINISHED: &str = include_str!("script/finished.lua");
 const BATCHES: &str = include_str!("script/batches.lua");
 const KEYS: &str = include_str!("script/keys.lua");
+const FOREIGN: &str = include_str!("script/foreign.lua");
 
 /// Whether Redis runs a script when its memory is full, and whether the script writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,12 +52,7 @@ pub(super) struct Loaded {
 
 macro_rules! scripts {
     ($($constant:ident $file:literal $kind:ident [$($part:ident)*] [$($key:expr),* $(,)?];)+) => {
-        $(
-            #[doc = concat!("`script/", $file, ".lua`.")]
-            pub(super) const $constant: usize = Place::$constant as usize;
-        )+
-        #[expect(clippy::upper_case_acronyms, non_camel_case_types, reason = "the names of the constants above")]
-        enum Place { $($constant),+ }
+        scripts!(@place 0; $($constant $file)+);
         /// Every script, at the place that its constant says.
         pub(super) static ALL: &[Script] = &[$(Script {
             name: $file,
@@ -65,6 +61,12 @@ macro_rules! scripts {
             keys: &[$($key),*],
         }),+];
     };
+    (@place $place:expr;) => {};
+    (@place $place:expr; $constant:ident $file:literal $($rest:tt)*) => {
+        #[doc = concat!("`script/", $file, ".lua`.")]
+        pub(super) const $constant: usize = $place;
+        scripts!(@place $place + 1; $($rest)*);
+    };
 }
 
 scripts! {
@@ -72,7 +74,7 @@ scripts! {
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Bodies, Keys(0), Keys(1), Keys(2), Keys(3), Call,
     ];
-    LEASE "lease" Drains [TIME QUEUE LISTS DEAD BATCHES] [
+    LEASE "lease" Drains [TIME QUEUE LISTS DEAD BATCHES FOREIGN] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Batches, Deadlines, Marks(0), Marks(1),
         Marks(2), Foreign, Batch,
@@ -88,12 +90,11 @@ scripts! {
         Marks(2), Batch,
     ];
     EXTEND "extend" Drains [TIME QUEUE] [Counters, Batches, Deadlines];
-    SWEEP "sweep" Drains [TIME QUEUE LISTS DEAD FINISHED BATCHES] [
+    SWEEP "sweep" Drains [TIME QUEUE LISTS DEAD FINISHED BATCHES FOREIGN] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, Deadlines, Marks(0),
-        Marks(1), Marks(2), Purged,
+        Marks(1), Marks(2), Foreign, Purged,
     ];
-    CLEAR "clear" Drains [TIME QUEUE] [Counters, Purged, Index, Bodies, Attempts];
     FIND "find" Reads [TIME QUEUE LISTS] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Bodies, Letters, DeadRecords, Attempts, Finished,
@@ -113,7 +114,7 @@ scripts! {
     ];
     PURGE "purge" Drains [TIME QUEUE LISTS] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Purged,
+        ScheduledRecords, Index, Bodies, Dead, Attempts, Batches, Purged,
     ];
     HOLD "hold" Drains [TIME QUEUE LISTS] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
@@ -151,7 +152,7 @@ impl Script {
         let flags = match self.kind {
             Kind::Grows => "",
             Kind::Drains => " flags=allow-oom",
-            Kind::Reads => " flags=no-writes,allow-stale",
+            Kind::Reads => " flags=no-writes",
         };
         let mut source = format!("#!lua{flags}\nlocal K = {{");
         for (place, key) in (1..).zip(self.keys) {

@@ -8,7 +8,7 @@
 //! went away, is due at once in the next one. A few queues are looked at in turn whatever the index says, so that nothing waits
 //! for ever for an entry that was lost: those that hold something are put back into it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use redis::Cmd;
 
@@ -61,10 +61,6 @@ struct Look {
     more: bool,
     next: Option<Timestamp>,
     again: Option<Timestamp>,
-    /// The queue is held in another way than was known.
-    is_held_otherwise: bool,
-    /// What was purged still takes space.
-    has_purged: bool,
 }
 
 impl Connection {
@@ -89,42 +85,38 @@ impl Connection {
         let entries = self.listed().await?;
         self.finish_last_round().await?;
         let due = self.due(&entries).await?;
-        let put_off = due.now_ms + PUT_OFF_MS;
         if !due.queues.is_empty() {
             let taken = due.queues.iter().map(|(name, _)| name.clone()).collect();
-            self.rounds.borrow_mut().unfinished = Some((put_off, taken));
+            self.rounds.borrow_mut().unfinished = Some((due.now_ms + PUT_OFF_MS, taken));
         }
-        let mut looks: Vec<(QueueEntry, Option<bool>)> = Vec::new();
-        for (name, is_second) in &due.queues {
-            if let Some(entry) = entries.iter().find(|entry| entry.name == *name) {
-                looks.push((entry.clone(), Some(*is_second)));
-            }
-        }
-        self.add_turns(&entries, &mut looks).await?;
-        let mut swept = Swept::default();
-        let reaps = due.grace_ms <= due.now_ms;
-        let commands = looks.iter().map(|(entry, _)| self.look(entry, reaps)).collect();
+        let looks = self.looks(&entries, &due).await?;
+        let mut swept = Swept { more: due.queues.len() == QUEUES_MAX, ..Swept::default() };
+        // When leases may be taken back: the scripts see whether that is still so.
+        let reaps_ms = if due.grace_ms <= due.now_ms { due.now_ms } else { 0 };
+        let commands = looks.iter().map(|(entry, _)| self.look(entry, reaps_ms)).collect();
         let answers = self.link.send_each(commands, Effect::Reads).await?;
         let mut again = Call::of_store(&self.state, script::DUE_AGAIN);
-        again.push(put_off);
-        let mut any = false;
+        again.push(due.now_ms + PUT_OFF_MS);
+        let (mut any, mut failed, mut sound) = (false, None, 0);
         for ((entry, taken), answer) in looks.iter().zip(answers) {
             let look = match answer.and_then(|answer| self.read_look(entry, answer, &mut swept)) {
-                Ok(look) => {
-                    if look.is_held_otherwise {
+                Ok((look, held)) => {
+                    if held {
                         self.touch().await;
-                    }
-                    if look.has_purged {
-                        swept.more |= self.clear(entry).await?;
                     }
                     Some(look)
                 }
                 Err(StoreError::Gone) => None,
-                Err(error) => return Err(error),
+                // It stays put off; its neighbours must not wait for it.
+                Err(error) => {
+                    failed = Some(error);
+                    continue;
+                }
             };
+            sound += 1;
             if let (None, Some(look)) = (taken, &look) {
                 // The index may not say what it holds.
-                self.mark_work(&entry.name, look.ready || look.more || look.has_purged, look.next).await;
+                self.mark_work(&entry.name, look.ready || look.more, look.next).await;
             }
             if let Some(is_second) = taken {
                 any = true;
@@ -132,7 +124,8 @@ impl Connection {
             }
         }
         // What is in the index and is no queue any more.
-        for (name, _) in due.queues.iter().filter(|(name, _)| entries.iter().all(|entry| entry.name != *name)) {
+        let known: HashSet<_> = entries.iter().map(|entry| &entry.name).collect();
+        for (name, _) in due.queues.iter().filter(|(name, _)| !known.contains(name)) {
             any = true;
             again.push(name.as_str()).push("");
         }
@@ -140,13 +133,63 @@ impl Connection {
             self.link.send(&again.finish(), Effect::Reads).await?;
             self.rounds.borrow_mut().unfinished = None;
         }
-        swept.more |= due.queues.len() == QUEUES_MAX;
+        if let Some(error) = failed.filter(|_| sound == 0) {
+            return Err(error);
+        }
         swept.ready.sort_unstable();
         let mut rounds = self.rounds.borrow_mut();
-        rounds.next.retain(|name, _| entries.iter().any(|entry| entry.name == *name));
+        rounds.next.retain(|name, _| known.contains(name));
         swept.next_at = rounds.next.values().min().copied();
         self.state.is_next(swept.next_at);
         Ok(swept)
+    }
+
+    /// Makes due at once what the last round took and did not give back.
+    async fn finish_last_round(&self) -> Result<(), StoreError> {
+        let Some((put_off, names)) = self.rounds.borrow().unfinished.clone() else { return Ok(()) };
+        let mut again = Call::of_store(&self.state, script::DUE_AGAIN);
+        again.push(put_off);
+        names.iter().for_each(|name| {
+            again.push(name.as_str()).push(0);
+        });
+        self.link.send(&again.finish(), Effect::Reads).await?;
+        self.rounds.borrow_mut().unfinished = None;
+        Ok(())
+    }
+
+    /// The queues to look at: those that are due, with whether it is their second look, and those whose turn it is that hold
+    /// something or are parked.
+    async fn looks(&self, entries: &[QueueEntry], due: &Due) -> Result<Vec<(QueueEntry, Option<bool>)>, StoreError> {
+        let by_name: HashMap<_, _> = entries.iter().map(|entry| (&entry.name, entry)).collect();
+        let taken = due.queues.iter().filter_map(|(name, is_second)| {
+            by_name.get(name).map(|entry| ((*entry).clone(), Some(*is_second)))
+        });
+        let mut looks: Vec<_> = taken.collect();
+        let taken: HashSet<_> = due.queues.iter().map(|(name, _)| name).collect();
+        let turn = self.rounds.borrow().turn;
+        let turns = (0..TURN_QUEUES.min(entries.len())).map(|step| &entries[(turn + step) % entries.len()]);
+        let turns: Vec<_> = turns.filter(|entry| !taken.contains(&entry.name)).collect();
+        self.rounds.borrow_mut().turn = (turn + TURN_QUEUES) % entries.len().max(1);
+        let commands = turns.iter().map(|entry| {
+            let mut command = Cmd::new();
+            let base = self.state.names.of_queue(&entry.name);
+            command.arg("HMGET").arg(Names::in_queue(&base, Key::Counters));
+            command.arg(&["pending", "scheduled", "leased", "parked"]);
+            command
+        });
+        let gauges = self.link.send_each(commands.collect(), Effect::Reads).await?;
+        for (entry, gauges) in turns.into_iter().zip(gauges) {
+            // What cannot be read is somebody else's.
+            let Ok(gauges) = gauges else { continue };
+            let mut gauges = Answer::of(gauges)?;
+            let holds = gauges.number()? + gauges.number()? + gauges.number()? > 0;
+            if holds || !gauges.bytes()?.is_empty() {
+                looks.push((entry.clone(), None));
+            } else {
+                self.rounds.borrow_mut().next.remove(&entry.name);
+            }
+        }
+        Ok(looks)
     }
 
     async fn due(&self, entries: &[QueueEntry]) -> Result<Due, StoreError> {
@@ -169,68 +212,21 @@ impl Connection {
         Ok(Due { now_ms, grace_ms, queues })
     }
 
-    /// Makes due at once what the last round took and did not give back.
-    async fn finish_last_round(&self) -> Result<(), StoreError> {
-        let Some((put_off, names)) = self.rounds.borrow().unfinished.clone() else { return Ok(()) };
-        let mut again = Call::of_store(&self.state, script::DUE_AGAIN);
-        again.push(put_off);
-        names.iter().for_each(|name| {
-            again.push(name.as_str()).push(0);
-        });
-        self.link.send(&again.finish(), Effect::Reads).await?;
-        self.rounds.borrow_mut().unfinished = None;
-        Ok(())
-    }
-
-    /// Adds those of the queues whose turn it is that hold something or are parked, whatever the index says.
-    async fn add_turns(
-        &self,
-        entries: &[QueueEntry],
-        looks: &mut Vec<(QueueEntry, Option<bool>)>,
-    ) -> Result<(), StoreError> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let turn = self.rounds.borrow().turn;
-        let turns = (0..TURN_QUEUES.min(entries.len())).map(|step| &entries[(turn + step) % entries.len()]);
-        let turns: Vec<_> =
-            turns.filter(|entry| looks.iter().all(|(other, _)| other.name != entry.name)).collect();
-        self.rounds.borrow_mut().turn = (turn + TURN_QUEUES) % entries.len();
-        let commands = turns.iter().map(|entry| {
-            let mut command = Cmd::new();
-            let base = self.state.names.of_queue(&entry.name);
-            command.arg("HMGET").arg(Names::in_queue(&base, Key::Counters));
-            command.arg(&["pending", "scheduled", "leased", "parked"]);
-            command
-        });
-        let gauges = self.link.send_each(commands.collect(), Effect::Reads).await?;
-        for (entry, gauges) in turns.into_iter().zip(gauges) {
-            let mut gauges = Answer::of(gauges?)?;
-            let holds = gauges.number()? + gauges.number()? + gauges.number()? > 0;
-            if holds || !gauges.bytes()?.is_empty() {
-                looks.push((entry.clone(), None));
-            } else {
-                self.rounds.borrow_mut().next.remove(&entry.name);
-            }
-        }
-        Ok(())
-    }
-
-    fn look(&self, entry: &QueueEntry, reaps: bool) -> Cmd {
+    fn look(&self, entry: &QueueEntry, reaps_ms: u64) -> Cmd {
         let queue = entry.queue_ref();
         let mut call = Call::of_queue(&self.state, script::SWEEP, &queue, None);
         let batches = Names::batches(&call.base);
-        call.push(SWEEP_MESSAGES_MAX).push(SWEEP_BYTES_MAX).push(u8::from(reaps)).push(batches);
+        call.push(SWEEP_MESSAGES_MAX).push(SWEEP_BYTES_MAX).push(reaps_ms).push(batches);
         call.finish()
     }
 
-    /// Reads what a look found.
+    /// Reads what a look found; also whether the queue is held in another way than was known.
     fn read_look(
         &self,
         entry: &QueueEntry,
         answer: redis::Value,
         swept: &mut Swept,
-    ) -> Result<Look, StoreError> {
+    ) -> Result<(Look, bool), StoreError> {
         let mut answer = Answer::ok(answer)?;
         let woken = answer.yes()?;
         swept.promoted += answer.number()?;
@@ -241,8 +237,7 @@ impl Connection {
         let (next, again) = (answer.moment_or_none()?, answer.moment_or_none()?);
         let held = answer.bytes()?;
         let (paused, parked) = (&*held == b"paused", read_park(&held));
-        let is_held_otherwise = paused != entry.paused || (!paused && parked != entry.parked);
-        let has_purged = answer.yes()?;
+        let differs = paused != entry.paused || (!paused && parked != entry.parked);
         swept.more |= more;
         if ready {
             swept.ready.push(entry.name.clone());
@@ -253,22 +248,14 @@ impl Connection {
             Some(next) => rounds.next.insert(entry.name.clone(), next),
             None => rounds.next.remove(&entry.name),
         };
-        Ok(Look { ready, more, next, again, is_held_otherwise, has_purged })
-    }
-
-    /// Goes on giving up the space of what was purged.
-    pub(super) async fn clear(&self, entry: &QueueEntry) -> Result<bool, StoreError> {
-        let mut call = Call::of_queue(&self.state, script::CLEAR, &entry.queue_ref(), None);
-        call.push(SWEEP_MESSAGES_MAX);
-        let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Reads).await?)?;
-        answer.yes()
+        Ok((Look { ready, more, next, again }, differs))
     }
 }
 
 /// The score under which a queue is looked at again; empty: never.
 fn next_look(look: Option<&Look>, is_second: bool, now_ms: u64) -> String {
     let Some(look) = look else { return String::new() };
-    if look.ready || look.more || look.has_purged {
+    if look.ready || look.more {
         return now_ms.to_string();
     }
     let again = look.again.or(look.next).map(Timestamp::as_millis);
@@ -286,7 +273,7 @@ mod tests {
 
     fn look(ready: bool, again: Option<u64>) -> Look {
         let again = again.map(Timestamp::from_millis);
-        Look { ready, more: false, next: None, again, is_held_otherwise: false, has_purged: false }
+        Look { ready, more: false, next: None, again }
     }
 
     #[test]

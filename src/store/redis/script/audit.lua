@@ -21,8 +21,8 @@ for list = 0, 7 do
       if set.lookup then
         local where = call('HGET', K.m, id_of(record))
         if where then pointed = pointed + 1 end
-        if where and where ~= list .. ':' .. (first + place - 1) then
-          found[#found + 1] = ARGV[4] .. ': a pending message is looked for at ' .. where .. ', and is at ' .. list .. ':' .. (first + place - 1)
+        if where and where ~= pack('>Bi5', list, first + place - 1) then
+          found[#found + 1] = ARGV[4] .. ': a pending message is looked for elsewhere than in list ' .. list
         end
       end
     end

@@ -15,9 +15,11 @@ local function write_mark(batch, token, lost)
   if marked ~= tostring(minute) then
     call('UNLINK', MARKS[slot])
     call('HSET', K.c, 'minute' .. slot, tostring(minute))
+    call('HSET', MARKS[slot], batch, token .. pack('>I6', now) .. lost)
+    call('PEXPIRE', MARKS[slot], 180000)
+  else
+    call('HSET', MARKS[slot], batch, token .. pack('>I6', now) .. lost)
   end
-  call('HSET', MARKS[slot], batch, token .. pack('>I6', now) .. lost)
-  call('PEXPIRE', MARKS[slot], 180000)
 end
 -- Ends a batch none of whose leases is left.
 local function end_batch(batch, known, list, elements)

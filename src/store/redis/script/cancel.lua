@@ -13,19 +13,16 @@ else
   local where = set.lookup and call('HGET', K.m, id)
   if not where then return {'ok', 'look'} end
   if where:byte(1) == 76 then return {'ok', 'leased'} end
-  local list, place = where:match('^(%d):(-?%d+)$')
-  list = tonumber(list)
-  local appended = tonumber(call('HGET', K.c, 'h' .. list) or 0)
-  local index = tonumber(place) - (appended - call('LLEN', LIST[list]))
-  record = index >= 0 and call('LINDEX', LIST[list], index)
-  if not record or #record < 46 or id_of(record) ~= id then return {'ok', 'look'} end
-  call('LSET', LIST[list], index, CANCELLED)
+  local list, at
+  list, at, record = seek(where, id)
+  if not record then return {'ok', 'look'} end
+  call('LSET', LIST[list], at, CANCELLED)
   strip(list)
   call('HDEL', K.m, id)
   move('pending', 'bytes_waiting', -1, -charged(record))
 end
 count('cancelled', 1)
 finish(record, false, '')
-write_finished()
 flush()
+write_finished()
 return {'ok', 'cancelled'}

@@ -36,7 +36,7 @@ end
 -- The status of the last attempt remembered; 0: none.
 local function last_status(id)
   local log, at, status = call('HGET', K.a, id) or '', 1, 0
-  while at + 1 <= #log do
+  while at + 18 <= #log do
     status = unpack_from('>I2', log, at + 17)
     at = at + 2 + unpack_from('>I2', log, at)
   end
@@ -50,15 +50,15 @@ end
 local function dead_exceeds()
   return set.trims and gauge.dead > 1 and (gauge.dead > set.dead_length_max or gauge.bytes_dead > set.dead_bytes_max)
 end
--- Takes one dead letter out; gives its record.
+-- Takes one dead letter out; gives its record, or nothing when there is none.
 local function unbury(id)
   local letter, record = call('HGET', K.dm, id), call('HGET', K.db, id)
   if not letter then return nil end
-  call('ZREM', K.d, letter:sub(1, 6) .. id)
+  call('ZREM', K.d, sub(letter, 1, 6) .. id)
   call('HDEL', K.dm, id)
   call('HDEL', K.db, id)
   move('dead', 'bytes_dead', -1, -unpack_from('>I4', letter, 17))
-  return record
+  return record or ''
 end
 local function forget_body(id, record)
   if is_apart(record) then call('HDEL', K.o, id) end
@@ -74,27 +74,32 @@ end
 local function discard_oldest()
   local first = call('ZRANGE', K.d, 0, 0)
   if not first[1] then return false end
-  if not discard(first[1]:sub(7)) then call('ZREM', K.d, first[1]) end
-  count('trimmed', 1)
+  if discard(sub(first[1], 7)) then
+    count('trimmed', 1)
+  else
+    call('ZREM', K.d, first[1])
+  end
   return true
 end
+local parked = ''
+-- Parks the queue when it is at its limits; `parked` says so to who asked.
 local function park_when_full()
   if not q[3] and dead_is_full() then
     call('HSET', K.c, 'parked', 'dead_full')
-    q[3], held = 'dead_full', 'dead_full'
+    q[3], held, parked = 'dead_full', 'dead_full', 'dead_full'
   end
 end
 local function unpark_when_below()
   if q[3] == 'dead_full' and not dead_is_full() then
     call('HDEL', K.c, 'parked')
-    q[3], held = false, q[2]
+    q[3], held, parked = false, q[2], ''
     woken = true
   end
 end
 -- Puts a record that is in no other place any more into the dead letters.
 -- A letter: number 6, died 6, reason, attempts, status 2, charged bytes 4, length of the destination 2, it, the detail.
 local function bury(record, reason, detail, status)
-  local id, attempts = id_of(record), record:byte(18)
+  local id, attempts = id_of(record), byte(record, 18)
   if reason == REASON.damaged then attempts = 0 end
   local destination = attempts > 0 and set.destination or ''
   if call('HEXISTS', K.dm, id) == 1 then discard(id) end

@@ -14,37 +14,38 @@ if kept then
   return {'ok', 'scheduled', record, tostring((unpack_from('>I6', kept))), log, body_of(record)}
 end
 local where = set.lookup and call('HGET', K.m, id)
-if where and where:byte(1) == 76 then
-  local record = call('LINDEX', ARGV[6] .. where:sub(2, 33), (unpack_from('>I2', where, 34)))
-  if record and #record >= 46 and id_of(record) == id then
+if where and byte(where) == 76 and #where == 35 then
+  local record = call('LINDEX', ARGV[6] .. sub(where, 2, 33), (unpack_from('>I2', where, 34)))
+  if record and #record >= RECORD_MIN and id_of(record) == id then
     return {'ok', 'leased', record, '', log, body_of(record)}
   end
 elseif where then
-  local list, place = where:match('^(%d):(-?%d+)$')
-  local appended = tonumber(call('HGET', K.c, 'h' .. list) or 0)
-  local index = tonumber(place) - (appended - call('LLEN', LIST[tonumber(list)]))
-  local record = index >= 0 and call('LINDEX', LIST[tonumber(list)], index)
-  if record and #record >= 46 and id_of(record) == id then
-    return {'ok', 'pending', record, '', log, body_of(record)}
-  end
+  local _, _, record = seek(where, id)
+  if record then return {'ok', 'pending', record, '', log, body_of(record)} end
 end
--- The newest entry of that id among those that may be remembered.
-local newer, from = 0, -1
-while true do
-  local element = call('LINDEX', K.f, from)
-  if not element or newer >= set.finished_max then return {'ok', 'nowhere'} end
-  local entries, at, found, place, count_of = {}, 9, nil, 0, unpack_from('>I2', element, 7)
-  if element:find(id, 9, true) then
-    while at + 1 <= #element do
-      local length = unpack_from('>I2', element, at)
-      place = place + 1
-      if element:sub(at + 3, at + 18) == id and newer + count_of - place < set.finished_max then
-        found = element:sub(at + 2, at + 1 + length)
+-- The newest entry of that id among those that may be remembered, some elements at a time from the end.
+local PIECE = 16
+local newer, last = 0, -1
+while newer < set.finished_max do
+  local piece = call('LRANGE', K.f, last - PIECE + 1, last)
+  for step = #piece, 1, -1 do
+    local element = piece[step]
+    local at, place, held_of, found = 9, 0, #element >= 8 and unpack_from('>I2', element, 7) or 0, nil
+    if element:find(id, 9, true) then
+      while at + 1 <= #element do
+        local length = unpack_from('>I2', element, at)
+        place = place + 1
+        if sub(element, at + 3, at + 18) == id and newer + held_of - place < set.finished_max then
+          found = sub(element, at + 2, at + 1 + length)
+        end
+        at = at + 2 + length
       end
-      at = at + 2 + length
+      if found then return {'ok', 'ended', found, sub(element, 1, 6), log, ''} end
     end
-    if found then return {'ok', 'ended', found, element:sub(1, 6), log, ''} end
+    newer = newer + held_of
+    if newer >= set.finished_max then break end
   end
-  newer = newer + count_of
-  from = from - 1
+  if #piece < PIECE then break end
+  last = last - PIECE
 end
+return {'ok', 'nowhere'}

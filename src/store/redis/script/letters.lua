@@ -1,5 +1,6 @@
 -- A page of dead letters without their records: from behind a place in the order of deaths.
--- ARGV: 5 died (ms, '' from the beginning), 6 number, 7 at most. Gives {'ok', id, letter, head of the record, …}.
+-- ARGV: 5 died (ms, '' from the beginning), 6 number, 7 at most, 8 bytes that may be read for it.
+-- Gives {'ok', whether there are more, id, letter, head of the record, …}.
 local at_most = tonumber(ARGV[7])
 local members = {}
 if ARGV[5] == '' then
@@ -20,14 +21,19 @@ else
     end
   end
 end
-local page = {'ok'}
+local page, size = {'ok', #members >= at_most and 1 or 0}, 0
 for _, member in ipairs(members) do
-  local id = member:sub(7)
+  local id = sub(member, 7)
   local letter, record = call('HGET', K.dm, id), call('HGET', K.db, id)
-  if letter and record then
+  if letter and record and #record >= RECORD_MIN then
+    size = size + #record
+    if size > tonumber(ARGV[8]) and #page > 2 then
+      page[2] = 1
+      break
+    end
     page[#page + 1] = id
     page[#page + 1] = letter
-    page[#page + 1] = record:sub(1, 42 + unpack_from('>I2', record, 41))
+    page[#page + 1] = sub(record, 1, 42 + unpack_from('>I2', record, 41))
   end
 end
 return page

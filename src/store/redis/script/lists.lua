@@ -3,7 +3,7 @@
 local S, H = K.l0, K.l1
 local LIST = {[0] = K.l0, K.l1, K.l2, K.l3, K.l4, K.l5, K.l6, K.l7}
 
--- Where a message is, for who looks it up by its id.
+-- Where a message is, for who looks it up by its id: list and place in one and five bytes, or 'L', batch and index.
 local index = {}
 local function point(id, where)
   if set.lookup then
@@ -19,17 +19,32 @@ end
 -- Appends records to a list.
 local function append(list, records)
   if #records == 0 then return end
-  local last = call('HINCRBY', K.c, 'h' .. list, #records)
-  for place, record in ipairs(records) do
-    point(id_of(record), list .. ':' .. (last - #records + place - 1))
-  end
   in_chunks('RPUSH', LIST[list], records)
+  local first = call('HINCRBY', K.c, 'h' .. list, #records) - #records
+  if not set.lookup then return end
+  for place, record in ipairs(records) do point(id_of(record), pack('>Bi5', list, first + place - 1)) end
 end
 -- Puts one record before all others of a list.
 local function prepend(list, record)
   local length = call('LPUSH', LIST[list], record)
+  if not set.lookup then return end
   local appended = tonumber(call('HGET', K.c, 'h' .. list) or 0)
-  point(id_of(record), list .. ':' .. (appended - length))
+  point(id_of(record), pack('>Bi5', list, appended - length))
+end
+-- The list, the index in it and the record of a pending message, from what the index says. Junk that somebody else put into
+-- the list moves all others by its count.
+local NEAR = 16
+local function seek(where, id)
+  if #where ~= 6 or byte(where) > 7 then return end
+  local list, place = unpack_from('>Bi5', where)
+  local at = place - (tonumber(call('HGET', K.c, 'h' .. list) or 0) - call('LLEN', LIST[list]))
+  local from = math.max(at - NEAR, 0)
+  if at < 0 then return end
+  local record = call('LINDEX', LIST[list], at)
+  if record and #record >= RECORD_MIN and id_of(record) == id then return list, at, record end
+  for step, other in ipairs(call('LRANGE', LIST[list], from, at + NEAR)) do
+    if #other >= RECORD_MIN and id_of(other) == id then return list, from + step - 1, other end
+  end
 end
 -- A list never begins with what was cancelled, so that its length says whether it holds anything.
 local function strip(list)

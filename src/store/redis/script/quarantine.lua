@@ -23,4 +23,4 @@ else
 end
 write_index()
 flush()
-return {'ok', wake(), live, q[3] == 'dead_full' and 'dead_full' or ''}
+return {'ok', wake(), live, parked}

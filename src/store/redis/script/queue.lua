@@ -22,22 +22,33 @@ set.length_max, set.bytes_max, set.window, set.keys_max, set.dead_length_max, se
   set.destination = unpack_from('>I6I6I6I6I6I6I6I6I6BBBHc0', q[4])
 set.trims, set.lookup = set.trims == 1, set.lookup == 1
 
--- Changes of counters and gauges, written at once at the end.
-local changes = {}
+-- Changes of counters and gauges, written at once at the end. A gauge is written as it is now: nobody else changes it
+-- meanwhile. Where nothing is there are no bytes either, whatever damage made of the sum.
+local changes, moved = {}, {}
 local function count(field, by)
   changes[field] = (changes[field] or 0) + by
 end
 local function move(field, bytes_field, by, bytes)
   gauge[field] = gauge[field] + by
   gauge[bytes_field] = gauge[bytes_field] + bytes
-  count(field, by)
-  count(bytes_field, bytes)
+  moved[field], moved[bytes_field] = true, true
 end
 local function flush()
   for field, by in pairs(changes) do
     if by ~= 0 then call('HINCRBY', K.c, field, by) end
   end
   changes = {}
+  if next(moved) == nil then return end
+  if gauge.pending + gauge.scheduled == 0 then gauge.bytes_waiting = 0 end
+  if gauge.leased == 0 then gauge.bytes_leased = 0 end
+  if gauge.dead == 0 then gauge.bytes_dead = 0 end
+  local all = {}
+  for field in pairs(moved) do
+    all[#all + 1] = field
+    all[#all + 1] = gauge[field]
+  end
+  call('HSET', K.c, unpack(all))
+  moved = {}
 end
 
 -- A number that was never given before in this queue; times and numbers have six bytes.
@@ -53,27 +64,31 @@ end
 -- The record, from 1: version 1, id 2-17, attempts 18, losses 19, allowed 20, priority 21, flags 22, accepted 23-28,
 -- TTL 29-34, expiry 35-40, header length 41-42, headers, payload, checksum. With flag 128 the payload and the checksum
 -- lie in K.o under the id, and the payload's length in four bytes stands in their place.
+-- What is shorter is no record of ours; nothing below breaks off for it.
 local SUSPECT, REPLAYED, APART = 1, 2, 128
+local RECORD_MIN = 46
 local NO_EXPIRY = '\0\0\0\0\0\0'
-local function id_of(record) return record:sub(2, 17) end
+local function id_of(record) return sub(record, 2, 17) end
 local function priority_of(record)
-  local priority = record:byte(21)
+  local priority = byte(record, 21) or 1
   return priority > 2 and 1 or priority
 end
-local function is_apart(record) return record:byte(22) >= APART end
-local function is_suspect(record) return record:byte(22) % 2 == 1 end
+local function is_apart(record) return (byte(record, 22) or 0) >= APART end
+local function is_suspect(record) return (byte(record, 22) or 0) % 2 == 1 end
 local function charged(record)
-  if not is_apart(record) then return #record - 46 end
-  return #record - 46 + unpack_from('>I4', record, #record - 3)
+  local length = #record
+  if length < RECORD_MIN then return 0 end
+  if byte(record, 22) < APART then return length - RECORD_MIN end
+  return length - RECORD_MIN + unpack_from('>I4', record, length - 3)
 end
 local function is_expired(record)
-  return record:sub(35, 40) ~= NO_EXPIRY and unpack_from('>I6', record, 35) <= now
+  return sub(record, 35, 40) ~= NO_EXPIRY and unpack_from('>I6', record, 35) <= now
 end
 -- The record after one more attempt.
 local function after_attempt(record, lost, suspect)
-  local attempts, losses, allowed, priority, flags = record:byte(18, 22)
+  local attempts, losses, allowed, priority, flags = byte(record, 18, 22)
   attempts = math.min(attempts + 1, 255)
   losses = math.min(losses + (lost and 1 or 0), attempts)
   flags = flags - flags % 2 + (suspect and SUSPECT or 0)
-  return record:sub(1, 17) .. string.char(attempts, losses, allowed, priority, flags) .. record:sub(23)
+  return sub(record, 1, 17) .. string.char(attempts, losses, allowed, priority, flags) .. sub(record, 23)
 end

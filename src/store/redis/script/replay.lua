@@ -4,8 +4,9 @@ local matched, replayed, full, back = 0, 0, 0, {[0] = {}, {}, {}}
 for place = 1, tonumber(ARGV[5]) do
   local id = ARGV[5 + place]
   local letter = call('HGET', K.dm, id)
-  if letter then
-    local record, bytes = call('HGET', K.db, id), unpack_from('>I4', letter, 17)
+  local record = letter and call('HGET', K.db, id)
+  if record and #record >= RECORD_MIN then
+    local bytes = unpack_from('>I4', letter, 17)
     if gauge.pending + gauge.scheduled + gauge.leased + 1 > set.length_max
       or gauge.bytes_waiting + gauge.bytes_leased + bytes > set.bytes_max then
       matched, full = matched + 1, 1

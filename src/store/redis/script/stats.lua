@@ -7,8 +7,9 @@ end
 local oldest
 -- Most queues are empty most of the time.
 for list = 0, pending and 7 or -1 do
-  local record = redis.call('LINDEX', K['l' .. list], 0)
-  if record and #record >= 46 then
+  -- A list that somebody else made something of is left out.
+  local record = redis.pcall('LINDEX', K['l' .. list], 0)
+  if type(record) == 'string' and #record >= 46 then
     local accepted = struct.unpack('>I6', record, 23)
     if not oldest or accepted < oldest then oldest = accepted end
   end

@@ -1,7 +1,7 @@
 -- One bounded round of what time brings to a queue: lost leases, what is due, retention.
--- ARGV: 5 messages and 6 bytes at most, 7 whether leases may be taken back, 8 prefix of the keys of batches.
--- Gives {'ok', woken, promoted, reaped, expired, discarded, more, ready, next or 0, look again or 0, held or '', whether what
--- was purged still takes space}.
+-- ARGV: 5 messages and 6 bytes at most, 7 when it was found that leases may be taken back (0: they may not), 8 prefix of the
+-- keys of batches.
+-- Gives {'ok', woken, promoted, reaped, expired, discarded, more, ready, next or 0, look again or 0, held or ''}.
 local messages_max, bytes_max = tonumber(ARGV[5]), tonumber(ARGV[6])
 local messages, bytes, over = 0, 0, 0
 -- Whether one more of this size may be worked on; the first one always may.
@@ -37,11 +37,12 @@ local function take_back(record, kind, leased_at)
   end
 end
 
+-- The youngest batch first and each from its last place on, so that what was leased first is first again.
 local function reap()
   local due = {}
-  for _, batch in ipairs(call('ZRANGE', K.l, '-inf', now, 'BYSCORE')) do
+  for _, batch in ipairs(call('ZRANGE', K.l, '-inf', now, 'BYSCORE', 'LIMIT', 0, messages_max)) do
     local known = call('HGET', K.b, batch)
-    if known then
+    if known and #known == 29 then
       due[#due + 1] = {unpack_from('>I6', known, 24), batch, known}
     else
       call('ZREM', K.l, batch)
@@ -58,7 +59,13 @@ local function reap()
           write_live(batch, known, live)
           return
         end
-        take_back(record, known:sub(1, 1), (unpack_from('>I6', known, 10)))
+        if #record < RECORD_MIN then
+          -- Somebody else wrote over it.
+          move('leased', 'bytes_leased', -1, 0)
+          pile_up({record})
+        else
+          take_back(record, known:sub(1, 1), (unpack_from('>I6', known, 10)))
+        end
         call('LSET', list, place - 1, LOST)
         elements[place] = LOST
         live = live - 1
@@ -84,7 +91,7 @@ local function promote()
       call('HDEL', K.sb, id)
       move('scheduled', 'bytes_waiting', -1, -size)
       -- What cannot be read is pending until a lease judges it.
-      if record:byte(1) == 1 and is_expired(record) then
+      if #record >= RECORD_MIN and byte(record, 1) == 1 and is_expired(record) then
         bury(record, REASON.expired, '', last_status(id))
         expired = expired + 1
       else
@@ -109,22 +116,65 @@ local function retain()
 end
 
 local function forget()
-  for _ = 1, messages_max do
+  local forgotten = 0
+  while forgotten < messages_max do
     local first = call('LINDEX', K.f, 0)
     if not first then return end
-    local kept = tonumber(call('HGET', K.c, 'finished') or 0) - unpack_from('>I2', first, 7)
-    if unpack_from('>I6', first) + set.history_retention > now and kept < set.finished_max then return end
-    call('LPOP', K.f)
-    drop_finished(first)
+    if #first >= 8 then
+      local kept = tonumber(call('HGET', K.c, 'finished') or 0) - unpack_from('>I2', first, 7)
+      if unpack_from('>I6', first) + set.history_retention > now and kept < set.finished_max then return end
+    end
+    forgotten = forgotten + 1 + drop_finished()
+  end
+  over = 1
+end
+
+-- Gives up the space of what was purged: K.z names the lists and sets it lies in.
+local function clear()
+  while true do
+    local name = call('LINDEX', K.z, 0)
+    if not name then return end
+    local kind = call('TYPE', name).ok
+    if call('EXISTS', K.m, K.o, K.a) == 0 and (kind == 'list' or kind == 'zset') then
+      call('UNLINK', name)
+      kind = 'none'
+    end
+    local ids = {}
+    if kind == 'list' then
+      for _, record in ipairs(call('LPOP', name, 100)) do
+        afford(#record)
+        if #record >= RECORD_MIN then ids[#ids + 1] = id_of(record) end
+      end
+    elseif kind == 'zset' then
+      local popped = call('ZPOPMIN', name, 100)
+      for place = 1, #popped, 2 do
+        afford(0)
+        ids[#ids + 1] = sub(popped[place], 7)
+      end
+    else
+      call('LPOP', K.z)
+    end
+    -- What was leased during the purge is not among them.
+    in_chunks('HDEL', K.m, ids)
+    in_chunks('HDEL', K.o, ids)
+    in_chunks('HDEL', K.a, ids)
+    if over == 1 or messages >= messages_max or bytes >= bytes_max then
+      over = math.max(over, call('EXISTS', K.z))
+      return
+    end
   end
 end
 
-if ARGV[7] == '1' then reap() end
+-- Nothing is taken back where so long went by since that was found to be right that the store may have been away, or its
+-- clock been set.
+local found_at = tonumber(ARGV[7])
+if found_at > 0 and now - found_at <= 3000 and found_at - now <= 3000 then reap() end
 promote()
 retain()
-forget()
 write_index()
 flush()
+forget()
+clear()
 
 local function score_of(key)
   local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
@@ -139,4 +189,4 @@ local first = call('LINDEX', K.f, 0)
 look_at = sooner(look_at, first and unpack_from('>I6', first) + set.history_retention)
 local ready = (not held and gauge.pending > 0) and 1 or 0
 return {'ok', wake(), promoted, reaped, expired, discarded, over, ready, next_at or 0, look_at or 0,
-  q[2] and 'paused' or q[3] or '', call('EXISTS', K.z)}
+  q[2] and 'paused' or q[3] or ''}

@@ -1,6 +1,7 @@
 -- What every script begins with: the time.
 -- ARGV: 1 now (ms; 0: the server's TIME). K holds the declared keys by name; the line that makes it stands before this file.
 local call, pack, unpack_from = redis.call, struct.pack, struct.unpack
+local byte, sub = string.byte, string.sub
 local now = tonumber(ARGV[1])
 if now == 0 then
   local time = call('TIME')
