@@ -137,12 +137,18 @@ impl State {
 
     /// Why a 202 would mean less now than `store.durability` promises; `None` when it would not.
     pub(super) fn not_durable(&self, health: &StoreHealth) -> Option<String> {
-        let strict = self.gateway.durability == RequiredDurability::Strict;
-        if !strict || matches!(health.durability, Durability::Strict | Durability::Assumed) {
-            return None;
-        }
         let reasons = health.durability_reasons.join("; ");
-        Some(format!("store.durability is strict and the store is not, so nothing is accepted: {reasons}"))
+        match (self.gateway.durability, health.durability) {
+            (RequiredDurability::Strict, Durability::Strict | Durability::Assumed) => None,
+            (RequiredDurability::Strict, _) => Some(format!(
+                "store.durability is strict and the store is not, so nothing is accepted: {reasons}"
+            )),
+            // What is taken as it is must still be the store that it was.
+            (_, Durability::Unknown) => {
+                Some(format!("it is not known what the store keeps, so nothing is accepted: {reasons}"))
+            }
+            _ => None,
+        }
     }
 
     /// Takes a place among the publishes that wait for the store.

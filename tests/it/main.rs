@@ -22,5 +22,6 @@ mod model;
 mod processor_http;
 mod processor_http_hostile;
 mod readme;
+mod redis_probe;
 mod support;
 mod tidy;

@@ -1,6 +1,6 @@
 //! One thread's connection: the trait's calls, each handed to the file that knows it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use crate::store::enqueue::{CallId, Group, GroupResult};
 use crate::store::health::{Instance, StoreHealth};
 use crate::store::lease::{BatchRef, Extended, LeaseRequest, Leased, Settled, Settlement};
 use crate::store::redis::link::Link;
+use crate::store::redis::probe::Version;
 use crate::store::redis::state::State;
 use crate::store::redis::stats::Observed;
 use crate::store::redis::sweep::Rounds;
@@ -23,6 +24,12 @@ use crate::store::{Answer, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRe
 pub(super) struct Connection {
     pub(super) state: Arc<State>,
     pub(super) link: Rc<Link>,
+    /// Where publishes leave: a link of its own when replicas are waited for, because that holds up all behind it.
+    pub(super) sending: Rc<Link>,
+    /// Which connection of `sending` was judged last, and which of `link` health looked at.
+    pub(super) judged: Cell<u64>,
+    pub(super) probed: Cell<u64>,
+    pub(super) version: Cell<Option<Version>>,
     pub(super) rounds: RefCell<Rounds>,
     pub(super) observed: RefCell<Observed>,
 }
@@ -30,8 +37,20 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(state: &Arc<State>) -> Self {
         let link = Link::new(state.client.clone(), &state.broken);
-        let (rounds, observed) = (RefCell::default(), RefCell::default());
-        Self { state: Arc::clone(state), link, rounds, observed }
+        let sending = match state.settings.replicas_ack {
+            0 => Rc::clone(&link),
+            _ => Link::new(state.client.clone(), &state.broken),
+        };
+        Self {
+            state: Arc::clone(state),
+            link,
+            sending,
+            judged: Cell::default(),
+            probed: Cell::default(),
+            version: Cell::default(),
+            rounds: RefCell::default(),
+            observed: RefCell::default(),
+        }
     }
 
     /// Tells this process what a call brought; other gateways hear of it from Redis.
@@ -155,6 +174,7 @@ impl MessageStore for Connection {
             self.leave().await;
             self.state.close();
             self.link.give_up();
+            self.sending.give_up();
             Ok(())
         })
     }

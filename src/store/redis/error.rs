@@ -13,6 +13,8 @@ pub(super) enum Effect {
     Writes,
     /// It only looks, or is sent again until it is known.
     Reads,
+    /// It only looks, and may well be forbidden: who asked decides what that means.
+    Asks,
 }
 
 /// What to do about a failure.
@@ -46,7 +48,10 @@ const REPLIES: &[(&str, Meaning)] = &[
     ("NOREPLICAS", Meaning::NotDurable("has too few replicas: min-replicas-to-write")),
     ("NOAUTH", Meaning::Elsewhere("wants a password: put it into store.url")),
     ("WRONGPASS", Meaning::Elsewhere("does not know the user or the password of store.url")),
-    ("NOPERM", Meaning::Broken("does not allow the user of store.url what is needed, see docs/OPERATIONS.md")),
+    (
+        "NOPERM",
+        Meaning::Broken("does not allow the user of store.url what is needed, see docs/OPERATIONS.md"),
+    ),
     ("WRONGTYPE", Meaning::Broken("holds something of another type under a key of ours")),
     ("EXECABORT", Meaning::Broken("refused a transaction")),
 ];
@@ -77,7 +82,7 @@ pub(super) fn cure(error: &RedisError, effect: Effect, within: Duration) -> Cure
     let words = format!("Redis: {error}");
     Cure::Reconnect(match effect {
         Effect::Writes => StoreError::Unknown(words),
-        Effect::Reads => StoreError::Unavailable(words),
+        Effect::Reads | Effect::Asks => StoreError::Unavailable(words),
     })
 }
 
@@ -100,9 +105,91 @@ fn reply(code: &str, error: &RedisError, effect: Effect) -> Cure {
 
 /// A script may have broken off behind its first write: Lua takes nothing back.
 fn broke_off(words: String, effect: Effect) -> Cure {
-    log::error!("cause" = words.as_str(); "Redis refused a command of ours: a defect, or somebody else's keys under our prefix");
+    if effect != Effect::Asks {
+        log::error!("cause" = words.as_str(); "Redis refused a command of ours: a defect, or somebody else's keys under our prefix");
+    }
     Cure::Tell(match effect {
         Effect::Writes => StoreError::Unknown(words),
-        Effect::Reads => StoreError::Internal(words),
+        Effect::Reads | Effect::Asks => StoreError::Internal(words),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WITHIN: Duration = Duration::from_secs(5);
+
+    fn told(line: &str, effect: Effect) -> Cure {
+        let value = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).expect("a reply");
+        cure(&value.extract_error().expect_err("an error"), effect, WITHIN)
+    }
+
+    /// Each first word, whether the connection is given up, and which error is told.
+    const OUTCOMES: &[(&str, bool, &str)] = &[
+        ("LOADING", false, "Unavailable"),
+        ("BUSY", false, "Unavailable"),
+        ("MASTERDOWN", true, "Unavailable"),
+        ("READONLY", true, "Unavailable"),
+        ("CLUSTERDOWN", false, "Unavailable"),
+        ("TRYAGAIN", false, "Unavailable"),
+        ("MOVED", true, "Unavailable"),
+        ("ASK", true, "Unavailable"),
+        ("CROSSSLOT", true, "Unavailable"),
+        ("UNBLOCKED", true, "Unavailable"),
+        ("OOM", false, "Full"),
+        ("MISCONF", false, "NotDurable"),
+        ("NOREPLICAS", false, "NotDurable"),
+        ("NOAUTH", true, "Unavailable"),
+        ("WRONGPASS", true, "Unavailable"),
+        ("NOPERM", false, "Broken"),
+        ("WRONGTYPE", false, "Broken"),
+        ("EXECABORT", false, "Broken"),
+        ("ERR", false, "Broken"),
+        ("SOMETHINGNEW", false, "Broken"),
+    ];
+
+    #[test]
+    fn every_reply_has_its_outcome() {
+        for (code, gives_up, expected) in OUTCOMES {
+            for effect in [Effect::Writes, Effect::Reads, Effect::Asks] {
+                let (error, is_given_up) = match told(&format!("{code} said so"), effect) {
+                    Cure::Reconnect(error) => (error, true),
+                    Cure::Tell(error) => (error, false),
+                    Cure::Load => panic!("{code}"),
+                };
+                let expected = match (*expected, effect) {
+                    // A script takes nothing back.
+                    ("Broken", Effect::Writes) => "Unknown",
+                    ("Broken", _) => "Internal",
+                    (other, _) => other,
+                };
+                assert!(format!("{error:?}").starts_with(expected), "{code} {effect:?}: {error:?}");
+                assert!(error.to_string().contains("said so"), "{error}");
+                assert_eq!(is_given_up, *gives_up, "{code} {effect:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_row_is_without_a_test() {
+        for (code, _) in REPLIES {
+            assert!(*code == "NOSCRIPT" || OUTCOMES.iter().any(|(tested, ..)| tested == code), "{code}");
+        }
+        assert_eq!(told("NOSCRIPT No matching script", Effect::Writes), Cure::Load);
+    }
+
+    #[test]
+    fn a_lost_answer_is_unknown_where_something_was_written() {
+        let lost = RedisError::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+        assert!(matches!(cure(&lost, Effect::Writes, WITHIN), Cure::Reconnect(StoreError::Unknown(_))));
+        assert!(matches!(cure(&lost, Effect::Reads, WITHIN), Cure::Reconnect(StoreError::Unavailable(_))));
+        let late = RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
+        assert_eq!(cure(&late, Effect::Writes, WITHIN), Cure::Reconnect(StoreError::Timeout(WITHIN)));
+        let stranger = RedisError::from((ErrorKind::AuthenticationFailed, "no"));
+        assert!(matches!(
+            cure(&stranger, Effect::Writes, WITHIN),
+            Cure::Reconnect(StoreError::Unavailable(_))
+        ));
+    }
 }

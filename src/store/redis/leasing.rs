@@ -144,8 +144,10 @@ impl Connection {
         let own = Names::batch(&self.state.names.of_queue(&batch.queue.name), batch.batch);
         let mut call = Call::of_queue(&self.state, script::SETTLE, &batch.queue, Some(&own));
         call.push(hex(batch.batch)).push(&batch.token.0.to_be_bytes()[..]).push(millis(CALL_MEMORY));
-        call.push(order.acknowledgements(&settlements)).push(order.others.len());
-        order.others.iter().for_each(|place| push_settlement(&mut call, &settlements[*place]));
+        // What is remembered of attempts is the first thing to go without.
+        let forgets = self.is_shedding();
+        call.push(order.acknowledgements(&settlements, forgets)).push(order.others.len());
+        order.others.iter().for_each(|place| push_settlement(&mut call, &settlements[*place], forgets));
         let answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?);
         let mut answer = match answer {
             Err(StoreError::Gone) => return Ok(vec![Settled::Lost; settlements.len()]),
@@ -158,7 +160,11 @@ impl Connection {
         order.results(&answer.bytes()?, settlements.len())
     }
 
-    pub(super) async fn extend_batch(&self, batch: BatchRef, lease: Duration) -> Result<Extended, StoreError> {
+    pub(super) async fn extend_batch(
+        &self,
+        batch: BatchRef,
+        lease: Duration,
+    ) -> Result<Extended, StoreError> {
         self.state.check_open()?;
         let mut call = Call::of_queue(&self.state, script::EXTEND, &batch.queue, None);
         call.push(hex(batch.batch)).push(&batch.token.0.to_be_bytes()[..]).push(millis(lease));
@@ -201,12 +207,12 @@ impl Order {
         Self { acknowledged, others }
     }
 
-    fn acknowledgements(&self, settlements: &[Settlement]) -> Vec<u8> {
+    fn acknowledgements(&self, settlements: &[Settlement], forgets: bool) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.acknowledged.len() * 24);
         for place in &self.acknowledged {
             let settlement = &settlements[*place];
             out.extend_from_slice(&settlement.index.to_be_bytes());
-            match &settlement.attempt {
+            match settlement.attempt.as_ref().filter(|_| !forgets) {
                 Some(attempt) => out.extend_from_slice(&pack::attempt(&attempt.of_delivered())),
                 None => out.extend_from_slice(&[0, 0]),
             }
@@ -228,7 +234,7 @@ impl Order {
     }
 }
 
-fn push_settlement(call: &mut Call, settlement: &Settlement) {
+fn push_settlement(call: &mut Call, settlement: &Settlement, forgets: bool) {
     let attempt = settlement.attempt.as_ref();
     let (letter, amount, words) = match &settlement.verdict {
         Verdict::Ack => ("a", 0, ""),
@@ -241,7 +247,7 @@ fn push_settlement(call: &mut Call, settlement: &Settlement) {
     };
     let status = attempt.and_then(|attempt| attempt.status).unwrap_or_default();
     call.push(settlement.index).push(letter).push(amount).push(words).push(status);
-    let remembered = attempt.map(|attempt| match settlement.verdict {
+    let remembered = attempt.filter(|_| !forgets).map(|attempt| match settlement.verdict {
         Verdict::Ack => pack::attempt(&attempt.of_delivered()),
         _ => pack::attempt(attempt),
     });

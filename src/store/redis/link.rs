@@ -42,7 +42,7 @@ pub(super) struct Link {
     making: Mutex<()>,
     failed: Cell<Option<(Instant, Duration)>>,
     why: RefCell<String>,
-    /// How many were made.
+    /// How many connections were made so far.
     made: Cell<u64>,
     /// Grows with each connection that fails, of this link and of others.
     broken: Arc<AtomicU64>,
@@ -61,9 +61,18 @@ impl Link {
         })
     }
 
-    /// How many connections were made so far: another number, another connection.
-    pub(super) fn made(&self) -> u64 {
-        self.made.get()
+    /// The number of the connection that the next call will use; makes one when there is none.
+    ///
+    /// # Errors
+    /// None can be made now.
+    pub(super) async fn ready(&self) -> Result<u64, StoreError> {
+        self.connection().await?;
+        Ok(self.made.get())
+    }
+
+    /// Whether the next call will use that connection.
+    pub(super) fn is_on(&self, made: u64) -> bool {
+        self.made.get() == made && self.connection.borrow().is_some()
     }
 
     /// The connection there is, or a new one.

@@ -45,7 +45,7 @@ use crate::clock::Clock;
 use crate::domain::format::secret;
 use crate::store::error::OpenError;
 use crate::store::redis::connection::Connection;
-use crate::store::redis::state::State;
+use crate::store::redis::state::{State, lock};
 use crate::store::settings::StoreSettings;
 use crate::store::wake::WakeBoard;
 use crate::store::{MessageStore, Store};
@@ -55,15 +55,23 @@ pub struct Redis {
     state: Arc<State>,
 }
 
-/// Opens a store in Redis.
+/// What is against a URL that names a Redis; never shows its password.
+pub(super) fn url_problem(url: &str) -> Option<String> {
+    Client::open(url).err().map(|error| error.to_string())
+}
+
+/// Opens a store in Redis, and looks at it for some seconds at most. One that is not there is opened as well: it is tried again
+/// at each call.
 ///
 /// # Errors
-/// [`OpenError::Configuration`] for a URL that names no Redis.
+/// [`OpenError::Configuration`] for a URL that names no Redis, a Redis that knows not its user, and one that is there and does not
+/// keep what `store.durability` asks for.
 pub fn open(settings: &StoreSettings, clock: &Clock) -> Result<Arc<dyn Store>, OpenError> {
     let client = Client::open(settings.url.as_str()).map_err(|error| {
         OpenError::Configuration(format!("store.url: {:?}: {error}", secret::url(&settings.url)))
     })?;
     let state = Arc::new(State::new(settings, client, clock));
+    probe::opening::look(&state)?;
     listener::start(&state)
         .map_err(|error| OpenError::Failed(format!("a thread cannot be started: {error}")))?;
     Ok(Arc::new(Redis { state }))
@@ -75,7 +83,7 @@ impl Store for Redis {
     }
 
     fn id(&self) -> Arc<str> {
-        Arc::clone(&self.state.id)
+        lock(&self.state.vitals).id().unwrap_or_else(|| Arc::clone(&self.state.id))
     }
 
     fn is_remote(&self) -> bool {

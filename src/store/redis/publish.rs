@@ -1,7 +1,7 @@
 //! `enqueue`: the groups of a call, by queue; one script for each queue, all sent together.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::Cmd;
 
@@ -14,6 +14,7 @@ use crate::store::redis::call::Call;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::error::Effect;
 use crate::store::redis::keys::Names;
+use crate::store::redis::state::lock;
 use crate::store::redis::{pack, script};
 use crate::store::{CALL_MEMORY, QueueRef};
 
@@ -30,26 +31,39 @@ impl Connection {
         groups: Arc<Vec<Group>>,
     ) -> Result<Vec<GroupResult>, StoreError> {
         self.state.check_open()?;
-        self.fit_to_write()?;
+        let begun = Instant::now();
         let parts = parts(&groups);
-        let full = self.full();
+        let messages = groups.iter().flat_map(|group| &group.messages);
+        let record_bytes = messages.clone().map(|message| message.record.len() as u64).sum();
+        let full = self.why_full(record_bytes, messages.count() as u64).await?;
+        self.fit_to_write().await?;
+        let made = self.sending.ready().await?;
         let mut commands = Vec::with_capacity(parts.len() * 2);
         for part in &parts {
             commands.push(self.mark_due(&part.queue.name, 0));
             commands.push(self.command(call, part, &groups, full.is_some()));
         }
-        let answers = self.link.send_each(commands, Effect::Writes).await?;
+        let answers = self.sending.send_each(commands, Effect::Writes).await?;
+        let mut is_gone = false;
         let mut results: Vec<GroupResult> = vec![GroupResult::Gone; groups.len()];
         for (part, answer) in parts.iter().zip(answers.into_iter().skip(1).step_by(2)) {
             match answer.and_then(|answer| self.read(part, answer, full.as_deref())) {
                 Ok(read) => part.places.iter().zip(read).for_each(|(place, result)| results[*place] = result),
-                Err(StoreError::Gone) => {}
+                Err(StoreError::Gone) => is_gone = true,
                 Err(error) if parts.len() == 1 => return Err(error),
                 Err(error) => {
                     part.places.iter().for_each(|place| results[*place] = GroupResult::Failed(error.clone()));
                 }
             }
         }
+        if is_gone {
+            // With an emptied Redis every queue is gone: that is not what a publisher is to hear.
+            self.check_epoch().await?;
+        }
+        if results.iter().any(|result| matches!(result, GroupResult::Accepted | GroupResult::Duplicate(_))) {
+            self.await_replicas(made).await?;
+        }
+        lock(&self.state.vitals).took(begun.elapsed());
         Ok(results)
     }
 
@@ -60,7 +74,8 @@ impl Connection {
         call.push(millis(CALL_MEMORY)).push(u8::from(full)).push(part.places.len());
         for place in &part.places {
             let group = &groups[*place];
-            let bytes: u64 = group.messages.iter().map(|message| record::charged_bytes(&message.record)).sum();
+            let bytes: u64 =
+                group.messages.iter().map(|message| record::charged_bytes(&message.record)).sum();
             match &group.key {
                 Some(key) => call.push(&key.key[..]).push(&key.fingerprint[..]),
                 None => call.push("").push(""),
@@ -92,7 +107,8 @@ impl Connection {
         if &*results == b"A" {
             return Ok(vec![GroupResult::Accepted; part.places.len()]);
         }
-        let results: Vec<_> = pack::results(&results).map(|result| read_result(result, full)).collect::<Result<_, _>>()?;
+        let results: Vec<_> =
+            pack::results(&results).map(|result| read_result(result, full)).collect::<Result<_, _>>()?;
         if results.len() == part.places.len() { Ok(results) } else { Err(unexpected()) }
     }
 }
@@ -155,5 +171,6 @@ pub(super) fn has_head(message: &NewMessage) -> bool {
         && bytes[0] > 0
         && Record::peek_id(bytes) == Some(message.id)
         && Record::peek_priority(bytes) == Some(message.priority)
-        && FIXED_BYTES + usize::from(u16::from_be_bytes([bytes[40], bytes[41]])) + CHECKSUM_BYTES <= bytes.len()
+        && FIXED_BYTES + usize::from(u16::from_be_bytes([bytes[40], bytes[41]])) + CHECKSUM_BYTES
+            <= bytes.len()
 }

@@ -18,6 +18,7 @@ use crate::store::wake::WakeBoard;
 
 /// Shared by every connection.
 pub(super) struct State {
+    /// What it is called as long as nobody has looked.
     pub(super) id: Arc<str>,
     pub(super) client: Client,
     pub(super) names: Names,

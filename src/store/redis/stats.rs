@@ -5,6 +5,7 @@
 //! that had something leased; and a few in turn, whatever the index says.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use bytes::Bytes;
 use redis::Cmd;
@@ -18,6 +19,7 @@ use crate::store::redis::error::Effect;
 use crate::store::redis::keys::{Key, Names};
 use crate::store::redis::script;
 use crate::store::QueueEntry;
+use crate::store::redis::state::lock;
 use crate::store::stats::{Counters, Gauges, QueueStats};
 
 /// Queues that are asked in turn each time.
@@ -95,8 +97,12 @@ impl Connection {
         Ok(index)
     }
 
-    pub(super) async fn stats_of(&self, names: Option<Vec<QueueName>>) -> Result<Vec<QueueStats>, StoreError> {
+    pub(super) async fn stats_of(
+        &self,
+        names: Option<Vec<QueueName>>,
+    ) -> Result<Vec<QueueStats>, StoreError> {
         self.state.check_open()?;
+        let is_of_all = names.is_none();
         let names = match names {
             Some(mut names) => {
                 names.sort_unstable();
@@ -107,9 +113,10 @@ impl Connection {
         };
         let commands: Vec<Cmd> =
             names.iter().map(|name| Call::of_name(&self.state, script::STATS, name, None).finish()).collect();
+        let asked_at = Instant::now();
         let answers = self.link.send_each(commands, Effect::Reads).await?;
         let many = names.len() > 1;
-        let mut all = Vec::with_capacity(names.len());
+        let mut all: Vec<QueueStats> = Vec::with_capacity(names.len());
         for (name, answer) in names.into_iter().zip(answers) {
             // One queue whose keys are somebody else's must not hide the others.
             match answer {
@@ -117,6 +124,12 @@ impl Connection {
                 answer => all.extend(read(name, &mut Answer::ok(answer?)?)?),
             }
         }
+        let mut vitals = lock(&self.state.vitals);
+        all.iter().for_each(|stats| vitals.compare(stats, asked_at));
+        if is_of_all {
+            vitals.retain(|name| all.binary_search_by(|stats| stats.name.cmp(name)).is_ok());
+        }
+        drop(vitals);
         Ok(all)
     }
 

@@ -8,7 +8,7 @@ use posthaste::store::Store;
 use posthaste::store::memory::Memory;
 use posthaste::store::settings::{RequiredDurability, StoreSettings};
 
-use crate::support::redis::RedisServer;
+use crate::support::redis::{RedisServer, STRICT};
 
 /// One kind of store under test.
 pub(crate) trait Fixture {
@@ -110,9 +110,9 @@ impl Fixture for RedisFixture {
     }
 
     fn open(&mut self, clock: &Clock, bytes_max: Option<u64>) -> Arc<dyn Store> {
-        let server = RedisServer::start(&[]);
-        let durability = RequiredDurability::Relaxed;
-        let settings = StoreSettings { url: server.url(), durability, bytes_max, ..StoreSettings::default() };
+        let most = bytes_max.unwrap_or(0).to_string();
+        let server = RedisServer::start(&[&STRICT[..], &["--maxmemory", &most]].concat());
+        let settings = StoreSettings { url: server.url(), bytes_max, ..StoreSettings::default() };
         let store = posthaste::store::open(&settings, clock).expect("Redis can be opened");
         self.0 = Some((server, settings, clock.clone(), Arc::clone(&store)));
         store
@@ -130,6 +130,6 @@ impl Fixture for RedisFixture {
     }
 
     fn small(&self) -> (u64, u64) {
-        (64 << 20, 64 << 20)
+        (16 << 20, 16 << 20)
     }
 }

@@ -6,14 +6,14 @@ use serde_json::json;
 
 use crate::support::gateway::Gateway;
 use crate::support::invariants::count;
-use crate::support::redis::{DURABLE, RedisServer};
+use crate::support::redis::{RedisServer, STRICT};
 
 const WITHIN: Duration = Duration::from_secs(30);
 const PUBLISH: &str = "/v1/queues/orders/messages";
 
 #[test]
 fn a_gateway_that_is_started_without_redis_refuses_until_it_is_there() {
-    let mut redis = RedisServer::prepare(DURABLE);
+    let mut redis = RedisServer::prepare(&STRICT);
     let mut gateway = Gateway::prepare("[queues.orders]\nprocessor = 'log'\n", &["--log", "info"]).over(&redis);
     gateway.launch();
     assert_eq!(gateway.request("GET", "/health", &[], b"").status, 200);
@@ -35,7 +35,7 @@ fn a_gateway_that_is_started_without_redis_refuses_until_it_is_there() {
 
 #[test]
 fn a_gateway_that_is_stopped_before_its_redis_was_there_ends_in_order() {
-    let redis = RedisServer::prepare(DURABLE);
+    let redis = RedisServer::prepare(&STRICT);
     let mut gateway = Gateway::prepare("", &["--log", "info"]).over(&redis);
     gateway.launch();
     gateway.stop();

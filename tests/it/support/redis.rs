@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 /// How long a server may take to answer on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
-/// Options with which nothing that was answered is lost.
-pub(crate) const DURABLE: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
+/// The options under which a 202 is strict.
+pub(crate) const STRICT: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
 /// A server with its folder.
 pub(crate) struct RedisServer {
@@ -30,7 +30,7 @@ impl RedisServer {
 
     /// Starts one that keeps what a 202 promises.
     pub(crate) fn start_durable() -> Self {
-        Self::start(DURABLE)
+        Self::start(&STRICT)
     }
 
     /// Makes its folder without starting it.
@@ -40,13 +40,16 @@ impl RedisServer {
         Self { folder, options, process: None }
     }
 
-    /// Starts it again on the same folder.
+    /// Starts one that listens on a port of its own as well, for others to follow it; gives the port.
+    pub(crate) fn start_on_port(options: &[&str]) -> (Self, String) {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let port = free.expect("a free port").port().to_string();
+        (Self::start(&[options, &["--port", &port]].concat()), port)
+    }
+
+    /// Starts it again on the same folder, and waits until it answers.
     pub(crate) fn launch(&mut self) {
-        let mut command = Command::new("redis-server");
-        command.args(["--port", "0", "--save", "", "--maxmemory-policy", "noeviction", "--daemonize", "no"]);
-        command.arg("--dir").arg(self.folder.path()).arg("--unixsocket").arg(self.socket());
-        command.args(&self.options).stdin(Stdio::null()).stdout(Stdio::null());
-        self.process = Some(command.spawn().expect("redis-server is installed: tests/run does it"));
+        self.spawn(&[]);
         let begun = Instant::now();
         while self.try_ask(&["PING"]).is_none_or(|answer| answer != "+PONG\r\n") {
             assert!(begun.elapsed() < READY_WITHIN, "redis-server does not answer");
@@ -54,9 +57,37 @@ impl RedisServer {
         }
     }
 
+    /// Starts it again on the same folder with further options, and waits for nothing.
+    pub(crate) fn spawn(&mut self, options: &[&str]) {
+        let mut command = Command::new("redis-server");
+        command.args(["--port", "0", "--save", "", "--maxmemory-policy", "noeviction", "--daemonize", "no"]);
+        command.arg("--dir").arg(self.folder.path()).arg("--unixsocket").arg(self.socket());
+        command.args(&self.options).args(options).stdin(Stdio::null()).stdout(Stdio::null());
+        self.process = Some(command.spawn().expect("redis-server is installed: tests/run does it"));
+    }
+
+    /// Sends a command that is written as for `redis-cli`; it must be answered `OK`.
+    pub(crate) fn order(&self, command: &str) {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        assert_eq!(self.ask(&words), "+OK\r\n", "{command}");
+    }
+
+    /// A number of `INFO`.
+    pub(crate) fn info(&self, field: &str) -> u64 {
+        let info = self.ask(&["INFO"]);
+        let line = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        line.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("INFO says no {field}: {info}"))
+    }
+
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.process.as_ref().expect("it runs").id()
+    }
+
+    /// Ends every connection but its own.
+    pub(crate) fn hang_up(&self) {
+        self.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+        self.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     }
 
     /// Where it listens.
