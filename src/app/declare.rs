@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::actor::ArbiterHandle;
 use crate::app::{DECLARE_WITHIN, StartError};
-use crate::pipeline::prober::Declare;
 use crate::config::Settings;
 use crate::domain::header::never;
 use crate::domain::queue::{HTTP, ParkReason, QueueName, QueueSettings};
+use crate::pipeline::prober::Declare;
 use crate::processor::{Guard, Registry};
 use crate::store::error::StoreError;
 use crate::store::health::StoreHealth;

@@ -94,7 +94,8 @@ impl Builder {
     pub fn build(self) -> Result<App, StartError> {
         let clock = Clock::system();
         let guard = Guard::new(&self.settings.egress, self.settings.dev);
-        let unopened = Context { clock: clock.clone(), guard: guard.clone(), store_id: Arc::new(|| "".into()) };
+        let unopened =
+            Context { clock: clock.clone(), guard: guard.clone(), store_id: Arc::new(|| "".into()) };
         let mut registry = Registry::new(&unopened);
         for register in self.functions {
             register(&mut registry).map_err(|error| StartError::Configuration(error.to_string()))?;

@@ -195,7 +195,8 @@ impl Intake {
             let waiters: Vec<_> = next.iter().map(|waiting| Some(waiting.waiter)).collect();
             let is_unknown = vec![false; waiters.len()];
             let groups = Arc::new(next.into_iter().map(|waiting| waiting.group).collect());
-            state.in_flight = Some(Call { id: CallId::random(), groups, first_sent: now, waiters, is_unknown });
+            state.in_flight =
+                Some(Call { id: CallId::random(), groups, first_sent: now, waiters, is_unknown });
         }
         let call = state.in_flight.as_ref()?;
         Some(Sending { id: call.id, groups: call.groups.clone(), first_sent: call.first_sent })
@@ -219,7 +220,9 @@ impl Intake {
             },
         );
         let mut is_over = true;
-        for ((waiter, is_unknown), mut result) in call.waiters.iter_mut().zip(&mut call.is_unknown).zip(results) {
+        for ((waiter, is_unknown), mut result) in
+            call.waiters.iter_mut().zip(&mut call.is_unknown).zip(results)
+        {
             if let GroupResult::Failed(error) = &mut result {
                 *is_unknown |= error.stored() == Stored::Unknown;
                 // A store that refuses to look says nothing of what it did with an earlier sending.

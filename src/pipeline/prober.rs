@@ -44,8 +44,11 @@ const PROBE_AWAY_EVERY: Duration = Duration::from_millis(250);
 const ANNOUNCE_EVERY: Duration = INSTANCE_MEMORY.checked_div(3).expect("three is not zero");
 
 /// Makes the operator's queues known to the store and gives all there are. Asked again until it succeeds, then never again.
-pub type Declare =
-    Arc<dyn Fn(Rc<dyn MessageStore>) -> LocalBoxFuture<'static, Result<Vec<QueueEntry>, StoreError>> + Send + Sync>;
+pub type Declare = Arc<
+    dyn Fn(Rc<dyn MessageStore>) -> LocalBoxFuture<'static, Result<Vec<QueueEntry>, StoreError>>
+        + Send
+        + Sync,
+>;
 
 /// What is still to be declared; it outlives the actor.
 pub(super) type Undeclared = Arc<Mutex<Option<Declare>>>;
@@ -88,7 +91,13 @@ impl StoreWatch {
         let watch = Self::default();
         let reachable = health.reachable;
         let instances = Vec::new();
-        watch.set(StoreState { reachable, health: Some(health), error: None, checked_at: Some(at), instances });
+        watch.set(StoreState {
+            reachable,
+            health: Some(health),
+            error: None,
+            checked_at: Some(at),
+            instances,
+        });
         watch
     }
 

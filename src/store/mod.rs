@@ -273,14 +273,13 @@ pub struct Backend {
 pub type Open = fn(&StoreSettings, &Clock) -> Result<Arc<dyn Store>, OpenError>;
 
 /// Every kind of store there is.
-pub const BACKENDS: &[Backend] =
-    &[
-        Backend { scheme: "memory", open: memory::open },
-        Backend { scheme: "redis", open: redis::open },
-        Backend { scheme: "redis+unix", open: redis::open },
-        Backend { scheme: "rediss", open: redis::open },
-        Backend { scheme: "sqlite", open: sqlite::open },
-    ];
+pub const BACKENDS: &[Backend] = &[
+    Backend { scheme: "memory", open: memory::open },
+    Backend { scheme: "redis", open: redis::open },
+    Backend { scheme: "redis+unix", open: redis::open },
+    Backend { scheme: "rediss", open: redis::open },
+    Backend { scheme: "sqlite", open: sqlite::open },
+];
 
 /// Opens the store that `settings.url` names. Blocks: call it before any runtime's thread depends on this one.
 ///

@@ -31,6 +31,10 @@ fn ten_thousand_messages_arrive_byte_for_byte_over_redis_and_the_laws_hold_throu
     ten_thousand_messages(&Home::redis());
 }
 
+#[expect(
+    clippy::print_stdout,
+    reason = "a test that is repeated needs its seed, and who reads it the figures"
+)]
 fn ten_thousand_messages(home: &Home) {
     let sink = Sink::keeping(Keep::Digests, |received| {
         Answer::status(if is_refused_at_first(received) { 503 } else { 200 })

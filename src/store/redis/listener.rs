@@ -31,7 +31,9 @@ pub(super) fn start(state: &Arc<State>) -> std::io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         match runtime {
             Ok(runtime) => runtime.block_on(listen(&state)),
-            Err(error) => log::error!("cause" = error.to_string().as_str(); "nothing is heard of other gateways"),
+            Err(error) => {
+                log::error!("cause" = error.to_string().as_str(); "nothing is heard of other gateways")
+            }
         }
     };
     std::thread::Builder::new().name("redis-wakes".to_owned()).spawn(run).map(drop)

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use redis::Cmd;
 
 use crate::domain::queue::{Generation, ParkReason, QueueName};
+use crate::store::QueueEntry;
 use crate::store::error::StoreError;
 use crate::store::redis::answer::{Answer, read_number};
 use crate::store::redis::call::Call;
@@ -18,7 +19,6 @@ use crate::store::redis::connection::Connection;
 use crate::store::redis::error::Effect;
 use crate::store::redis::keys::{Key, Names};
 use crate::store::redis::script;
-use crate::store::QueueEntry;
 use crate::store::redis::state::lock;
 use crate::store::stats::{Counters, Gauges, QueueStats};
 

@@ -149,9 +149,9 @@ impl Connection {
         let Some((put_off, names)) = self.rounds.borrow().unfinished.clone() else { return Ok(()) };
         let mut again = Call::of_store(&self.state, script::DUE_AGAIN);
         again.push(put_off);
-        names.iter().for_each(|name| {
+        for name in &names {
             again.push(name.as_str()).push(0);
-        });
+        }
         self.link.send(&again.finish(), Effect::Reads).await?;
         self.rounds.borrow_mut().unfinished = None;
         Ok(())
@@ -159,7 +159,11 @@ impl Connection {
 
     /// The queues to look at: those that are due, with whether it is their second look, and those whose turn it is that hold
     /// something or are parked.
-    async fn looks(&self, entries: &[QueueEntry], due: &Due) -> Result<Vec<(QueueEntry, Option<bool>)>, StoreError> {
+    async fn looks(
+        &self,
+        entries: &[QueueEntry],
+        due: &Due,
+    ) -> Result<Vec<(QueueEntry, Option<bool>)>, StoreError> {
         let by_name: HashMap<_, _> = entries.iter().map(|entry| (&entry.name, entry)).collect();
         let taken = due.queues.iter().filter_map(|(name, is_second)| {
             by_name.get(name).map(|entry| ((*entry).clone(), Some(*is_second)))
@@ -196,7 +200,8 @@ impl Connection {
         let longest = entries.iter().filter(|entry| !entry.settings.is_pull());
         let longest = longest.map(|entry| entry.settings.lease()).max().unwrap_or_default();
         // Under a clock that is handed in nobody was away.
-        let grace = if self.state.clock.is_manual() { 0 } else { longest.as_millis() / 3 + u128::from(GRACE_MS) };
+        let grace =
+            if self.state.clock.is_manual() { 0 } else { longest.as_millis() / 3 + u128::from(GRACE_MS) };
         let mut call = Call::of_store(&self.state, script::DUE);
         call.push(self.state.time_ms()).push(PUT_OFF_MS).push(QUEUES_MAX).push(grace.to_string());
         let mut answer = Answer::of(self.link.send(&call.finish(), Effect::Reads).await?)?;

@@ -32,6 +32,10 @@ fn ten_kills_lose_nothing_over_redis() {
     ten_kills(&Home::redis());
 }
 
+#[expect(
+    clippy::print_stdout,
+    reason = "a test that is repeated needs its seed, and who reads it the figures"
+)]
 fn ten_kills(home: &Home) {
     let sink = Sink::keeping(Keep::Digests, |received| {
         // A few milliseconds each, so that there is always something in flight.

@@ -32,6 +32,10 @@ fn sigterm_under_load_loses_and_doubles_nothing_over_redis() {
     sigterm_under_load(&Home::redis());
 }
 
+#[expect(
+    clippy::print_stdout,
+    reason = "a test that is repeated needs its seed, and who reads it the figures"
+)]
 fn sigterm_under_load(home: &Home) {
     let sink = Sink::keeping(Keep::Digests, answer);
     let settings = format!(

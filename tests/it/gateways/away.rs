@@ -14,7 +14,8 @@ const PUBLISH: &str = "/v1/queues/orders/messages";
 #[test]
 fn a_gateway_that_is_started_without_redis_refuses_until_it_is_there() {
     let mut redis = RedisServer::prepare(&STRICT);
-    let mut gateway = Gateway::prepare("[queues.orders]\nprocessor = 'log'\n", &["--log", "info"]).over(&redis);
+    let mut gateway =
+        Gateway::prepare("[queues.orders]\nprocessor = 'log'\n", &["--log", "info"]).over(&redis);
     gateway.launch();
     assert_eq!(gateway.request("GET", "/health", &[], b"").status, 200);
     let ready = gateway.request("GET", "/ready", &[], b"");
@@ -23,7 +24,11 @@ fn a_gateway_that_is_started_without_redis_refuses_until_it_is_there() {
     assert_eq!((refused.status, refused.header("posthaste-stored")), (503, Some("no")), "{}", refused.text());
     assert_eq!(refused.json()["code"], "store_unavailable", "{}", refused.text());
     let status = gateway.status();
-    assert_eq!([&status["consistent"], &status["store"]["reachable"]], [&json!(null), &json!(false)], "{status}");
+    assert_eq!(
+        [&status["consistent"], &status["store"]["reachable"]],
+        [&json!(null), &json!(false)],
+        "{status}"
+    );
     redis.launch();
     gateway.wait_until_ready(WITHIN);
     gateway.publish("orders", &[], b"in time");

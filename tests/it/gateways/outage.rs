@@ -79,6 +79,9 @@ fn five_kills_of_redis_under_load_lose_nothing_and_double_nothing() {
     assert_eq!(reconciled.duplicates, 0, "{reconciled:?}");
     let orders = find(&status);
     let came = reconciled.messages;
-    assert_eq!(["accepted", "delivered", "dead"].map(|key| orders[key].as_u64()), [Some(came), Some(came), Some(0)]);
+    assert_eq!(
+        ["accepted", "delivered", "dead"].map(|key| orders[key].as_u64()),
+        [Some(came), Some(came), Some(0)]
+    );
     gateway.stop();
 }

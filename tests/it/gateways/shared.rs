@@ -30,7 +30,12 @@ type Tally = Arc<Mutex<HashMap<String, Vec<&'static str>>>>;
 fn gateway(name: &'static str, redis: &RedisServer, tally: &Tally) -> Embedded {
     let (url, tally) = (redis.url(), tally.clone());
     let note = move |message: Message| {
-        tally.lock().expect("no panic while it is held").entry(message.id.to_string()).or_default().push(name);
+        tally
+            .lock()
+            .expect("no panic while it is held")
+            .entry(message.id.to_string())
+            .or_default()
+            .push(name);
         async move {
             tokio::time::sleep(Duration::from_millis(2)).await;
             Outcome::Done
@@ -66,6 +71,10 @@ fn two_gateways_share_the_work() {
 }
 
 /// Two gateways, a load by the first, and what is done to them meanwhile.
+#[expect(
+    clippy::print_stdout,
+    reason = "a test that is repeated needs its seed, and who reads it the figures"
+)]
 fn two_under_load(lease: &str, disturb: impl Fn(&mut Gateway)) -> (u64, serde_json::Value) {
     let home = Home::redis();
     let sink = Sink::keeping(Keep::Digests, |received| {

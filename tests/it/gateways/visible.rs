@@ -52,7 +52,9 @@ async fn settings_holds_and_the_end_of_a_queue_are_seen_everywhere_within_a_seco
         status["queues"].as_array()?.iter().any(|queue| queue["name"] == "orders").then_some(())
     });
     put(&*other, |settings| settings.priority = posthaste::domain::message::Priority::High).await;
-    wait_until("its settings are known", SEEN_WITHIN, || (queue(&gateway)["priority"] == "high").then_some(()));
+    wait_until("its settings are known", SEEN_WITHIN, || {
+        (queue(&gateway)["priority"] == "high").then_some(())
+    });
     other.hold(entry.queue_ref(), Hold::Pause).await.expect("Redis answers");
     wait_until("it is paused", SEEN_WITHIN, || (queue(&gateway)["paused"] == json!(true)).then_some(()));
     let path = gateway.publish("orders", &[], b"kept");
