@@ -45,8 +45,8 @@ async fn measure(messages: u64, report: &mut Report) {
         let before = bench.memory();
         bench.publish(MEASURED, &mut Costs::default()).await;
         #[expect(clippy::cast_precision_loss, reason = "megabytes")]
-        let bytes = (bench.memory() - before) as f64 / MEASURED as f64;
-        report.add(&format!("{name}_memory_bytes_per_message"), bytes - f64::from(PAYLOAD.len() as u16));
+        let bytes = (bench.memory() - before - PAYLOAD.len() as u64 * MEASURED) as f64 / MEASURED as f64;
+        report.add(&format!("{name}_memory_bytes_per_message"), bytes);
         let mut costs = Costs::default();
         for _ in 0..ROUNDS {
             bench.publish(u64::from(BATCH) * BATCHES, &mut costs).await;
@@ -61,8 +61,14 @@ async fn measure(messages: u64, report: &mut Report) {
                 bench.drain(&mut costs).await;
             }
             costs.report("full", report);
-            report.add("cpu_full_over_empty", report.figure("full_take_cpu_us") / report.figure("lookup_take_cpu_us"));
-            report.add("wall_full_over_empty", report.figure("full_take_wall_us") / report.figure("lookup_take_wall_us"));
+            report.add(
+                "cpu_full_over_empty",
+                report.figure("full_take_cpu_us") / report.figure("lookup_take_cpu_us"),
+            );
+            report.add(
+                "wall_full_over_empty",
+                report.figure("full_take_wall_us") / report.figure("lookup_take_wall_us"),
+            );
         }
     }
 }
@@ -115,15 +121,21 @@ impl Bench {
         Self { server, store, _whole: whole, queue: entry.queue_ref(), clock }
     }
 
+    /// A number that the server tells of itself.
+    fn info(&self, section: &str, name: &str) -> u64 {
+        let info = self.server.ask(&["INFO", section]);
+        let of_name =
+            |line: &str| line.split_once(':').filter(|(own, _)| *own == name)?.1.trim().parse().ok();
+        info.lines().find_map(of_name).expect("it says so")
+    }
+
     /// What the server uses, bytes.
     fn memory(&self) -> u64 {
-        let info = self.server.ask(&["INFO", "memory"]);
-        let line = info.lines().find_map(|line| line.strip_prefix("used_memory:")).expect("it says so");
-        line.trim().parse().expect("a number")
+        self.info("memory", "used_memory")
     }
 
     fn cpu(&self) -> Duration {
-        cpu_of(self.server.pid())
+        cpu_of(self.info("server", "process_id").try_into().expect("a process"))
     }
 
     async fn publish(&self, messages: u64, costs: &mut Costs) {

@@ -22,6 +22,7 @@ mod model;
 mod processor_http;
 mod processor_http_hostile;
 mod readme;
+mod redis;
 mod redis_probe;
 mod support;
 mod tidy;

@@ -95,3 +95,58 @@ pub(super) fn read_number(bytes: &[u8]) -> u64 {
 pub(super) fn unexpected() -> StoreError {
     StoreError::Internal("Redis gave an answer of another shape than our script does".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn what_scripts_and_commands_give_is_read_in_order() {
+        let elements = vec![
+            bulk("ok"),
+            bulk("text"),
+            Value::Int(7),
+            bulk("8"),
+            Value::Int(0),
+            Value::Int(1),
+            Value::Nil,
+        ];
+        let mut answer = Answer::ok(Value::Array(elements)).expect("it went well");
+        assert_eq!(answer.left(), 6);
+        assert_eq!(answer.text(), Ok("text".to_owned()));
+        assert_eq!(answer.number(), Ok(7));
+        assert_eq!(answer.moment(), Ok(Timestamp::from_millis(8)));
+        assert_eq!(answer.moment_or_none(), Ok(None));
+        assert_eq!(answer.yes(), Ok(true));
+        assert_eq!(answer.bytes(), Ok(Bytes::new()));
+        assert_eq!(answer.number(), Err(unexpected()));
+        assert_eq!(answer.bytes(), Err(unexpected()));
+    }
+
+    #[test]
+    fn a_queue_that_is_gone_and_an_answer_of_another_shape_are_errors() {
+        let error = |value| Answer::ok(value).err();
+        assert_eq!(error(Value::Array(vec![bulk("gone")])), Some(StoreError::Gone));
+        assert_eq!(error(Value::Array(vec![bulk("who knows")])), Some(unexpected()));
+        assert_eq!(error(Value::Array(Vec::new())), Some(unexpected()));
+        assert_eq!(error(Value::Int(1)), Some(unexpected()));
+        let mut nested = Answer::of(Value::Array(vec![Value::Array(Vec::new())])).expect("an array");
+        assert_eq!(nested.bytes(), Err(unexpected()));
+    }
+
+    #[test]
+    fn numbers_are_read_however_redis_writes_them() {
+        for (text, number) in
+            [("0", 0), ("17", 17), ("1700000000000.5", 1_700_000_000_000), ("-3", 0), ("", 0), ("junk", 0)]
+        {
+            assert_eq!(read_number(text.as_bytes()), number, "{text}");
+        }
+        assert_eq!(read_number(b"1e+17"), 100_000_000_000_000_000);
+        assert_eq!(read_number(b"inf"), u64::MAX);
+        assert_eq!(read_number(&[0xFF, 0xFE]), 0);
+    }
+}

@@ -163,3 +163,73 @@ impl Names {
 pub(super) fn hex(batch: BatchId) -> String {
     format!("{:032x}", batch.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::redis::script::ALL;
+
+    /// The slot of a key, as the specification of Redis Cluster says: CRC-16/XMODEM of what stands between the first braces.
+    fn slot(key: &str) -> u16 {
+        let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
+        let bytes = tag.filter(|tag| !tag.is_empty()).unwrap_or(key).as_bytes();
+        let crc = bytes.iter().fold(0_u16, |crc, byte| {
+            (0..8).fold(crc ^ u16::from(*byte) << 8, |crc, _| {
+                if crc & 0x8000 == 0 { crc << 1 } else { crc << 1 ^ 0x1021 }
+            })
+        });
+        crc % 16_384
+    }
+
+    const fn is_of_store(key: Key) -> bool {
+        matches!(key, Key::Queues | Key::Due | Key::DueClock)
+    }
+
+    #[test]
+    fn slots_are_those_of_the_specification() {
+        assert_eq!(slot("123456789"), 0x31C3);
+        assert_eq!(slot("{user1000}.following"), slot("{user1000}.followers"));
+    }
+
+    #[test]
+    fn a_script_is_of_a_queue_or_of_the_store() {
+        for script in ALL {
+            let of_store = script.keys.iter().filter(|key| is_of_store(**key)).count();
+            assert!(of_store == 0 || of_store == script.keys.len(), "{}", script.name);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn all_keys_of_a_script_lie_in_one_slot(
+            prefix in "[A-Za-z0-9._-]{1,64}",
+            name in "[a-z0-9][a-z0-9._-]{0,40}",
+            batch: u128,
+            call: u128,
+            generation: u64,
+        ) {
+            let names = Names::new(&prefix);
+            let name: QueueName = name.parse().expect("a name");
+            let base = names.of_queue(&name);
+            for script in ALL {
+                let keys = script.keys.iter().map(|key| match key {
+                    key if is_of_store(*key) => names.of_store(*key),
+                    Key::Batch => Names::batch(&base, BatchId(batch)),
+                    Key::Call => Names::call(&base, CallId(call), Generation(generation)),
+                    key => Names::in_queue(&base, *key),
+                });
+                let keys: Vec<_> = keys.collect();
+                prop_assert!(keys.iter().all(|key| slot(key) == slot(&keys[0])), "{}: {keys:?}", script.name);
+                prop_assert!(keys.iter().all(|key| key.starts_with(&prefix)), "{keys:?}");
+                let mut apart = keys.clone();
+                apart.sort_unstable();
+                apart.dedup();
+                prop_assert_eq!(apart.len(), keys.len());
+            }
+            prop_assert_eq!(slot(&Names::purged(&base)), slot(&base));
+            prop_assert_eq!(slot(&Names::batches(&base)), slot(&base));
+        }
+    }
+}

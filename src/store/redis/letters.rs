@@ -30,16 +30,18 @@ type Place = (Timestamp, u64);
 fn names(filter: &DeadFilter, letter: &DeadLetter) -> bool {
     filter.reason.is_none_or(|reason| letter.reason == reason)
         && filter.status.is_none_or(|status| letter.status == Some(status))
-        && filter.destination.as_ref().is_none_or(|destination| letter.destination.as_ref() == Some(destination))
+        && filter
+            .destination
+            .as_ref()
+            .is_none_or(|destination| letter.destination.as_ref() == Some(destination))
         && filter.from.is_none_or(|from| letter.died_at >= from)
         && filter.to.is_none_or(|to| letter.died_at < to)
 }
 
-/// The place behind which a page begins; `None` within: the beginning.
-fn read_cursor(cursor: Option<&str>) -> Option<Option<Place>> {
-    let Some(text) = cursor else { return Some(None) };
-    let (died_ms, number) = text.split_once('-')?;
-    Some(Some((Timestamp::from_millis(died_ms.parse().ok()?), number.parse().ok()?)))
+/// The place behind which a page begins.
+fn read_cursor(cursor: &str) -> Option<Place> {
+    let (died_ms, number) = cursor.split_once('-')?;
+    Some((Timestamp::from_millis(died_ms.parse().ok()?), number.parse().ok()?))
 }
 
 impl Connection {
@@ -60,7 +62,8 @@ impl Connection {
         let is_all = !answer.yes()?;
         let mut letters = Vec::with_capacity(answer.left() / 3);
         while answer.left() > 0 {
-            let id = answer.bytes()?.as_ref().try_into().map(MessageId::from_bytes).map_err(|_| unexpected())?;
+            let id =
+                answer.bytes()?.as_ref().try_into().map(MessageId::from_bytes).map_err(|_| unexpected())?;
             let (letter, head) = (answer.bytes()?, answer.bytes()?);
             letters.push(pack::letter(id, &letter, &head).ok_or_else(unexpected)?);
         }
@@ -76,7 +79,11 @@ impl Connection {
     ) -> Result<DeadPage, StoreError> {
         self.state.check_open()?;
         let mut page = DeadPage::default();
-        let Some(behind) = read_cursor(cursor.as_deref()) else { return Ok(page) };
+        let behind = match cursor.as_deref().map(read_cursor) {
+            None => None,
+            Some(Some(place)) => Some(place),
+            Some(None) => return Ok(page),
+        };
         let limit = limit.clamp(1, STEP_MESSAGES_MAX);
         let (letters, is_all) = self.letters(&queue, behind, SWEEP_MESSAGES_MAX).await?;
         let mut last = behind.unwrap_or_default();
@@ -131,7 +138,9 @@ impl Connection {
                 behind = Some((letter.died_at, number));
                 let key = match by {
                     DeadGrouping::Reason => letter.reason.as_str().to_owned(),
-                    DeadGrouping::Status => letter.status.map(|status| status.to_string()).unwrap_or_default(),
+                    DeadGrouping::Status => {
+                        letter.status.map(|status| status.to_string()).unwrap_or_default()
+                    }
                     DeadGrouping::Destination => letter.destination.unwrap_or_default(),
                 };
                 *counts.entry(key).or_default() += 1;
@@ -204,11 +213,13 @@ impl Connection {
         let base = self.state.names.of_queue(&queue.name);
         let mut command = Cmd::new();
         command.arg("HMGET").arg(Names::in_queue(&base, Key::DeadRecords));
-        ids.iter().for_each(|id| {
+        for id in ids {
             command.arg(&id.as_bytes()[..]);
-        });
+        }
         let mut answer = Answer::of(self.link.send(&command, Effect::Reads).await?)?;
-        let elements = ids.iter().map(|_| answer.bytes().map(|element| Some(element).filter(|element| !element.is_empty())));
+        let elements = ids
+            .iter()
+            .map(|_| answer.bytes().map(|element| Some(element).filter(|element| !element.is_empty())));
         elements.collect()
     }
 
@@ -252,9 +263,9 @@ impl Connection {
         }
         let mut call = Call::of_queue(&self.state, script::REPLAY, &queue, None);
         call.push(sound.len());
-        sound.iter().for_each(|id| {
+        for id in &sound {
             call.push(&id.as_bytes()[..]);
-        });
+        }
         let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?)?;
         let woken = answer.yes()?;
         done.matched += answer.number()?;
@@ -269,14 +280,18 @@ impl Connection {
         Ok(done)
     }
 
-    pub(super) async fn discard_letters(&self, queue: QueueRef, selection: Selection) -> Result<u64, StoreError> {
+    pub(super) async fn discard_letters(
+        &self,
+        queue: QueueRef,
+        selection: Selection,
+    ) -> Result<u64, StoreError> {
         self.state.check_open()?;
         let ids = self.select(&queue, &selection, STEP_MESSAGES_MAX).await?;
         let mut call = Call::of_queue(&self.state, script::DISCARD, &queue, None);
         call.push(ids.len());
-        ids.iter().for_each(|id| {
+        for id in &ids {
             call.push(&id.as_bytes()[..]);
-        });
+        }
         let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?)?;
         let (woken, discarded, unparked) = (answer.yes()?, answer.number()?, answer.yes()?);
         self.tell(&queue.name, woken, None);

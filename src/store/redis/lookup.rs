@@ -23,7 +23,11 @@ pub(super) fn record_of(element: Bytes, body: &Bytes) -> Option<Record> {
 }
 
 impl Connection {
-    pub(super) async fn find_message(&self, queue: QueueRef, id: MessageId) -> Result<Option<Found>, StoreError> {
+    pub(super) async fn find_message(
+        &self,
+        queue: QueueRef,
+        id: MessageId,
+    ) -> Result<Option<Found>, StoreError> {
         self.state.check_open()?;
         let mut call = Call::of_queue(&self.state, script::FIND, &queue, None);
         let batches = Names::batches(&call.base);
@@ -71,7 +75,11 @@ impl Connection {
         Ok(Some(found))
     }
 
-    pub(super) async fn cancel_message(&self, queue: QueueRef, id: MessageId) -> Result<Cancelled, StoreError> {
+    pub(super) async fn cancel_message(
+        &self,
+        queue: QueueRef,
+        id: MessageId,
+    ) -> Result<Cancelled, StoreError> {
         self.state.check_open()?;
         let mut call = Call::of_queue(&self.state, script::CANCEL, &queue, None);
         call.push(&id.as_bytes()[..]);

@@ -173,13 +173,24 @@ pub(super) fn letter(id: MessageId, bytes: &[u8], head: &[u8]) -> Option<Letter>
     let length = take_u16(rest)?;
     let own = String::from_utf8_lossy(take(rest, usize::from(length))?).into_owned();
     let detail = String::from_utf8_lossy(rest).into_owned();
-    let headers = head.get(FIXED_BYTES..).and_then(|headers| Headers::decode(&Bytes::copy_from_slice(headers)));
+    let headers =
+        head.get(FIXED_BYTES..).and_then(|headers| Headers::decode(&Bytes::copy_from_slice(headers)));
     let brought = headers.and_then(|headers| headers.destination);
     let destination = brought.or(Some(own).filter(|own| !own.is_empty())).filter(|_| attempts > 0);
     let detail = Some(detail).filter(|detail| !detail.is_empty());
     let (record, history) = (None, Vec::new());
-    let letter =
-        DeadLetter { id, reason, detail, died_at, status, destination, attempts, charged_bytes, record, history };
+    let letter = DeadLetter {
+        id,
+        reason,
+        detail,
+        died_at,
+        status,
+        destination,
+        attempts,
+        charged_bytes,
+        record,
+        history,
+    };
     Some(Letter { number, letter })
 }
 
@@ -231,3 +242,7 @@ pub(super) fn settings(settings: &QueueSettings) -> Vec<u8> {
     out.extend_from_slice(&destination.as_bytes()[..usize::from(length)]);
     out
 }
+
+#[cfg(test)]
+#[path = "pack_tests.rs"]
+mod tests;

@@ -80,10 +80,13 @@ impl Connection {
                 Some(key) => call.push(&key.key[..]).push(&key.fingerprint[..]),
                 None => call.push("").push(""),
             };
-            let elements: Vec<_> = group.messages.iter().map(|message| (message.due, pack::element(message))).collect();
+            let elements: Vec<_> =
+                group.messages.iter().map(|message| (message.due, pack::element(message))).collect();
             let apart = elements.iter().filter(|(_, (_, body))| body.is_some()).count();
             call.push(elements.len()).push(elements.len() * 2 + apart).push(bytes);
-            elements.iter().for_each(|(due, (record, body))| push_message(&mut call, *due, record, *body));
+            for (due, (record, body)) in &elements {
+                push_message(&mut call, *due, record, *body);
+            }
         }
         call.finish()
     }

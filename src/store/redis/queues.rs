@@ -46,7 +46,8 @@ impl Kept {
         if bytes.is_empty() {
             return Ok(None);
         }
-        let broken = |error| StoreError::Newer(format!("an entry of the list of queues cannot be read: {error}"));
+        let broken =
+            |error| StoreError::Newer(format!("an entry of the list of queues cannot be read: {error}"));
         serde_json::from_slice(bytes).map(Some).map_err(broken)
     }
 
@@ -89,7 +90,8 @@ impl Connection {
             Value::BulkString(bytes) => read_number(&bytes),
             _ => 0,
         };
-        if let Some(listing) = lock(&self.state.listing).as_ref().filter(|listing| listing.changes == changes) {
+        if let Some(listing) = lock(&self.state.listing).as_ref().filter(|listing| listing.changes == changes)
+        {
             return Ok(listing.entries.clone());
         }
         let entries = self.list().await?;
@@ -208,7 +210,8 @@ impl Connection {
         let declared: HashMap<_, _> = queues.iter().map(|(name, settings)| (name, settings)).collect();
         for entry in self.list().await? {
             if entry.source == Source::File && !declared.contains_key(&entry.name) {
-                let let_go = |was: Option<&Kept>| was.map(|kept| Kept { source: Source::Api, ..kept.clone() });
+                let let_go =
+                    |was: Option<&Kept>| was.map(|kept| Kept { source: Source::Api, ..kept.clone() });
                 self.change(&entry.name, let_go).await?;
             }
         }

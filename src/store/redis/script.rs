@@ -154,7 +154,8 @@ impl Script {
             Kind::Drains => " flags=allow-oom",
             Kind::Reads => " flags=no-writes",
         };
-        let mut source = format!("#!lua{flags}\nlocal K = {{");
+        // The name shows where an operator looks at what Redis runs.
+        let mut source = format!("#!lua{flags}\n-- {}\nlocal K = {{", self.name);
         for (place, key) in (1..).zip(self.keys) {
             write!(source, "{} = KEYS[{place}], ", key.name()).expect("a string takes all");
         }
@@ -162,5 +163,76 @@ impl Script {
         self.parts.iter().for_each(|part| source.push_str(part));
         let hash = redis::Script::new(&source).get_hash().to_owned();
         Loaded { source, hash, is_read_only: self.kind == Kind::Reads }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The text of a script without its comments.
+    fn code(script: &Script) -> String {
+        let lines = script.parts.iter().flat_map(|part| part.lines());
+        lines.map(|line| line.split("--").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The keys that a text names as `K.name`.
+    fn named(code: &str) -> BTreeSet<String> {
+        let is_of_name = |letter: char| letter.is_ascii_alphanumeric();
+        let behind = code.match_indices("K.").filter(|(at, _)| !code[..*at].ends_with(is_of_name));
+        behind
+            .map(|(at, _)| code[at + 2..].chars().take_while(|letter| is_of_name(*letter)).collect())
+            .collect()
+    }
+
+    #[test]
+    fn a_script_declares_every_key_that_it_names_and_no_key_twice() {
+        for script in ALL {
+            let declared: BTreeSet<String> = script.keys.iter().map(|key| key.name()).collect();
+            assert_eq!(declared.len(), script.keys.len(), "{}: a key is declared twice", script.name);
+            let named = named(&code(script));
+            let missing: Vec<_> = named.difference(&declared).collect();
+            assert!(missing.is_empty(), "{}: not declared: {missing:?}", script.name);
+        }
+    }
+
+    #[test]
+    fn a_script_declares_no_key_that_it_does_not_use() {
+        for script in ALL {
+            let code = code(script);
+            // Some go through all that they declare, or through the lists by number.
+            if code.contains("pairs(K)") || code.contains("KEYS[1]") || code.contains("K['l' .. list]") {
+                continue;
+            }
+            let named = named(&code);
+            let unused: Vec<_> = script.keys.iter().filter(|key| !named.contains(&key.name())).collect();
+            assert!(unused.is_empty(), "{}: declared for nothing: {unused:?}", script.name);
+        }
+    }
+
+    #[test]
+    fn every_script_has_a_name_and_a_hash_of_its_own() {
+        let names: BTreeSet<_> = ALL.iter().map(|script| script.name).collect();
+        let hashes: BTreeSet<_> = LOADED.iter().map(|loaded| &loaded.hash).collect();
+        assert_eq!((names.len(), hashes.len()), (ALL.len(), ALL.len()));
+        assert_eq!(ALL[LEASE].name, "lease");
+        assert_eq!(ALL[DUE_AGAIN].name, "due_again");
+    }
+
+    #[test]
+    fn only_what_makes_more_of_it_is_refused_when_memory_is_full() {
+        let growing: Vec<_> = ALL.iter().filter(|script| script.kind == Kind::Grows).collect();
+        assert_eq!(growing.iter().map(|script| script.name).collect::<Vec<_>>(), ["enqueue"]);
+        for (script, loaded) in ALL.iter().zip(LOADED.iter()) {
+            let first = loaded.source.lines().next().unwrap_or_default();
+            let flags = match script.kind {
+                Kind::Grows => "#!lua",
+                Kind::Drains => "#!lua flags=allow-oom",
+                Kind::Reads => "#!lua flags=no-writes",
+            };
+            assert_eq!(first, flags, "{}", script.name);
+        }
     }
 }

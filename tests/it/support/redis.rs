@@ -1,5 +1,6 @@
 //! A real redis-server as a child process, on a socket in a folder of its own.
 
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -110,7 +111,7 @@ impl RedisServer {
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
         let mut sent = format!("*{}\r\n", command.len());
         for word in command {
-            sent.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+            write!(sent, "${}\r\n{word}\r\n", word.len()).expect("a string takes all");
         }
         stream.write_all(sent.as_bytes()).ok()?;
         let mut answer = vec![0; 1 << 20];

@@ -4,7 +4,7 @@
 local MARKS = {[0] = K.y0, K.y1, K.y2}
 local function mark_of(batch, remembered)
   for slot = 0, 2 do
-    local mark = call('HGET', MARKS[slot], batch)
+    local mark = try('HGET', MARKS[slot], batch)
     if mark and now - unpack_from('>I6', mark, 9) < remembered then return mark end
   end
 end
@@ -15,10 +15,10 @@ local function write_mark(batch, token, lost)
   if marked ~= tostring(minute) then
     call('UNLINK', MARKS[slot])
     call('HSET', K.c, 'minute' .. slot, tostring(minute))
-    call('HSET', MARKS[slot], batch, token .. pack('>I6', now) .. lost)
+    try('HSET', MARKS[slot], batch, token .. pack('>I6', now) .. lost)
     call('PEXPIRE', MARKS[slot], 180000)
   else
-    call('HSET', MARKS[slot], batch, token .. pack('>I6', now) .. lost)
+    try('HSET', MARKS[slot], batch, token .. pack('>I6', now) .. lost)
   end
 end
 -- Ends a batch none of whose leases is left.

@@ -18,7 +18,7 @@ else
   if not record then return {'ok', 'look'} end
   call('LSET', LIST[list], at, CANCELLED)
   strip(list)
-  call('HDEL', K.m, id)
+  try('HDEL', K.m, id)
   move('pending', 'bytes_waiting', -1, -charged(record))
 end
 count('cancelled', 1)

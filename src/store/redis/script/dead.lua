@@ -14,28 +14,28 @@ local function cut(log, room)
   return log:sub(starts[drop + 1])
 end
 local function remember(id, attempt)
-  local before = call('HGET', K.a, id) or ''
+  local before = try('HGET', K.a, id) or ''
   local log = cut(before .. attempt, 0)
   if log == '' then
-    if before ~= '' then call('HDEL', K.a, id) end
+    if before ~= '' then try('HDEL', K.a, id) end
   else
-    call('HSET', K.a, id, log)
+    try('HSET', K.a, id, log)
   end
 end
 -- Leaves room for so many more.
 local function cut_again(id, room)
-  local before = call('HGET', K.a, id)
+  local before = try('HGET', K.a, id)
   if not before then return end
   local log = cut(before, room)
   if log == '' then
-    call('HDEL', K.a, id)
+    try('HDEL', K.a, id)
   elseif log ~= before then
-    call('HSET', K.a, id, log)
+    try('HSET', K.a, id, log)
   end
 end
 -- The status of the last attempt remembered; 0: none.
 local function last_status(id)
-  local log, at, status = call('HGET', K.a, id) or '', 1, 0
+  local log, at, status = try('HGET', K.a, id) or '', 1, 0
   while at + 18 <= #log do
     status = unpack_from('>I2', log, at + 17)
     at = at + 2 + unpack_from('>I2', log, at)
@@ -67,7 +67,7 @@ local function discard(id)
   local record = unbury(id)
   if not record then return false end
   forget_body(id, record)
-  call('HDEL', K.a, id)
+  try('HDEL', K.a, id)
   count('discarded', 1)
   return true
 end
@@ -109,7 +109,7 @@ local function bury(record, reason, detail, status)
     .. destination .. detail)
   call('HSET', K.db, id, record)
   call('ZADD', K.d, now, place .. id)
-  if set.lookup then call('HDEL', K.m, id) end
+  if set.lookup then try('HDEL', K.m, id) end
   move('dead', 'bytes_dead', 1, bytes)
   count('dead_lettered', 1)
   local trimmed = 0

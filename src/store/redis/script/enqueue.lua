@@ -77,7 +77,6 @@ for group = 1, tonumber(ARGV[7]) do
 end
 
 -- Nothing was written yet. A key that holds something of another type refuses the whole call here.
-if set.lookup then call('HLEN', K.m) end
 if #scheduled > 0 then
   call('ZCARD', K.s)
   call('HLEN', K.sb)
@@ -85,7 +84,7 @@ end
 for priority = 0, 2 do
   if #fresh[priority] > 0 then call('LLEN', LIST[2 + priority]) end
 end
-in_chunks('HSET', K.o, bodies)
+in_chunks(call, 'HSET', K.o, bodies)
 for _, later in ipairs(scheduled) do schedule(later[1], later[2]) end
 for priority = 0, 2 do append(2 + priority, fresh[priority]) end
 if pending > 0 then move('pending', 'bytes_waiting', pending, pending_bytes) end

@@ -1,7 +1,7 @@
 -- Finds one message, wherever it is.
 -- ARGV: 5 id, 6 prefix of the keys of batches. Gives {'ok', place, record, what belongs to it, attempts, body}.
 local id = ARGV[5]
-local log = call('HGET', K.a, id) or ''
+local log = try('HGET', K.a, id) or ''
 local function body_of(record) return is_apart(record) and call('HGET', K.o, id) or '' end
 local letter = call('HGET', K.dm, id)
 if letter then

@@ -26,14 +26,14 @@ local function drop_finished()
       ids[#ids + 1] = sub(element, at + 3, at + 18)
       at = at + 2 + unpack_from('>I2', element, at)
     end
-    in_chunks('HDEL', K.a, ids)
+    in_chunks(try, 'HDEL', K.a, ids)
   end
   return held_of
 end
 -- Comes last in a script: history may be lost, messages and counters not.
 local function write_finished()
   if #entries == 0 then return end
-  call('RPUSH', K.f, pack('>I6I2', now, #entries) .. table.concat(entries))
+  if not try('RPUSH', K.f, pack('>I6I2', now, #entries) .. table.concat(entries)) then return end
   local kept, dropped = call('HINCRBY', K.c, 'finished', #entries), 0
   -- A cap that was lowered is reached in steps; the sweeps go on with it.
   while kept > set.finished_max and dropped < #entries + 1000 do

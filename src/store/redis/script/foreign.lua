@@ -2,7 +2,7 @@
 local FOREIGN_MAX = 100
 local function pile_up(foreign)
   if #foreign == 0 then return end
-  for _, bytes in ipairs(foreign) do call('RPUSH', K.j, bytes) end
-  call('LTRIM', K.j, -FOREIGN_MAX, -1)
+  for _, bytes in ipairs(foreign) do try('RPUSH', K.j, bytes) end
+  try('LTRIM', K.j, -FOREIGN_MAX, -1)
   count('foreign', #foreign)
 end

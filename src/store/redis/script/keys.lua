@@ -40,7 +40,7 @@ local function sift(slot)
     if cursor == '0' then break end
   end
   call('HSET', K.c, 'sifted' .. slot, cursor)
-  in_chunks('HDEL', RING[slot], gone)
+  in_chunks(call, 'HDEL', RING[slot], gone)
   return #gone
 end
 -- Whether there are as many as may be; what is over is removed before that is said, at most once a second.
@@ -81,7 +81,7 @@ local function write_keys()
     all[#all + 1] = key
     all[#all + 1] = new_values[key]
   end
-  in_chunks('HSET', RING[slot], all)
+  in_chunks(call, 'HSET', RING[slot], all)
   call('PEXPIRE', RING[slot], ring.over[slot] - now + 60000)
   local parts = {string.char(ring.slot)}
   for each = 0, 3 do parts[each + 2] = pack('>I6I6', ring.begun[each], ring.over[each]) end

@@ -176,7 +176,7 @@ local deadline = now + tonumber(ARGV[10])
 if #taken > 0 then
   call('ZADD', K.l, deadline, batch)
   call('HSET', K.b, batch, kind .. ARGV[6] .. pack('>I6I6I2I6', now, now + tonumber(ARGV[11]), #taken, number()))
-  in_chunks('RPUSH', K.x, taken)
+  in_chunks(call, 'RPUSH', K.x, taken)
   if set.lookup then
     for place, record in ipairs(taken) do point(id_of(record), 'L' .. batch .. pack('>I2', place - 1)) end
   end

@@ -12,14 +12,14 @@ local function point(id, where)
   end
 end
 local function write_index()
-  if #index > 0 then in_chunks('HSET', K.m, index) end
+  if #index > 0 then in_chunks(try, 'HSET', K.m, index) end
   index = {}
 end
 
 -- Appends records to a list.
 local function append(list, records)
   if #records == 0 then return end
-  in_chunks('RPUSH', LIST[list], records)
+  in_chunks(call, 'RPUSH', LIST[list], records)
   local first = call('HINCRBY', K.c, 'h' .. list, #records) - #records
   if not set.lookup then return end
   for place, record in ipairs(records) do point(id_of(record), pack('>Bi5', list, first + place - 1)) end
@@ -71,7 +71,7 @@ local function schedule(record, due)
   local place = pack('>I6', number()) .. id
   call('ZADD', K.s, due, place)
   call('HSET', K.sb, id, pack('>I6', due) .. place:sub(1, 6) .. record)
-  if set.lookup then call('HDEL', K.m, id) end
+  if set.lookup then try('HDEL', K.m, id) end
   move('scheduled', 'bytes_waiting', 1, charged(record))
   soonest = math.min(soonest or due, due)
 end

@@ -54,10 +54,17 @@ end
 -- A number that was never given before in this queue; times and numbers have six bytes.
 local function number() return call('HINCRBY', K.c, 'number', 1) end
 
+-- Runs a command on what may be lost, the history and what messages are looked up by: when its key is somebody else's,
+-- messages go their way all the same.
+local function try(...)
+  local answer = redis.pcall(...)
+  if type(answer) == 'table' and answer.err then return nil end
+  return answer
+end
 -- Runs a command on many arguments, so many at once.
-local function in_chunks(command, key, all)
+local function in_chunks(run, command, key, all)
   for first = 1, #all, CHUNK do
-    call(command, key, unpack(all, first, math.min(first + CHUNK - 1, #all)))
+    run(command, key, unpack(all, first, math.min(first + CHUNK - 1, #all)))
   end
 end
 

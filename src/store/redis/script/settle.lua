@@ -100,7 +100,7 @@ if #ended > 0 then
   end
   move('leased', 'bytes_leased', -#ended, -ended_bytes)
   count('delivered', delivered)
-  in_chunks('HDEL', K.m, ids)
+  in_chunks(try, 'HDEL', K.m, ids)
   write_index()
   flush()
   write_finished()

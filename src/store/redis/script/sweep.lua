@@ -118,7 +118,7 @@ end
 local function forget()
   local forgotten = 0
   while forgotten < messages_max do
-    local first = call('LINDEX', K.f, 0)
+    local first = try('LINDEX', K.f, 0)
     if not first then return end
     if #first >= 8 then
       local kept = tonumber(call('HGET', K.c, 'finished') or 0) - unpack_from('>I2', first, 7)
@@ -155,9 +155,9 @@ local function clear()
       call('LPOP', K.z)
     end
     -- What was leased during the purge is not among them.
-    in_chunks('HDEL', K.m, ids)
-    in_chunks('HDEL', K.o, ids)
-    in_chunks('HDEL', K.a, ids)
+    in_chunks(try, 'HDEL', K.m, ids)
+    in_chunks(try, 'HDEL', K.o, ids)
+    in_chunks(try, 'HDEL', K.a, ids)
     if over == 1 or messages >= messages_max or bytes >= bytes_max then
       over = math.max(over, call('EXISTS', K.z))
       return
@@ -185,7 +185,7 @@ local function sooner(one, other) return one and other and math.min(one, other) 
 next_at = sooner(score_of(K.s), score_of(K.l))
 local died = score_of(K.d)
 look_at = sooner(next_at, died and died + set.dead_retention)
-local first = call('LINDEX', K.f, 0)
+local first = try('LINDEX', K.f, 0)
 look_at = sooner(look_at, first and unpack_from('>I6', first) + set.history_retention)
 local ready = (not held and gauge.pending > 0) and 1 or 0
 return {'ok', wake(), promoted, reaped, expired, discarded, over, ready, next_at or 0, look_at or 0,
