@@ -232,7 +232,10 @@ mod tests {
         }
         for prefix in ["", "a b", "a:b", "{a}", "ä", &"x".repeat(65)] {
             let [problem] = &problems(prefix)[..] else { panic!("{prefix:?}") };
-            assert!(problem.ends_with("is not 1 to 64 letters, digits, dots, underscores and hyphens"), "{problem}");
+            assert!(
+                problem.ends_with("is not 1 to 64 letters, digits, dots, underscores and hyphens"),
+                "{problem}"
+            );
         }
     }
 

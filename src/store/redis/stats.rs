@@ -125,7 +125,9 @@ impl Connection {
             }
         }
         let mut vitals = lock(&self.state.vitals);
-        all.iter().for_each(|stats| vitals.compare(stats, asked_at));
+        for stats in &all {
+            vitals.compare(stats, asked_at);
+        }
         if is_of_all {
             vitals.retain(|name| all.binary_search_by(|stats| stats.name.cmp(name)).is_ok());
         }

@@ -8,7 +8,7 @@ use posthaste::domain::retry::Verdict;
 use posthaste::store::dead::{DeadFilter, DeadGrouping, Selection};
 use posthaste::store::{Deleted, Hold};
 
-use super::{Durability, Duration, Rig, RedisServer, StoreSettings, run, strict};
+use super::{Durability, Duration, RedisServer, Rig, StoreSettings, run, strict};
 use crate::conformance::stand::{dead, draft};
 use crate::support::command::posthaste;
 use crate::support::redis::STRICT;
@@ -76,8 +76,24 @@ fn the_user_of_the_document_may_do_all_that_is_needed() {
 
 /// What is sent beside the scripts.
 const SENT: &[&str] = &[
-    "config|get", "evalsha", "evalsha_ro", "get", "hget", "hgetall", "hmget", "incr", "info", "ping", "script|load", "select", "set",
-    "subscribe", "unsubscribe", "wait", "zadd", "zrange",
+    "config|get",
+    "evalsha",
+    "evalsha_ro",
+    "get",
+    "hget",
+    "hgetall",
+    "hmget",
+    "incr",
+    "info",
+    "ping",
+    "script|load",
+    "select",
+    "set",
+    "subscribe",
+    "unsubscribe",
+    "wait",
+    "zadd",
+    "zrange",
 ];
 
 /// The commands that the scripts call.
@@ -97,7 +113,8 @@ fn called() -> BTreeSet<String> {
 #[test]
 fn the_user_of_the_document_has_no_command_too_few_or_too_many() {
     let line = acl_line();
-    let given: BTreeSet<_> = line.split(' ').filter_map(|word| word.strip_prefix('+')).map(str::to_owned).collect();
+    let given: BTreeSet<_> =
+        line.split(' ').filter_map(|word| word.strip_prefix('+')).map(str::to_owned).collect();
     let needed: BTreeSet<_> = called().into_iter().chain(SENT.iter().map(|&name| name.to_owned())).collect();
     assert!(needed.len() > 40, "{needed:?}");
     assert_eq!(given, needed);

@@ -67,7 +67,9 @@ impl Rig {
         let connection = store.connect();
         let name: posthaste::domain::queue::QueueName = "orders".parse().expect("a name");
         let put = connection.put_queue(name, Arc::new(plain_settings())).await;
-        let (Put::Created(entry) | Put::Updated(entry)) = put.expect("it can be made") else { panic!("declared") };
+        let (Put::Created(entry) | Put::Updated(entry)) = put.expect("it can be made") else {
+            panic!("declared")
+        };
         Self { store, connection, queue: entry.queue_ref() }
     }
 

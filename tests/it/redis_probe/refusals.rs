@@ -2,7 +2,7 @@
 
 use posthaste::store::error::StoreError;
 
-use super::{Durability, Rig, RedisServer, StoreSettings, open, refusal, relaxed, run, strict, until};
+use super::{Durability, RedisServer, Rig, StoreSettings, open, refusal, relaxed, run, strict, until};
 use crate::conformance::stand::draft;
 use crate::support::command::posthaste;
 use crate::support::redis::STRICT;
@@ -56,7 +56,10 @@ fn what_throws_messages_away_is_refused_even_when_relaxed_and_the_printed_cure_c
     let server = RedisServer::start(&[&STRICT[..], &["--maxmemory-policy", "allkeys-lru"]].concat());
     for settings in [strict(&server), relaxed(&server)] {
         let why = refusal(&settings);
-        assert!(why.lines().any(|line| line.trim() == "redis-cli CONFIG SET maxmemory-policy noeviction"), "{why}");
+        assert!(
+            why.lines().any(|line| line.trim() == "redis-cli CONFIG SET maxmemory-policy noeviction"),
+            "{why}"
+        );
         assert!(!why.contains("--durability relaxed"), "it is no way out: {why}");
     }
     take_cure(&server, &refusal(&strict(&server)));
@@ -176,7 +179,11 @@ fn the_start_waits_for_a_redis_that_is_loading() {
             before.offer(&vec![draft(); 100]).await.expect("it is accepted");
         }
         // Keys that are read slowly: messages of one list are one key.
-        server.ask(&["EVAL", "for i = 1, 1500 do redis.call('SET', 'k' .. i, string.rep('x', 200)) end", "0"]);
+        server.ask(&[
+            "EVAL",
+            "for i = 1, 1500 do redis.call('SET', 'k' .. i, string.rep('x', 200)) end",
+            "0",
+        ]);
         server.order("SAVE");
         server.kill();
         server.spawn(&["--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024"]);
@@ -200,7 +207,11 @@ fn the_command_ends_with_78_and_prints_the_cure() {
     let url = server.url();
     let ended = posthaste(folder.path(), &["serve", "--listen", "127.0.0.1:0", "--store", &url], &[]);
     assert_eq!(ended.code, Some(78), "{ended:?}");
-    for line in ["redis-cli CONFIG SET appendonly yes", "redis-cli CONFIG SET appendfsync always", "--durability relaxed"] {
+    for line in [
+        "redis-cli CONFIG SET appendonly yes",
+        "redis-cli CONFIG SET appendfsync always",
+        "--durability relaxed",
+    ] {
         assert!(ended.stderr.contains(line), "{}", ended.stderr);
     }
 }

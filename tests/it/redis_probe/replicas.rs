@@ -2,7 +2,7 @@
 
 use posthaste::store::error::{StoreError, Stored};
 
-use super::{Rig, RedisServer, StoreSettings, run, strict, until};
+use super::{RedisServer, Rig, StoreSettings, run, strict, until};
 use crate::conformance::stand::draft;
 use crate::support::redis::STRICT;
 
@@ -12,7 +12,10 @@ fn a_publish_that_too_few_replicas_have_is_unknown() {
     let mut replica = RedisServer::start(&[&STRICT[..], &["--replicaof", "127.0.0.1", &port]].concat());
     run(async {
         until("the replica follows", async || (master.info("connected_slaves") == 1).then_some(())).await;
-        until("it is in step", async || replica.ask(&["INFO", "replication"]).contains("master_link_status:up").then_some(())).await;
+        until("it is in step", async || {
+            replica.ask(&["INFO", "replication"]).contains("master_link_status:up").then_some(())
+        })
+        .await;
         let rig = Rig::open(&StoreSettings { replicas_ack: 1, ..strict(&master) }).await;
         rig.publish().await;
         assert_eq!(replica.ask(&["LLEN", "ph:{orders#0}:p1"]), ":1\r\n", "it was there before the answer");

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use posthaste::domain::retry::Verdict;
 use posthaste::store::error::StoreError;
 
-use super::{Durability, Rig, RedisServer, not_durable, open, relaxed, run, strict, until};
+use super::{Durability, RedisServer, Rig, not_durable, open, relaxed, run, strict, until};
+use crate::conformance::stand::draft;
 use crate::support::gateway::Gateway;
 use crate::support::redis::STRICT;
 
@@ -32,8 +33,7 @@ fn a_redis_that_becomes_unfit_takes_no_publishes_and_delivering_goes_on() {
             assert!(health.durability_reasons[0].contains(name), "{health:?}");
             assert_eq!(rig.work(1, Verdict::Ack).await.len(), 1);
             server.order(&format!("CONFIG SET {name} {fit}"));
-            server.hang_up();
-            rig.offer_when_connected().await.expect("it is fit again");
+            until("it is fit again", async || rig.offer(&[draft()]).await.ok()).await;
             assert_eq!(rig.health().await.durability, Durability::Strict);
         }
     });
@@ -51,13 +51,13 @@ fn an_aof_that_is_turned_on_again_counts_when_its_first_file_is_complete() {
         // A thousandth of a second for each key.
         server.order("CONFIG SET rdb-key-save-delay 1000");
         server.order("CONFIG SET appendonly yes");
-        server.hang_up();
-        assert!(not_durable(rig.offer_when_connected().await).contains("first file is not complete"));
-        until("it is complete", async || {
-            server.hang_up();
-            rig.offer_when_connected().await.ok()
+        until("it is seen", async || {
+            let why = not_durable(rig.offer(&[draft()]).await);
+            why.contains("first file is not complete").then_some(())
         })
         .await;
+        assert_eq!(server.info("aof_rewrite_in_progress"), 1);
+        until("it is complete", async || rig.offer(&[draft()]).await.ok()).await;
         assert_eq!(server.info("aof_rewrite_in_progress"), 0);
     });
 }
@@ -82,7 +82,7 @@ fn an_idle_look_costs_two_commands_and_a_change_is_seen_within_half_a_minute() {
         assert!(begun.elapsed() >= Duration::from_secs(25), "that was not the look every 30 s");
         // One of them was the count itself.
         assert!(sent <= looks * 2 + 2, "{sent} commands for {looks} looks");
-        assert!(not_durable(rig.offer(&[crate::conformance::stand::draft()]).await).contains("everysec"));
+        assert!(not_durable(rig.offer(&[draft()]).await).contains("everysec"));
     });
 }
 
@@ -103,14 +103,14 @@ fn an_emptied_or_swapped_redis_takes_no_publishes_until_a_restart_adopts_it() {
             let health = rig.health().await;
             assert_eq!(health.durability, Durability::Unknown);
             assert!(health.durability_reasons[0].contains(&format!("was {kept}")), "{health:?}");
-            let why = not_durable(rig.offer(&[crate::conformance::stand::draft()]).await);
+            let why = not_durable(rig.offer(&[draft()]).await);
             assert!(why.contains("restart"), "{why}");
         }
         assert_eq!(rig.work(1, Verdict::Ack).await.len(), 1, "delivering goes on");
         let adopted = Rig::open(&strict(&server)).await;
         assert_eq!(&*adopted.store.id(), "other");
         adopted.publish().await;
-        assert!(rig.offer(&[crate::conformance::stand::draft()]).await.is_err(), "but not for the one that runs on");
+        assert!(rig.offer(&[draft()]).await.is_err(), "but not for the one that runs on");
     });
 }
 
@@ -121,7 +121,7 @@ fn a_publish_right_after_redis_was_emptied_is_not_told_that_its_queue_is_gone() 
         let rig = Rig::open(&strict(&server)).await;
         rig.publish().await;
         server.order("FLUSHALL");
-        let why = not_durable(rig.offer(&[crate::conformance::stand::draft()]).await);
+        let why = not_durable(rig.offer(&[draft()]).await);
         assert!(why.contains("its epoch is gone"), "{why}");
     });
 }
@@ -152,7 +152,7 @@ fn a_redis_that_cannot_write_its_files_takes_no_publishes() {
         std::fs::remove_dir(&gone).expect("it was empty");
         assert_eq!(server.ask(&["CONFIG", "SET", "save", "3600 1"]), "+OK\r\n");
         server.ask(&["BGSAVE"]);
-        let why = until("the snapshot failed", async || match rig.offer(&[crate::conformance::stand::draft()]).await {
+        let why = until("the snapshot failed", async || match rig.offer(&[draft()]).await {
             Err(StoreError::NotDurable(why)) => Some(why),
             Ok(()) => None,
             other => panic!("{other:?}"),
@@ -191,7 +191,8 @@ fn counters_that_fell_and_junk_are_warned_of() {
 #[test]
 fn a_gateway_says_once_that_it_takes_no_publishes_and_once_that_it_does_again() {
     let server = RedisServer::start(&STRICT);
-    let mut gateway = Gateway::prepare("[queues.orders]\nprocessor = 'pull'\n", &[]).wrapped(vec![], &server.url());
+    let mut gateway =
+        Gateway::prepare("[queues.orders]\nprocessor = 'pull'\n", &[]).wrapped(vec![], &server.url());
     gateway.launch_until_ready();
     gateway.publish("orders", &[], b"first");
     let within = super::WITHIN;
@@ -214,5 +215,27 @@ fn a_gateway_says_once_that_it_takes_no_publishes_and_once_that_it_does_again() 
     let log = gateway.log();
     assert_eq!(log.matches("publishes are refused, delivering goes on").count(), 1, "{log}");
     assert_eq!(log.matches("publishes are taken").count(), 1, "{log}");
+    gateway.stop();
+}
+
+#[test]
+fn a_gateway_that_takes_redis_as_it_is_still_wants_it_to_be_the_same() {
+    let server = RedisServer::start(&[]);
+    let arguments = ["--durability", "relaxed"];
+    let mut gateway =
+        Gateway::prepare("[queues.orders]\nprocessor = 'pull'\n", &arguments).wrapped(vec![], &server.url());
+    gateway.launch_until_ready();
+    gateway.publish("orders", &[], b"first");
+    server.order("SET ph:epoch 1:other");
+    gateway.wait_for("it is not ready", super::WITHIN, |gateway| {
+        let answer = gateway.request("GET", "/ready", &[], b"");
+        (answer.status == 503 && answer.text().contains("its epoch is 1:other and was 1:")).then_some(())
+    });
+    let refused = gateway.request("POST", "/v1/queues/orders/messages", &[], b"second");
+    assert_eq!((refused.status, refused.header("posthaste-stored")), (503, Some("no")), "{}", refused.text());
+    let log = gateway.log();
+    assert_eq!(log.matches("its epoch is 1:other and was 1:").count(), 1, "{log}");
+    gateway.restart();
+    gateway.publish("orders", &[], b"third");
     gateway.stop();
 }

@@ -66,9 +66,8 @@ pub(super) fn judge(seen: &Seen, settings: &StoreSettings) -> Judgement {
         Durability::Relaxed
     };
     let mut reasons: Vec<String> = unfit.iter().chain(&weak).map(Flaw::line).collect();
-    reasons.extend(unseen.iter().map(|flaw| match assumes {
-        true => format!("{}: store.durability_assume vouches for it", flaw.what),
-        false => flaw.line(),
+    reasons.extend(unseen.iter().map(|flaw| {
+        if assumes { format!("{}: store.durability_assume vouches for it", flaw.what) } else { flaw.line() }
     }));
     let is_fit_for_relaxed = unfit.is_empty();
     let mut refusals = unfit;

@@ -10,7 +10,7 @@
 //! | `vitals` | what the last looks found, shared by all connections |
 //! | `opening` | the look at start |
 //!
-//! Everything is looked at on each new connection before the first publish leaves on it, and every 30 s. Health looks at memory
+//! Everything is looked at on each new connection before the first publish leaves on it, and every 30 s; every second while it is unfit. Health looks at memory
 //! and epoch each time: two commands. While there are publishes memory is looked at once a second, and after each 4 MiB.
 
 mod epoch;
@@ -104,13 +104,13 @@ impl Connection {
         self.state.check_open()?;
         let asked = Instant::now();
         let made = self.link.ready().await?;
-        let (is_old, has_epoch) = {
+        let (is_old, is_at_home) = {
             let vitals = lock(&self.state.vitals);
-            (vitals.is_old(), vitals.has_epoch())
+            (vitals.is_old(), vitals.is_at_home())
         };
         let is_new = self.probed.get() != made;
         let counts = if is_old || is_new {
-            let counts = self.look_at_everything(&self.link, is_new || !has_epoch).await?;
+            let counts = self.look_at_everything(&self.link, is_new || !is_at_home).await?;
             self.probed.set(made);
             counts
         } else {

@@ -79,13 +79,12 @@ async fn once(state: &Arc<State>) -> Found {
         return refused_greeting(state, &error);
     }
     let connection = Connection::new(state);
-    if connection.look_at_health().await.is_err() {
-        return Found::Away;
-    }
+    let looked = connection.look_at_health().await;
+    // What was seen before a look failed holds all the same.
     let vitals = lock(&state.vitals);
     let flaws: Vec<_> = vitals.refusals().cloned().collect();
     if flaws.is_empty() {
-        Found::Fit
+        if looked.is_ok() { Found::Fit } else { Found::Away }
     } else if flaws.iter().all(|flaw| flaw.passes) {
         Found::NotYet
     } else {

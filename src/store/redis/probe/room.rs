@@ -62,8 +62,11 @@ impl Room {
         let Some(seen) = self.seen_at else { return true };
         let Some(_) = self.limit_bytes else { return false };
         let age = seen.elapsed();
+        // What was written since is an estimate: nobody is refused for that alone.
         let is_full = self.why_full(cost_bytes).is_some();
-        age >= LOOK_AFTER || self.since_bytes >= LOOK_AFTER_BYTES || (is_full && age >= LOOK_AGAIN_AFTER)
+        age >= LOOK_AFTER
+            || self.since_bytes >= LOOK_AFTER_BYTES
+            || (is_full && (self.since_bytes > 0 || age >= LOOK_AGAIN_AFTER))
     }
 
     /// Counts a call that is about to be sent.
@@ -132,6 +135,12 @@ mod tests {
         assert_eq!(room.why_full(1_000), None);
         room.take(6_000_000);
         assert!(room.why_full(0).is_some(), "what was sent since counts");
+        assert!(room.is_to_be_seen(0), "but it is seen before anybody is refused");
+        room.see(
+            Memory { used_bytes: 80_000_000, bytes_max: 100_000_000, machine_bytes: 0 },
+            &StoreSettings::default(),
+        );
+        assert!(!room.is_to_be_seen(0) && room.why_full(0).is_some());
     }
 
     #[test]

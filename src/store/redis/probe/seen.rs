@@ -37,6 +37,7 @@ pub(super) struct Memory {
 }
 
 /// What was seen; `None` where it may not be.
+#[expect(clippy::struct_excessive_bools, reason = "each is a line of its own in what Redis tells")]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Seen {
     pub(super) product: Product,
@@ -142,12 +143,11 @@ impl<'a> Info<'a> {
     }
 
     fn role(&self) -> Option<Role> {
-        Some(match self.word("role")? {
-            "master" => Role::Master,
-            _ => {
-                let part = |name| self.word(name).unwrap_or("?");
-                Role::Replica(format!("{}:{}", part("master_host"), part("master_port")))
-            }
+        Some(if self.word("role")? == "master" {
+            Role::Master
+        } else {
+            let part = |name| self.word(name).unwrap_or("?");
+            Role::Replica(format!("{}:{}", part("master_host"), part("master_port")))
         })
     }
 

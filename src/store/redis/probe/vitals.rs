@@ -16,6 +16,8 @@ use crate::store::stats::QueueStats;
 
 /// How often everything is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// The same while it is unfit, so that a cure is seen soon.
+const LOOK_AT_UNFIT_EVERY: Duration = Duration::from_secs(1);
 
 /// What the last look at Redis found.
 #[derive(Default)]
@@ -103,14 +105,17 @@ impl Vitals {
         self.epoch.as_ref().map(|epoch| Arc::clone(&epoch.mark))
     }
 
-    /// Whether an epoch was adopted.
-    pub(super) fn has_epoch(&self) -> bool {
-        self.epoch.is_some()
+    /// Whether an epoch was adopted, and is what was found last.
+    pub(super) fn is_at_home(&self) -> bool {
+        self.epoch.is_some() && self.estranged.is_none()
     }
 
     /// Whether everything is to be looked at again.
     pub(super) fn is_old(&self) -> bool {
-        self.judged.as_ref().is_none_or(|(at, _)| at.elapsed() >= LOOK_EVERY)
+        self.judged.as_ref().is_none_or(|(at, judgement)| {
+            let every = if judgement.refusals.is_empty() { LOOK_EVERY } else { LOOK_AT_UNFIT_EVERY };
+            at.elapsed() >= every
+        })
     }
 
     /// What is against writing, the epoch first.
