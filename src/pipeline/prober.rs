@@ -38,6 +38,8 @@ use crate::store::{INSTANCE_MEMORY, MessageStore, QueueEntry, Store};
 
 /// The time between two looks: what changed elsewhere is to be known within a second.
 const PROBE_EVERY: Duration = Duration::from_millis(800);
+/// The least time between two looks, however much changes: a look at many queues is not cheap.
+const PROBE_AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// The time between two looks while the store is away.
 const PROBE_AWAY_EVERY: Duration = Duration::from_millis(250);
 /// How often the store is told that this gateway lives: twice may be missed.
@@ -152,7 +154,7 @@ impl Actor for Prober {
             tokio::select! {
                 biased;
                 () = &mut stopping => {}
-                () = self.changes.posted() => {}
+                () = self.changed() => {}
                 () = sleep(pause) => {}
             }
         }
@@ -164,6 +166,12 @@ impl Prober {
     pub(super) fn new(store: &dyn Store, tools: Tools) -> Self {
         let changes = store.wakes().subscribe_changes();
         Self { store: store.connect(), changes, tools, backoff: Backoff::default(), announced: None }
+    }
+
+    /// Resolves when another gateway changed a queue, not sooner than a look may follow the last one.
+    async fn changed(&self) {
+        sleep(PROBE_AGAIN_AFTER).await;
+        self.changes.posted().await;
     }
 
     /// Looks once; gives the pause until the next look.

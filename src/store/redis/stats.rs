@@ -43,8 +43,11 @@ impl Observed {
         let is_chosen = |(place, entry): &(usize, &QueueEntry)| {
             let name = &entry.name;
             let known = self.stats.get(name).filter(|stats| stats.generation == entry.generation);
+            let entry_now = index.get(name);
             known.is_none_or(|stats| stats.gauges.leased > 0)
-                || self.index.get(name) != index.get(name)
+                || self.index.get(name) != entry_now
+                // What happens before the next sweep changes nothing there any more.
+                || entry_now.is_some_and(|score| &score[..] == b"0")
                 || (place + count - turn) % count < TURN_QUEUES
         };
         entries.iter().enumerate().filter(is_chosen).map(|(_, entry)| entry.name.clone()).collect()
@@ -81,6 +84,8 @@ impl Connection {
         let names = observed.choose(&entries, &index);
         let new = self.stats_of(Some(names)).await?;
         let all = observed.note(&entries, index, new);
+        lock(&self.state.vitals)
+            .retain(|name| entries.binary_search_by(|entry| entry.name.cmp(name)).is_ok());
         self.observed.replace(observed);
         Ok(all)
     }
