@@ -3,7 +3,8 @@
 //! - `pending`: what a million waiting messages cost: `/status`, lease and settle, memory, the start.
 //! - `store`: lease and settle alone, on the embedded store, with and without a million messages behind.
 //! - `redis`: CPU and memory of a message in a Redis of its own, with and without a million messages behind.
-//! - `latency`: from posting a message to an idle gateway until a registered function has it.
+//! - `latency`: from posting a message to an idle gateway until a registered function has it: on the embedded store, on a Redis,
+//!   and in another gateway on that Redis.
 //!
 //! Without a name all are run. `--messages N` is how many wait (1,000,000), `--posts N` how many are timed (2,000),
 //! `--json` prints one object a line instead of tables. Nothing is asserted: what a figure must be is judged by who reads it.

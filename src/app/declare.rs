@@ -1,12 +1,15 @@
 //! The operator's queues: checked against the processors and the egress guard, given to the store.
 
+use std::rc::Rc;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use crate::actor::ArbiterHandle;
 use crate::app::{DECLARE_WITHIN, StartError};
 use crate::config::Settings;
 use crate::domain::header::never;
 use crate::domain::queue::{HTTP, ParkReason, QueueName, QueueSettings};
+use crate::pipeline::prober::Declare;
 use crate::processor::{Guard, Registry};
 use crate::store::error::StoreError;
 use crate::store::health::StoreHealth;
@@ -50,25 +53,43 @@ pub(super) fn check(settings: &Settings, registry: &Registry, guard: &Guard) -> 
     Err(StartError::Configuration(format!("configuration:\n{}", problems.join("\n"))))
 }
 
-/// Declares the queues on that thread and waits for it.
+/// How long a store that may be away has to answer before the gateway listens without it.
+const REMOTE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Declares the queues on that thread and waits for it. A store that is away is no hindrance: it is given as why, and the queues
+/// are for the prober to declare.
 ///
 /// # Errors
-/// The store cannot, or not in time.
+/// The store cannot, or not in time, and will not come back by itself.
 pub(super) fn declare(
     place: &ArbiterHandle,
     store: Arc<dyn Store>,
     guard: Guard,
     queues: Vec<(QueueName, Arc<QueueSettings>)>,
-) -> Result<Declared, StartError> {
+) -> Result<Result<Declared, StoreError>, StartError> {
     let (told, is_told) = mpsc::sync_channel(1);
+    let is_remote = store.is_remote();
+    let within = if is_remote { REMOTE_WITHIN } else { DECLARE_WITHIN };
     place.spawn("declare", move || async move {
-        drop(told.send(declare_here(&*store.connect(), &guard, queues).await));
+        let store = store.connect();
+        let declaring = declare_here(&*store, &guard, queues);
+        let declared = tokio::time::timeout(within, declaring).await;
+        drop(told.send(declared.unwrap_or(Err(StoreError::Timeout(within)))));
     });
-    match is_told.recv_timeout(DECLARE_WITHIN) {
-        Ok(Ok(declared)) => Ok(declared),
+    match is_told.recv_timeout(DECLARE_WITHIN + REMOTE_WITHIN) {
+        Ok(Ok(declared)) => Ok(Ok(declared)),
+        Ok(Err(error)) if is_remote => Ok(Err(error)),
         Ok(Err(error)) => Err(StartError::Failed(format!("the queues cannot be declared: {error}"))),
         Err(error) => Err(StartError::Failed(format!("the queues were not declared in time: {error}"))),
     }
+}
+
+/// Declares the queues whenever the store can be reached.
+pub(super) fn later(guard: Guard, queues: Vec<(QueueName, Arc<QueueSettings>)>) -> Declare {
+    Arc::new(move |store: Rc<dyn MessageStore>| {
+        let (guard, queues) = (guard.clone(), queues.clone());
+        Box::pin(async move { Ok(declare_here(&*store, &guard, queues).await?.entries) })
+    })
 }
 
 async fn declare_here(

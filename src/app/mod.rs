@@ -94,7 +94,8 @@ impl Builder {
     pub fn build(self) -> Result<App, StartError> {
         let clock = Clock::system();
         let guard = Guard::new(&self.settings.egress, self.settings.dev);
-        let unopened = Context { clock: clock.clone(), guard: guard.clone(), store_id: "".into() };
+        let unopened =
+            Context { clock: clock.clone(), guard: guard.clone(), store_id: Arc::new(|| "".into()) };
         let mut registry = Registry::new(&unopened);
         for register in self.functions {
             register(&mut registry).map_err(|error| StartError::Configuration(error.to_string()))?;
@@ -161,22 +162,37 @@ impl App {
             .iter()
             .map(|(name, settings)| (name.clone(), Arc::new(settings.clone())))
             .collect();
-        let declared = declare::declare(&control, store.clone(), self.guard.clone(), queues)?;
+        let declared = declare::declare(&control, store.clone(), self.guard.clone(), queues.clone())?;
         let catalog = Catalog::default();
-        catalog.replace_all(declared.entries);
-        let context = Context { clock: self.clock.clone(), guard: self.guard.clone(), store_id: store.id() };
+        let (watch, declare) = match declared {
+            Ok(declared) => {
+                catalog.replace_all(declared.entries);
+                (StoreWatch::opened(declared.health, self.clock.now()), None)
+            }
+            Err(error) => {
+                log::warn!("cause" = error.to_string().as_str(); "the store is not there yet: publishes are refused until it is");
+                let declare = declare::later(self.guard.clone(), queues);
+                (StoreWatch::away(error, self.clock.now()), Some(declare))
+            }
+        };
+        let known = store.clone();
+        let store_id = Arc::new(move || known.id());
+        let context = Context { clock: self.clock.clone(), guard: self.guard.clone(), store_id };
         let registry = self.registry.clone().with(&context);
+        let instance = format!("{:016x}", fastrand::u64(..));
         let pipeline = Pipeline::start(Parts {
             supervisor: supervisor.clone(),
             store: store.clone(),
             registry: registry.builds().map(|(name, build)| (name.to_owned(), build.clone())).collect(),
             catalog,
-            watch: StoreWatch::opened(declared.health, self.clock.now()),
+            watch,
+            declare,
+            instance: instance.as_str().into(),
             clock: self.clock.clone(),
             workers: self.settings.workers.clone(),
             ingest: self.settings.ingest.clone(),
         });
-        let edge = self.edge(&store, supervisor, &pipeline, &registry)?;
+        let edge = self.edge(&store, supervisor, &pipeline, &registry, instance)?;
         let at = Place::On(control.clone());
         let observer = edge.clone();
         supervisor.start(&at, role("observer", phase::SWEEP, 1), move || observer.observer());
@@ -205,6 +221,7 @@ impl App {
         supervisor: &Supervisor,
         pipeline: &Pipeline,
         registry: &Registry,
+        instance: String,
     ) -> Result<Edge, StartError> {
         let queue_defaults = serde_json::to_value(&self.settings.queue_defaults)
             .map_err(|error| StartError::Failed(error.to_string()))?;
@@ -214,7 +231,7 @@ impl App {
             durability: self.settings.store.durability,
             queue_defaults,
             processors: registry.names().into_iter().map(str::to_owned).collect(),
-            instance: format!("{:016x}", fastrand::u64(..)),
+            instance,
             clock: self.clock.clone(),
             store: store.clone(),
             store_watch: pipeline.store_watch().clone(),

@@ -89,6 +89,8 @@ impl TestGateway {
             registry: Registry::new(),
             catalog: catalog.clone(),
             watch: StoreWatch::default(),
+            declare: None,
+            instance: "test-instance".into(),
             clock: clock.clone(),
             workers: WorkerSettings { threads: 1, ..WorkerSettings::default() },
             ingest: IngestSettings::default(),

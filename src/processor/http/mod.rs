@@ -30,7 +30,7 @@ use crate::domain::destination::Destination;
 use crate::domain::format::duration;
 use crate::domain::outcome::Outcome;
 use crate::domain::queue::{QueueName, QueueSettings};
-use crate::processor::{Build, Context, Delivery, Processor, Report};
+use crate::processor::{Build, Context, Delivery, Processor, Report, StoreId};
 
 /// Queues whose prepared route a thread keeps; beyond, all are made anew. A route is a few hundred bytes.
 const ROUTES_MAX: usize = 4_096;
@@ -43,7 +43,7 @@ const MARGIN_MAX: Duration = Duration::from_millis(250);
 /// The `http` processor of one thread.
 pub struct Http {
     guard: Guard,
-    via: HeaderValue,
+    store_id: StoreId,
     clients: Clients,
     routes: RefCell<HashMap<QueueName, Rc<Route>>>,
 }
@@ -69,7 +69,7 @@ struct Attempt {
 /// How `http` is built on each thread.
 pub(super) fn build(context: &Context) -> Build {
     let (guard, store_id) = (context.guard.clone(), context.store_id.clone());
-    Arc::new(move || Rc::new(Http::new(guard.clone(), &store_id)))
+    Arc::new(move || Rc::new(Http::new(guard.clone(), store_id.clone())))
 }
 
 impl Processor for Http {
@@ -84,9 +84,9 @@ impl Processor for Http {
 impl Http {
     /// A processor for the current thread. `store_id` names the store in `posthaste-via`; of it only visible ASCII is sent.
     #[must_use]
-    pub fn new(guard: Guard, store_id: &str) -> Self {
-        let (via, clients) = (headers::via(store_id), Clients::new(guard.clone()));
-        Self { guard, via, clients, routes: RefCell::default() }
+    pub fn new(guard: Guard, store_id: StoreId) -> Self {
+        let clients = Clients::new(guard.clone());
+        Self { guard, store_id, clients, routes: RefCell::default() }
     }
 
     fn prepare(&self, delivery: &Delivery) -> Result<Attempt, Report> {
@@ -133,7 +133,9 @@ impl Http {
             .clients
             .client(settings.connect_timeout, trust)
             .map_err(|error| mendable(error.to_string()))?;
-        let headers = headers::of_queue(queue, &self.via, &settings.delivery.headers)
+        // Whoever has a message to deliver has heard of the store it came from.
+        let via = headers::via(&(self.store_id)());
+        let headers = headers::of_queue(queue, &via, &settings.delivery.headers)
             .map_err(|error| mendable(format!("delivery.headers: {error}")))?;
         let method = Method::from_bytes(settings.delivery.method.as_bytes())
             .map_err(|error| mendable(format!("delivery.method: {error}")))?;

@@ -10,11 +10,12 @@ use crate::domain::queue::{QueueName, QueueSettings};
 use crate::domain::timestamp::Timestamp;
 use crate::store::dead::{DeadFilter, DeadGroup, DeadGrouping, DeadLetter, DeadPage, Replayed, Selection};
 use crate::store::enqueue::{CallId, Group, GroupResult};
-use crate::store::health::StoreHealth;
+use crate::store::health::{Instance, StoreHealth};
 use crate::store::lease::{BatchRef, Extended, LeaseRequest, Leased, Settled, Settlement};
 use crate::store::redis::link::Link;
 use crate::store::redis::probe::Version;
 use crate::store::redis::state::State;
+use crate::store::redis::stats::Observed;
 use crate::store::redis::sweep::Rounds;
 use crate::store::stats::{Cancelled, Found, QueueStats, Swept};
 use crate::store::{Answer, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRef};
@@ -30,14 +31,15 @@ pub(super) struct Connection {
     pub(super) probed: Cell<u64>,
     pub(super) version: Cell<Option<Version>>,
     pub(super) rounds: RefCell<Rounds>,
+    pub(super) observed: RefCell<Observed>,
 }
 
 impl Connection {
     pub(super) fn new(state: &Arc<State>) -> Self {
-        let link = Link::new(state.client.clone());
+        let link = Link::new(state.client.clone(), &state.broken);
         let sending = match state.settings.replicas_ack {
             0 => Rc::clone(&link),
-            _ => Link::new(state.client.clone()),
+            _ => Link::new(state.client.clone(), &state.broken),
         };
         Self {
             state: Arc::clone(state),
@@ -47,6 +49,7 @@ impl Connection {
             probed: Cell::default(),
             version: Cell::default(),
             rounds: RefCell::default(),
+            observed: RefCell::default(),
         }
     }
 
@@ -150,6 +153,14 @@ impl MessageStore for Connection {
         Box::pin(self.stats_of(names))
     }
 
+    fn observe(&self) -> Answer<'_, Vec<QueueStats>> {
+        Box::pin(self.observe_all())
+    }
+
+    fn announce(&self, instance: Instance) -> Answer<'_, Vec<Instance>> {
+        Box::pin(self.announce_instance(instance))
+    }
+
     fn health(&self) -> Answer<'_, StoreHealth> {
         Box::pin(self.look_at_health())
     }
@@ -160,6 +171,7 @@ impl MessageStore for Connection {
 
     fn close(&self) -> Answer<'_, ()> {
         Box::pin(async {
+            self.leave().await;
             self.state.close();
             self.link.give_up();
             self.sending.give_up();

@@ -56,6 +56,8 @@ pub(super) enum Key {
     Due,
     /// HASH: when the due index was looked at last.
     DueClock,
+    /// HASH: gateway → when it was heard of last, and its version.
+    Instances,
 }
 
 impl Key {
@@ -84,6 +86,7 @@ impl Key {
             Self::Queues => "queues".to_owned(),
             Self::Due => "due".to_owned(),
             Self::DueClock => "clock".to_owned(),
+            Self::Instances => "instances".to_owned(),
         }
     }
 }

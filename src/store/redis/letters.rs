@@ -295,7 +295,8 @@ impl Connection {
         let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?)?;
         let (woken, discarded, unparked) = (answer.yes()?, answer.number()?, answer.yes()?);
         self.tell(&queue.name, woken, None);
-        self.mark_work(&queue.name, woken, None).await;
+        // Also when nothing is woken: who observes looks at what the index says.
+        self.mark_work(&queue.name, true, None).await;
         if unparked {
             self.touch().await;
         }

@@ -5,11 +5,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, RedisError, Value};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use crate::store::error::StoreError;
 use crate::store::redis::error::{Cure, Effect, cure};
@@ -28,20 +31,25 @@ const PIPELINE_COMMANDS: usize = 1_024;
 /// Bytes that may wait to be written before senders wait.
 const WRITE_BYTES: usize = 256 << 10;
 
+/// A connection, and how many had been made by then.
+type Numbered = (MultiplexedConnection, u64);
+
 /// A connection that is made when it is needed.
 pub(super) struct Link {
     client: Client,
-    connection: RefCell<Option<MultiplexedConnection>>,
+    connection: RefCell<Option<Numbered>>,
     /// Who makes a connection holds it, so that only one is made.
     making: Mutex<()>,
     failed: Cell<Option<(Instant, Duration)>>,
     why: RefCell<String>,
     /// How many connections were made so far.
     made: Cell<u64>,
+    /// Grows with each connection that fails, of this link and of others.
+    broken: Arc<AtomicU64>,
 }
 
 impl Link {
-    pub(super) fn new(client: Client) -> Rc<Self> {
+    pub(super) fn new(client: Client, broken: &Arc<AtomicU64>) -> Rc<Self> {
         Rc::new(Self {
             client,
             connection: RefCell::default(),
@@ -49,6 +57,7 @@ impl Link {
             failed: Cell::new(None),
             why: RefCell::default(),
             made: Cell::new(0),
+            broken: Arc::clone(broken),
         })
     }
 
@@ -67,7 +76,7 @@ impl Link {
     }
 
     /// The connection there is, or a new one.
-    async fn connection(&self) -> Result<MultiplexedConnection, StoreError> {
+    async fn connection(&self) -> Result<Numbered, StoreError> {
         if let Some(connection) = self.connection.borrow().as_ref() {
             return Ok(connection.clone());
         }
@@ -85,12 +94,16 @@ impl Link {
             .set_response_timeout(Some(ANSWER_WITHIN))
             .set_pipeline_buffer_size(PIPELINE_COMMANDS)
             .set_write_backpressure_boundary(WRITE_BYTES);
-        match self.client.get_multiplexed_async_connection_with_config(&config).await {
+        let making = self.client.get_multiplexed_async_connection_with_config(&config);
+        // What is said first on a connection has no deadline of its own.
+        let made = timeout(CONNECT_WITHIN, making).await;
+        match made.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())) {
             Ok(connection) => {
                 self.failed.set(None);
-                self.made.set(self.made.get() + 1);
-                *self.connection.borrow_mut() = Some(connection.clone());
-                Ok(connection)
+                let number = self.made.get() + 1;
+                self.made.set(number);
+                *self.connection.borrow_mut() = Some((connection.clone(), number));
+                Ok((connection, number))
             }
             Err(error) => {
                 let pause = self.failed.get().map_or(RETRY_MIN, |(_, pause)| (pause * 2).min(RETRY_MAX));
@@ -109,12 +122,12 @@ impl Link {
     pub(super) async fn send(&self, command: &Cmd, effect: Effect) -> Result<Value, StoreError> {
         let mut has_loaded = false;
         loop {
-            let mut connection = self.connection().await?;
+            let (mut connection, number) = self.connection().await?;
             let error = match connection.send_packed_command(command).await.and_then(Value::extract_error) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            self.mend(&mut connection, &error, effect, &mut has_loaded).await?;
+            self.mend((&mut connection, number), &error, effect, &mut has_loaded).await?;
         }
     }
 
@@ -135,11 +148,11 @@ impl Link {
         for command in &commands {
             pipeline.add_command(command.clone());
         }
-        let mut connection = self.connection().await?;
+        let (mut connection, number) = self.connection().await?;
         let answers = match connection.send_packed_commands(&pipeline, 0, count).await {
             Ok(answers) => answers,
             Err(error) => {
-                self.mend(&mut connection, &error, effect, &mut true).await?;
+                self.mend((&mut connection, number), &error, effect, &mut true).await?;
                 return Err(StoreError::Unavailable("Redis forgot the scripts".to_owned()));
             }
         };
@@ -150,7 +163,7 @@ impl Link {
                 Err(error) => match cure(&error, effect, ANSWER_WITHIN) {
                     Cure::Load => self.send(command, effect).await,
                     Cure::Reconnect(told) => {
-                        self.give_up();
+                        self.is_broken(number);
                         Err(told)
                     }
                     Cure::Tell(told) => Err(told),
@@ -161,9 +174,9 @@ impl Link {
     }
 
     /// Does what a failure asks for; `Ok` when the command is to be sent again.
-    pub(super) async fn mend(
+    async fn mend(
         &self,
-        connection: &mut MultiplexedConnection,
+        (connection, number): (&mut MultiplexedConnection, u64),
         error: &RedisError,
         effect: Effect,
         has_loaded: &mut bool,
@@ -171,11 +184,11 @@ impl Link {
         match cure(error, effect, ANSWER_WITHIN) {
             Cure::Load if !*has_loaded => {
                 *has_loaded = true;
-                self.load(connection).await
+                self.load(connection, number).await
             }
             Cure::Load => Err(StoreError::Unavailable("Redis forgets scripts as they are loaded".to_owned())),
             Cure::Reconnect(told) => {
-                self.give_up();
+                self.is_broken(number);
                 Err(told)
             }
             Cure::Tell(told) => Err(told),
@@ -183,7 +196,7 @@ impl Link {
     }
 
     /// Loads every script.
-    async fn load(&self, connection: &mut MultiplexedConnection) -> Result<(), StoreError> {
+    async fn load(&self, connection: &mut MultiplexedConnection, number: u64) -> Result<(), StoreError> {
         let mut commands = Pipeline::with_capacity(LOADED.len());
         for script in LOADED.iter() {
             commands.cmd("SCRIPT").arg("LOAD").arg(&script.source);
@@ -195,12 +208,20 @@ impl Link {
             Ok(_) => Ok(()),
             Err(error) => match cure(&error, Effect::Reads, ANSWER_WITHIN) {
                 Cure::Reconnect(told) => {
-                    self.give_up();
+                    self.is_broken(number);
                     Err(told)
                 }
                 Cure::Tell(told) => Err(told),
                 Cure::Load => Err(StoreError::Unavailable("Redis loads no scripts".to_owned())),
             },
+        }
+    }
+
+    /// Gives that connection up, unless another was made since: calls that fail together cost one new connection.
+    fn is_broken(&self, number: u64) {
+        let is_this = |numbered: &mut Numbered| numbered.1 == number;
+        if self.connection.borrow_mut().take_if(is_this).is_some() {
+            self.broken.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -84,7 +84,12 @@ impl Connection {
         let mut call = Call::of_queue(&self.state, script::CANCEL, &queue, None);
         call.push(&id.as_bytes()[..]);
         let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?)?;
-        Ok(match &*answer.bytes()? {
+        let said = answer.bytes()?;
+        if &*said == b"cancelled" {
+            // Who observes looks at what the index says.
+            self.mark_work(&queue.name, true, None).await;
+        }
+        Ok(match &*said {
             b"cancelled" => Cancelled::Cancelled,
             b"leased" => Cancelled::Leased,
             b"finished" => Cancelled::Finished,

@@ -12,6 +12,7 @@
 //! | `publish` · `leasing` · `sweep` | the way of a message |
 //! | `lookup` · `letters` · `queues` · `stats` | what is asked of it |
 //! | `listener` | wake-ups from other gateways |
+//! | `instances` | which gateways live on it |
 //! | `probe` | whether Redis keeps what a 202 promises |
 //! | `state` | what all connections share |
 
@@ -19,6 +20,7 @@ mod answer;
 mod call;
 mod connection;
 mod error;
+mod instances;
 mod keys;
 mod leasing;
 mod letters;
@@ -82,6 +84,10 @@ impl Store for Redis {
 
     fn id(&self) -> Arc<str> {
         lock(&self.state.vitals).id().unwrap_or_else(|| Arc::clone(&self.state.id))
+    }
+
+    fn is_remote(&self) -> bool {
+        true
     }
 
     fn connect(&self) -> Rc<dyn MessageStore> {

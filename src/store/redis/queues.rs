@@ -17,6 +17,7 @@ use crate::store::redis::call::Call;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::error::Effect;
 use crate::store::redis::keys::{Key, Names};
+use crate::store::redis::listener::CHANGED;
 use crate::store::redis::state::lock;
 use crate::store::redis::stats::read_park;
 use crate::store::redis::{pack, script};
@@ -63,10 +64,13 @@ impl Kept {
 impl Connection {
     /// Tells every gateway that the list of queues or one of its holds changed.
     pub(super) async fn touch(&self) {
-        let mut command = Cmd::new();
-        command.arg("INCR").arg(self.state.names.plain("changes"));
+        let (mut count, mut tell) = (Cmd::new(), Cmd::new());
+        count.arg("INCR").arg(self.state.names.plain("changes"));
+        // A hint: who does not hear it finds the count changed when it looks.
+        tell.arg("PUBLISH").arg(&self.state.wake_channel).arg(CHANGED);
+        let told = self.link.send_each(vec![count, tell], Effect::Reads).await;
         // Whoever sweeps the queue next sees the difference and tells.
-        if let Err(error) = self.link.send(&command, Effect::Reads).await {
+        if let Err(error) = told.and_then(|told| told.into_iter().collect::<Result<Vec<_>, _>>()) {
             log::debug!("cause" = error.to_string().as_str(); "a change of a queue was not told");
         }
     }
@@ -149,7 +153,7 @@ impl Connection {
     }
 
     /// Gives the queue's own hash the generation and the settings of its entry.
-    async fn adopt(&self, name: &QueueName, kept: &Kept) -> Result<QueueEntry, StoreError> {
+    async fn adopt(&self, name: &QueueName, kept: &Kept, was: Option<&Kept>) -> Result<QueueEntry, StoreError> {
         let mut call = Call::of_name(&self.state, script::ADOPT, name, None);
         let batches = Names::batches(&call.base);
         call.push(kept.generation.0).push(pack::settings(&kept.settings));
@@ -157,8 +161,11 @@ impl Connection {
         call.push(&self.state.wake_channel).push(name.as_str());
         let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?)?;
         let (paused, parked) = (answer.yes()?, read_park(&answer.bytes()?));
-        self.tell(name, answer.yes()?, None);
-        self.mark_work(name, true, None).await;
+        let woken = answer.yes()?;
+        self.tell(name, woken, None);
+        // Other limits may give a sweep something to do; a queue that is new, or the same as before, does not.
+        let is_changed = was.is_some_and(|was| was.settings != kept.settings);
+        self.mark_work(name, woken || is_changed, None).await;
         Ok(kept.clone().entry(name.clone(), paused, parked))
     }
 
@@ -172,7 +179,7 @@ impl Connection {
             let (bytes, was) = self.kept(name).await?;
             let Some(kept) = change(was.as_ref()) else { return Ok((was, None)) };
             if self.replace(name, &bytes, &kept.write()?).await? {
-                let entry = self.adopt(name, &kept).await?;
+                let entry = self.adopt(name, &kept, was.as_ref()).await?;
                 return Ok((was, Some(entry)));
             }
         }
@@ -261,7 +268,8 @@ impl Connection {
         let woken = answer.yes()?;
         let (paused, parked) = (answer.yes()?, read_park(&answer.bytes()?));
         self.tell(&queue.name, woken, None);
-        self.mark_work(&queue.name, woken, None).await;
+        // A sweep looks whether what it parked for has passed already.
+        self.mark_work(&queue.name, woken || parked.is_some(), None).await;
         self.touch().await;
         let (_, kept) = self.kept(&queue.name).await?;
         let kept = kept.filter(|kept| kept.generation == queue.generation).ok_or(StoreError::Gone)?;

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use crate::store::redis::keys::Key;
 use crate::store::redis::keys::Key::{
     Attempts, Batch, Batches, Bodies, Call, Counters, Dead, DeadRecords, Deadlines, Due, DueClock, Finished,
-    Foreign, Index, Keys, Letters, List, Marks, Purged, Queues, Scheduled, ScheduledRecords,
+    Foreign, Index, Instances, Keys, Letters, List, Marks, Purged, Queues, Scheduled, ScheduledRecords,
 };
 
 const TIME: &str = include_str!("script/time.lua");
@@ -141,6 +141,7 @@ scripts! {
     REGISTRY "registry" Drains [] [Queues];
     DUE "due" Drains [TIME] [Due, DueClock];
     DUE_AGAIN "due_again" Drains [] [Due];
+    INSTANCES "instances" Drains [TIME] [Instances];
 }
 
 /// Every script as it is sent, at the same places.

@@ -1,7 +1,7 @@
 //! What all connections of one store share.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redis::Client;
@@ -33,6 +33,10 @@ pub(super) struct State {
     pub(super) listing: Mutex<Option<Listing>>,
     /// Queues whose next message is of a newer version, and what was said of it.
     pub(super) newer: Mutex<HashMap<QueueName, String>>,
+    /// The name under which this gateway was announced.
+    pub(super) announced: Mutex<Option<Arc<str>>>,
+    /// Connections that were given up, of all links: whoever holds one that says nothing of itself learns that it may be dead.
+    pub(super) broken: Arc<AtomicU64>,
     /// The next moment that the last sweep, or a call since, named.
     next_at: Mutex<Option<Timestamp>>,
     is_closed: AtomicBool,
@@ -53,6 +57,8 @@ impl State {
             vitals: Mutex::default(),
             listing: Mutex::default(),
             newer: Mutex::default(),
+            announced: Mutex::default(),
+            broken: Arc::default(),
             next_at: Mutex::default(),
             is_closed: AtomicBool::new(false),
         }

@@ -1,21 +1,107 @@
 //! Counters and gauges, and the recount that they are held against.
+//!
+//! Who observes, again and again, asks anew only of the queues in which something may have happened: those whose entry in
+//! the due index is another than last time, since whatever changes a number writes there or happens to what is leased; those
+//! that had something leased; and a few in turn, whatever the index says.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
+use bytes::Bytes;
 use redis::Cmd;
 
 use crate::domain::queue::{Generation, ParkReason, QueueName};
+use crate::store::QueueEntry;
 use crate::store::error::StoreError;
 use crate::store::redis::answer::{Answer, read_number};
 use crate::store::redis::call::Call;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::error::Effect;
-use crate::store::redis::keys::Names;
+use crate::store::redis::keys::{Key, Names};
 use crate::store::redis::script;
 use crate::store::redis::state::lock;
 use crate::store::stats::{Counters, Gauges, QueueStats};
 
+/// Queues that are asked in turn each time.
+const TURN_QUEUES: usize = 16;
+
+/// What an observer remembers from one look to the next.
+#[derive(Default)]
+pub(super) struct Observed {
+    stats: HashMap<QueueName, QueueStats>,
+    /// The due index as it was.
+    index: HashMap<QueueName, Bytes>,
+    turn: usize,
+}
+
+impl Observed {
+    /// The queues to ask anew, now that the index is this.
+    fn choose(&mut self, entries: &[QueueEntry], index: &HashMap<QueueName, Bytes>) -> Vec<QueueName> {
+        let count = entries.len().max(1);
+        let turn = self.turn % count;
+        self.turn = (turn + TURN_QUEUES) % count;
+        let is_chosen = |(place, entry): &(usize, &QueueEntry)| {
+            let name = &entry.name;
+            let known = self.stats.get(name).filter(|stats| stats.generation == entry.generation);
+            let entry_now = index.get(name);
+            known.is_none_or(|stats| stats.gauges.leased > 0)
+                || self.index.get(name) != entry_now
+                // What happens before the next sweep changes nothing there any more.
+                || entry_now.is_some_and(|score| &score[..] == b"0")
+                || (place + count - turn) % count < TURN_QUEUES
+        };
+        entries.iter().enumerate().filter(is_chosen).map(|(_, entry)| entry.name.clone()).collect()
+    }
+
+    /// The numbers of all queues, with those that were asked anew.
+    fn note(
+        &mut self,
+        entries: &[QueueEntry],
+        index: HashMap<QueueName, Bytes>,
+        new: Vec<QueueStats>,
+    ) -> Vec<QueueStats> {
+        self.index = index;
+        let mut known = std::mem::take(&mut self.stats);
+        known.extend(new.into_iter().map(|stats| (stats.name.clone(), stats)));
+        for entry in entries {
+            let stats = known.remove(&entry.name);
+            if let Some(mut stats) = stats.filter(|stats| stats.generation == entry.generation) {
+                (stats.paused, stats.parked) = (entry.paused, entry.parked);
+                self.stats.insert(entry.name.clone(), stats);
+            }
+        }
+        entries.iter().filter_map(|entry| self.stats.get(&entry.name).cloned()).collect()
+    }
+}
+
 impl Connection {
+    pub(super) async fn observe_all(&self) -> Result<Vec<QueueStats>, StoreError> {
+        self.state.check_open()?;
+        // Lost with an error, and with it all that was remembered.
+        let mut observed = self.observed.take();
+        let entries = self.listed().await?;
+        let index = self.due_index().await?;
+        let names = observed.choose(&entries, &index);
+        let new = self.stats_of(Some(names)).await?;
+        let all = observed.note(&entries, index, new);
+        lock(&self.state.vitals)
+            .retain(|name| entries.binary_search_by(|entry| entry.name.cmp(name)).is_ok());
+        self.observed.replace(observed);
+        Ok(all)
+    }
+
+    async fn due_index(&self) -> Result<HashMap<QueueName, Bytes>, StoreError> {
+        let mut command = Cmd::new();
+        command.arg("ZRANGE").arg(self.state.names.of_store(Key::Due)).arg(&["0", "-1", "WITHSCORES"]);
+        let mut answer = Answer::of(self.link.send(&command, Effect::Reads).await?)?;
+        let mut index = HashMap::with_capacity(answer.left() / 2);
+        while answer.left() > 0 {
+            let (name, score) = (answer.text()?, answer.bytes()?);
+            index.extend(name.parse().ok().map(|name| (name, score)));
+        }
+        Ok(index)
+    }
+
     pub(super) async fn stats_of(
         &self,
         names: Option<Vec<QueueName>>,

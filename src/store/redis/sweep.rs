@@ -4,8 +4,9 @@
 //! there *before* (a command of its own: another slot); only a sweep moves it on. A sweep first puts the queues it takes
 //! off a little, then looks, then sets their next moment if nobody wrote another meanwhile. A queue without work is looked
 //! at once more a minute later before it leaves the index, or its next moment lies further away: whoever wrote to the
-//! index just before the first look has long written the message by then. A few queues are looked at in turn whatever the
-//! index says, so that nothing waits for ever for an entry that was lost.
+//! index just before the first look has long written the message by then. What a sweep took and could not finish, because Redis
+//! went away, is due at once in the next one. A few queues are looked at in turn whatever the index says, so that nothing waits
+//! for ever for an entry that was lost: those that hold something are put back into it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -24,13 +25,14 @@ use crate::store::redis::stats::read_park;
 use crate::store::stats::Swept;
 use crate::store::{QueueEntry, SWEEP_BYTES_MAX, SWEEP_MESSAGES_MAX};
 
-/// How far a queue is put off while it is looked at, milliseconds: longer than a look may take.
-const PUT_OFF_MS: u64 = 6_000;
+/// How far a queue is put off while it is looked at, milliseconds: longer than a look takes as a rule. One that takes longer is
+/// looked at twice, which does no harm; one whose gateway was killed meanwhile is not left alone for longer.
+const PUT_OFF_MS: u64 = 2_000;
 /// When a queue without work is looked at again, milliseconds: longer than a call may take.
 const QUIET_MS: u64 = 60_000;
 /// Queues that one round takes from the index.
 const QUEUES_MAX: usize = 1_000;
-/// Queues that are looked at in turn in each round.
+/// Queues that are looked at in turn in each round: one command each while they are empty.
 const TURN_QUEUES: usize = 4;
 /// The grace beyond a third of the longest lease, milliseconds.
 const GRACE_MS: u64 = 5_000;
@@ -41,6 +43,8 @@ pub(super) struct Rounds {
     /// The next moment of each queue, as the last look at it said.
     next: HashMap<QueueName, Timestamp>,
     turn: usize,
+    /// What was taken from the index and not given back: how far it was put off, and the queues.
+    unfinished: Option<(u64, Vec<QueueName>)>,
 }
 
 /// What the index gave.
@@ -79,8 +83,13 @@ impl Connection {
     pub(super) async fn sweep_all(&self) -> Result<Swept, StoreError> {
         self.state.check_open()?;
         let entries = self.listed().await?;
+        self.finish_last_round().await?;
         let due = self.due(&entries).await?;
-        let looks = self.looks(&entries, &due);
+        if !due.queues.is_empty() {
+            let taken = due.queues.iter().map(|(name, _)| name.clone()).collect();
+            self.rounds.borrow_mut().unfinished = Some((due.now_ms + PUT_OFF_MS, taken));
+        }
+        let looks = self.looks(&entries, &due).await?;
         let mut swept = Swept { more: due.queues.len() == QUEUES_MAX, ..Swept::default() };
         // When leases may be taken back: the scripts see whether that is still so.
         let reaps_ms = if due.grace_ms <= due.now_ms { due.now_ms } else { 0 };
@@ -105,6 +114,10 @@ impl Connection {
                 }
             };
             sound += 1;
+            if let (None, Some(look)) = (taken, &look) {
+                // The index may not say what it holds.
+                self.mark_work(&entry.name, look.ready || look.more, look.next).await;
+            }
             if let Some(is_second) = taken {
                 any = true;
                 again.push(entry.name.as_str()).push(next_look(look.as_ref(), *is_second, due.now_ms));
@@ -118,6 +131,7 @@ impl Connection {
         }
         if any {
             self.link.send(&again.finish(), Effect::Reads).await?;
+            self.rounds.borrow_mut().unfinished = None;
         }
         if let Some(error) = failed.filter(|_| sound == 0) {
             return Err(error);
@@ -130,23 +144,56 @@ impl Connection {
         Ok(swept)
     }
 
-    /// The queues to look at: those that are due, with whether it is their second look, and those whose turn it is.
-    fn looks(&self, entries: &[QueueEntry], due: &Due) -> Vec<(QueueEntry, Option<bool>)> {
+    /// Makes due at once what the last round took and did not give back.
+    async fn finish_last_round(&self) -> Result<(), StoreError> {
+        let Some((put_off, names)) = self.rounds.borrow().unfinished.clone() else { return Ok(()) };
+        let mut again = Call::of_store(&self.state, script::DUE_AGAIN);
+        again.push(put_off);
+        for name in &names {
+            again.push(name.as_str()).push(0);
+        }
+        self.link.send(&again.finish(), Effect::Reads).await?;
+        self.rounds.borrow_mut().unfinished = None;
+        Ok(())
+    }
+
+    /// The queues to look at: those that are due, with whether it is their second look, and those whose turn it is that hold
+    /// something or are parked.
+    async fn looks(
+        &self,
+        entries: &[QueueEntry],
+        due: &Due,
+    ) -> Result<Vec<(QueueEntry, Option<bool>)>, StoreError> {
         let by_name: HashMap<_, _> = entries.iter().map(|entry| (&entry.name, entry)).collect();
         let taken = due.queues.iter().filter_map(|(name, is_second)| {
             by_name.get(name).map(|entry| ((*entry).clone(), Some(*is_second)))
         });
         let mut looks: Vec<_> = taken.collect();
         let taken: HashSet<_> = due.queues.iter().map(|(name, _)| name).collect();
-        let mut rounds = self.rounds.borrow_mut();
-        for step in 0..TURN_QUEUES.min(entries.len()) {
-            let entry = &entries[(rounds.turn + step) % entries.len()];
-            if !taken.contains(&entry.name) {
+        let turn = self.rounds.borrow().turn;
+        let turns = (0..TURN_QUEUES.min(entries.len())).map(|step| &entries[(turn + step) % entries.len()]);
+        let turns: Vec<_> = turns.filter(|entry| !taken.contains(&entry.name)).collect();
+        self.rounds.borrow_mut().turn = (turn + TURN_QUEUES) % entries.len().max(1);
+        let commands = turns.iter().map(|entry| {
+            let mut command = Cmd::new();
+            let base = self.state.names.of_queue(&entry.name);
+            command.arg("HMGET").arg(Names::in_queue(&base, Key::Counters));
+            command.arg(&["pending", "scheduled", "leased", "parked"]);
+            command
+        });
+        let gauges = self.link.send_each(commands.collect(), Effect::Reads).await?;
+        for (entry, gauges) in turns.into_iter().zip(gauges) {
+            // What cannot be read is somebody else's.
+            let Ok(gauges) = gauges else { continue };
+            let mut gauges = Answer::of(gauges)?;
+            let holds = gauges.number()? + gauges.number()? + gauges.number()? > 0;
+            if holds || !gauges.bytes()?.is_empty() {
                 looks.push((entry.clone(), None));
+            } else {
+                self.rounds.borrow_mut().next.remove(&entry.name);
             }
         }
-        rounds.turn = (rounds.turn + TURN_QUEUES) % entries.len().max(1);
-        looks
+        Ok(looks)
     }
 
     async fn due(&self, entries: &[QueueEntry]) -> Result<Due, StoreError> {

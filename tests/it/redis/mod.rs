@@ -5,6 +5,7 @@ mod away;
 mod faults;
 mod foreign;
 mod large;
+mod observed;
 mod repeats;
 mod shared;
 

@@ -46,7 +46,7 @@ pub(crate) fn http() -> Http {
 pub(crate) fn http_with(guard: Guard) -> Http {
     // Whoever comes second finds it installed.
     let _installed = rustls::crypto::ring::default_provider().install_default();
-    Http::new(guard, "store-1")
+    Http::new(guard, std::sync::Arc::new(|| "store-1".into()))
 }
 
 /// One attempt at pushing `payload` with these settings.

@@ -24,11 +24,21 @@ pub(crate) struct RedisServer {
 impl RedisServer {
     /// Starts one, with options as on its command line (`--appendonly yes`), and waits until it answers.
     pub(crate) fn start(options: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let options = options.iter().map(|&option| option.to_owned()).collect();
-        let mut server = Self { folder, options, process: None };
+        let mut server = Self::prepare(options);
         server.launch();
         server
+    }
+
+    /// Starts one that keeps what a 202 promises.
+    pub(crate) fn start_durable() -> Self {
+        Self::start(&STRICT)
+    }
+
+    /// Makes its folder without starting it.
+    pub(crate) fn prepare(options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = options.iter().map(|&option| option.to_owned()).collect();
+        Self { folder, options, process: None }
     }
 
     /// Starts one that listens on a port of its own as well, for others to follow it; gives the port.
@@ -68,6 +78,11 @@ impl RedisServer {
         let info = self.ask(&["INFO"]);
         let line = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         line.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("INFO says no {field}: {info}"))
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.as_ref().expect("it runs").id()
     }
 
     /// Ends every connection but its own.

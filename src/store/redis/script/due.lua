@@ -2,9 +2,10 @@
 -- ARGV: 1 now (ms; 0: the server's TIME), 2 how far they are put off (ms), 3 how many at most, 4 how long nothing is taken
 -- back after the store was away or its clock was set (ms; 0 never).
 -- Gives {now, nothing is taken back before, name, score, …}.
-local grace = tonumber(call('HGET', K.clock, 'grace') or 0)
+local clock = call('HMGET', K.clock, 'grace', 'tick')
+local grace = tonumber(clock[1] or 0)
 if ARGV[4] ~= '0' then
-  local tick = tonumber(call('HGET', K.clock, 'tick') or now)
+  local tick = tonumber(clock[2] or now)
   if now - tick > 3000 or now < tick then
     grace = now + tonumber(ARGV[4])
     call('HSET', K.clock, 'grace', grace)
