@@ -7,6 +7,8 @@
 //! Publishes a message to itself, waits until it is processed, and prints where to publish more. Ctrl-C would end it at once
 //! here; a program that serves for long waits for its signals and calls `stop`, as this one does at its end.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use posthaste::{App, Outcome, Publication, Settings};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut settings = Settings::default();
     settings.server.listen = "127.0.0.1:0".parse()?;
-    settings.store.url = "sqlite:data/embed.db".to_owned();
+    settings.store.url = String::from("sqlite:data/embed.db");
     settings.declare("thumbnails", "resize")?.retry.schedule = vec![Duration::from_secs(1); 3];
 
     // The function is cloned for each worker thread; its future stays there and need not be `Send`.
@@ -29,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 }
                 match processed.try_send((message.id, message.attempt)) {
                     Ok(()) => Outcome::Done,
-                    Err(_) => Outcome::Retry { after: Some(Duration::from_secs(60)) },
+                    Err(_) => Outcome::Retry { after: Some(Duration::from_mins(1)) },
                 }
             }
         })

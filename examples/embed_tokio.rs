@@ -4,6 +4,8 @@
 //! cargo run --release --example embed_tokio
 //! ```
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::time::Duration;
 
 use posthaste::{App, Outcome, Publication, Settings};
@@ -13,7 +15,7 @@ use tokio::sync::mpsc;
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut settings = Settings::default();
     settings.server.listen = "127.0.0.1:0".parse()?;
-    settings.store.url = "sqlite:data/embed_tokio.db".to_owned();
+    settings.store.url = String::from("sqlite:data/embed_tokio.db");
     settings.declare("greetings", "greet")?.retry.schedule = vec![Duration::from_millis(100)];
 
     let (told, mut heard) = mpsc::channel(16);
@@ -27,7 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 }
                 match told.send(message).await {
                     Ok(()) => Outcome::Done,
-                    Err(_) => Outcome::Retry { after: Some(Duration::from_secs(60)) },
+                    Err(_) => Outcome::Retry { after: Some(Duration::from_mins(1)) },
                 }
             }
         })

@@ -84,8 +84,8 @@ impl Handle {
         self.0.supervisor.until_gave_up().await
     }
 
-    /// Stops in order: requests, publishes, leasing, attempts under way, the store. Attempts have `grace` to end; what has
-    /// not is handed back or taken back at the next start. Says who was late; ends about a second after the grace at the latest. Later calls wait for the first.
+    /// Stops in order: requests, publishes, leasing, attempts under way, the store. Attempts have `grace` to end, at most
+    /// `server.grace`; what has not is handed back or taken back at the next start. Says who was late; ends about a second after the grace at the latest. Later calls wait for the first.
     pub async fn stop(&self, grace: Duration) -> ShutdownReport {
         let (told, report) = oneshot::channel();
         let handle = self.clone();

@@ -95,8 +95,7 @@ pub mod phase {
             Phase::new(ACCEPT, grace / 4).leaving(TAIL),
             Phase::new(INGEST, grace / 4).leaving(TAIL),
             Phase::new(DISPATCH, grace / 4).leaving(TAIL),
-            // As long as the budget allows: an embedding program may give more than `server.grace`.
-            Phase::new(WORK, Duration::from_hours(24)).leaving(TAIL),
+            Phase::new(WORK, grace).leaving(TAIL),
             Phase::new(SETTLE, TAIL).leaving(TAIL / 2),
             Phase::new(SWEEP, TAIL).leaving(TAIL / 3),
             Phase::new(STORE, TAIL),

@@ -222,14 +222,14 @@ fn set_takes_any_key_with_quotes_where_toml_needs_them() {
         "server.grace=2s",
         "queues.\"a.b\".processor=pull",
         " queues.mail = { processor = \"pull\" }",
-        "queues.mail.delivery.headers.\"X=Y\"=a=b",
+        "queues.mail.delivery.headers.\"X.Y\"=a=b",
         "store.url=sqlite:a=b.db",
         "egress.allow=[\"10.0.0.1\"]",
     ])
     .settings();
     assert_eq!(settings.server.grace, Duration::from_secs(2), "the last one holds");
     assert_eq!(queue(&settings, "a.b").processor, "pull");
-    assert_eq!(queue(&settings, "mail").delivery.headers["X=Y"], "a=b");
+    assert_eq!(queue(&settings, "mail").delivery.headers["X.Y"], "a=b");
     assert_eq!(settings.store.url, "sqlite:a=b.db");
     assert_eq!(settings.egress.allow.len(), 1);
 }

@@ -214,10 +214,6 @@ impl MessageStore for Connection {
     }
 
     fn purge(&self, queue: QueueRef) -> Answer<'_, u64> {
-        #[expect(
-            clippy::redundant_closure_for_method_calls,
-            reason = "the method itself is of one lifetime, the closure of any"
-        )]
         let purge = |work: &mut Work<'_>, number| work.purge(number);
         self.write_queue(queue, true, purge).boxed_local()
     }

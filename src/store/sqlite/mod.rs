@@ -161,6 +161,12 @@ fn open_handle(settings: &StoreSettings, clock: &Clock) -> Result<Arc<Handle>, O
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(|error| failed(&error))?;
     }
+    // Made before it is locked, so that links to it are resolved and one file has one name.
+    if !path.exists() {
+        let made = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        made.map_err(|error| failed(&error))?;
+    }
+    let path = path.canonicalize().map_err(|error| failed(&error))?;
     let lock = FileLock::acquire(&path, settings.lock_wait)?;
     let connection = schema::open(&path)?;
     let id: String = connection.query_row(READ_ID, [], |row| row.get(0)).map_err(|error| failed(&error))?;

@@ -175,7 +175,9 @@ mod tests {
         #[test]
         fn what_is_packed_comes_back(endings in prop::collection::vec(ending(), 0..5)) {
             let mut out = Vec::new();
-            endings.iter().for_each(|ending| pack_ending(&mut out, ending));
+            for ending in &endings {
+                pack_ending(&mut out, ending);
+            }
             let back: Vec<_> = unpack_endings(&out).collect();
             let expected: Vec<_> = (0..).zip(endings).collect();
             prop_assert_eq!(back, expected);
@@ -184,7 +186,9 @@ mod tests {
         #[test]
         fn junk_and_cuts_are_left_out_without_a_panic(endings in prop::collection::vec(ending(), 0..3), keep in any::<prop::sample::Index>(), junk in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut out = Vec::new();
-            endings.iter().for_each(|ending| pack_ending(&mut out, ending));
+            for ending in &endings {
+                pack_ending(&mut out, ending);
+            }
             if !out.is_empty() {
                 let cut = &out[..keep.index(out.len())];
                 prop_assert!(unpack_endings(cut).count() <= endings.len());

@@ -93,7 +93,7 @@ pub(super) fn kept_reading(reading: Duration) -> i64 {
     i64::try_from(reading.as_millis()).unwrap_or(i64::MAX)
 }
 
-impl<'c> Work<'c> {
+impl Work<'_> {
     /// The number of the queue that a call means; `None` when it is gone.
     pub(super) fn number_of(&self, queue: &QueueRef) -> Option<QueueNumber> {
         self.state.number_of(queue)

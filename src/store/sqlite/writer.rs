@@ -102,10 +102,9 @@ impl Writer {
     /// Does a round of operations in one transaction, or each in its own when that fails, and answers them.
     fn round(&mut self, mut operations: Vec<Box<dyn Operation>>) {
         operations.retain(|operation| operation.is_wanted());
-        let steps_of = |(index, operation): (usize, &Box<dyn Operation>)| {
-            (0..operation.steps()).map(move |step| (index, step))
-        };
-        let steps: Vec<Step> = operations.iter().enumerate().flat_map(steps_of).collect();
+        let counted = operations.iter().map(|operation| operation.steps()).enumerate();
+        let steps: Vec<Step> =
+            counted.flat_map(|(operation, steps)| (0..steps).map(move |step| (operation, step))).collect();
         if steps.is_empty() && operations.is_empty() {
             return;
         }

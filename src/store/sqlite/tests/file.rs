@@ -26,6 +26,26 @@ fn a_second_process_is_kept_out_until_the_first_lets_go() {
 }
 
 #[test]
+fn a_second_process_is_kept_out_whatever_it_calls_the_file() {
+    let stand = Stand::new(Clock::system());
+    let (symbolic, hard) = (stand.folder.path().join("symbolic.db"), stand.folder.path().join("hard.db"));
+    std::os::unix::fs::symlink(stand.path(), &symbolic).expect("a link");
+    std::fs::hard_link(stand.path(), &hard).expect("a link");
+    let refused_at = |path: &std::path::Path| {
+        let url = format!("sqlite:{}", path.display());
+        let settings = StoreSettings { url, ..stand.settings.clone() };
+        open_handle(&settings, &stand.clock).map(drop).expect_err("the store is open").to_string()
+    };
+    let words = refused_at(&symbolic);
+    assert!(words.contains("posthaste.db.lock"), "{words}");
+    let words = refused_at(&hard);
+    assert!(words.contains("hard.db: another process"), "{words}");
+    std::fs::remove_file(stand.folder.path().join("posthaste.db.lock")).expect("the lock's file");
+    let words = refused_at(&stand.path());
+    assert!(words.contains("posthaste.db: another process"), "{words}");
+}
+
+#[test]
 fn a_file_of_a_newer_format_is_refused_and_untouched() {
     let mut stand = Stand::new(Clock::system());
     stand.end();

@@ -46,8 +46,6 @@ struct Gate {
     _open: std::sync::mpsc::SyncSender<()>,
     _reply: Reply<()>,
 }
-    #[expect(dead_code, reason = "dropping it is what opens the gate")] std::sync::mpsc::SyncSender<()>,
-);
 
 impl Stand {
     fn new(clock: Clock) -> Self {
