@@ -87,6 +87,8 @@ codes! {
     QueueFull "queue_full" 429 "The queue is full" true 2;
     /// A defect.
     Internal "internal" 500 "The gateway failed" false 0;
+    /// A delivery of this very store came back to it.
+    LoopDetected "loop_detected" 508 "The message was delivered back to its own store" false 0;
     /// The store cannot be reached.
     StoreUnavailable "store_unavailable" 503 "The store cannot be reached" true 2;
     /// The store has no room.

@@ -20,7 +20,7 @@ use crate::http::body::{self, SizeLimit};
 use crate::http::connection::Connection;
 use crate::http::error::{Accepted, NotAccepted, Refusal, of_publish};
 use crate::http::extract::{parameters, queue_name};
-use crate::http::options::{Options, credential_refused};
+use crate::http::options::{Options, check_loop, credential_refused};
 use crate::http::state::Desk;
 use crate::store::QueueEntry;
 use crate::store::enqueue::{Due, Group, IdempotencyKey, NewMessage};
@@ -84,6 +84,10 @@ impl Publish<'_> {
         parameters(&self.head.uri, &[])?;
         let options = Options::read(&self.head.headers, state.limits(), self.now)?;
         self.is_keyed = options.key.is_some();
+        // Nearly no request has one, and the id is no constant.
+        if self.head.headers.contains_key("posthaste-via") {
+            check_loop(&self.head.headers, &state.gateway.store.id())?;
+        }
         state.admit()?;
         let entry = self.desk.queue(&name).await?;
         allow(&options, &entry)?;

@@ -51,6 +51,9 @@ impl<'de> Deserialize<'de> for ListenAddress {
     }
 }
 
+/// The most threads that serve HTTP: what the server can start.
+const THREADS_MAX: u16 = 512;
+
 /// The settings of the HTTP server.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -60,7 +63,7 @@ pub struct ServerSettings {
     /// How long attempts in flight may go on after the first signal to stop, up to 1 h.
     #[serde(with = "duration")]
     pub grace: Duration,
-    /// Threads that serve HTTP, up to 1,024; 0: half the cores, at least one.
+    /// Threads that serve HTTP, up to 512; 0: half the cores, at least one.
     pub threads: u16,
     /// Whether to listen beyond loopback although nobody is asked for a key.
     pub insecure_no_auth: bool,
@@ -149,7 +152,11 @@ impl ServerSettings {
     /// Threads that serve HTTP on a machine with so many cores: as set, else half the cores, at least one.
     #[must_use]
     pub fn threads_on(&self, cores: usize) -> usize {
-        if self.threads == 0 { (cores / 2).max(1) } else { usize::from(self.threads) }
+        if self.threads == 0 {
+            (cores / 2).clamp(1, usize::from(THREADS_MAX))
+        } else {
+            usize::from(self.threads)
+        }
     }
 
     /// Everything that is out of its range; empty when all is well.
@@ -160,7 +167,7 @@ impl ServerSettings {
         let hour = Duration::from_hours(1);
         range::problems([
             ("grace", range::span(self.grace, &(Duration::ZERO..=hour))),
-            ("threads", range::number(self.threads, &(0..=1_024))),
+            ("threads", range::number(self.threads, &(0..=THREADS_MAX))),
             ("limits.connections_max", range::number(limits.connections_max, &(1..=1_000_000))),
             ("limits.head_headers_max", range::number(limits.head_headers_max, &(1..=96))),
             ("limits.head_bytes_max", range::size(limits.head_bytes_max, &(1 << 10..=128 << 10))),
@@ -189,7 +196,7 @@ mod tests {
     #[test]
     fn threads_are_half_the_cores_unless_set() {
         let settings = ServerSettings::default();
-        assert_eq!([1, 2, 3, 8].map(|cores| settings.threads_on(cores)), [1, 1, 1, 4]);
+        assert_eq!([1, 2, 3, 8, 4_000].map(|cores| settings.threads_on(cores)), [1, 1, 1, 4, 512]);
         assert_eq!(ServerSettings { threads: 3, ..settings }.threads_on(8), 3);
     }
 

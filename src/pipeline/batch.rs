@@ -17,6 +17,8 @@ use crate::store::lease::{BatchRef, Lease, Settlement};
 /// What one worker thread holds leased, counted by its dispatcher and its worker.
 #[derive(Default)]
 pub(super) struct Held {
+    /// Which of the threads.
+    pub(super) thread: usize,
     messages: AtomicUsize,
     bytes: AtomicU64,
     /// Finished attempts that the settler has and that are not settled yet.
@@ -27,12 +29,21 @@ pub(super) struct Held {
 }
 
 impl Held {
+    pub(super) fn new(thread: usize) -> Self {
+        Self { thread, ..Self::default() }
+    }
+
+    /// Messages leased on this thread whose attempt has not ended.
+    pub(super) fn messages(&self) -> usize {
+        self.messages.load(Ordering::Relaxed)
+    }
+
     /// Messages and bytes that may be leased for a lane of which `early` may be leased before there is a slot.
     pub(super) fn room(&self, settings: &WorkerSettings, early: usize) -> (usize, u64) {
         if self.unsettled.load(Ordering::Relaxed) >= settings.unsettled_max as usize {
             return (0, 0);
         }
-        let (messages, slots) = (self.messages.load(Ordering::Relaxed), settings.concurrency as usize);
+        let (messages, slots) = (self.messages(), settings.concurrency as usize);
         let bytes = settings.held_bytes_max.saturating_sub(self.bytes.load(Ordering::Relaxed));
         // As in a lane: while more than half of the early ones wait, a lease of a few is not worth its call.
         if bytes == 0 || messages.saturating_sub(slots) > early / 2 {
@@ -121,7 +132,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         self.batch.held.messages.fetch_sub(1, Ordering::Relaxed);
         self.batch.held.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.batch.lane.give_back(1);
+        self.batch.lane.give_back(self.batch.held.thread, 1);
     }
 }
 

@@ -75,6 +75,8 @@ pub(super) struct Dispatcher {
     learned_at: Option<u64>,
     known: HashMap<QueueName, Arc<QueueEntry>>,
     ring: Ring,
+    /// Queues with work for which there was no room here: the other threads were told.
+    told_others: HashSet<QueueName>,
     backoff: Backoff,
 }
 
@@ -106,6 +108,7 @@ struct Order {
     first_sent: Instant,
     entry: Arc<QueueEntry>,
     lane: Arc<Lane>,
+    thread: usize,
     /// Messages that it may take of the lane; given back when it is dropped.
     reserved: usize,
     suspect: Option<SuspectPermit>,
@@ -113,7 +116,7 @@ struct Order {
 
 impl Drop for Order {
     fn drop(&mut self) {
-        self.lane.give_back(self.reserved);
+        self.lane.give_back(self.thread, self.reserved);
     }
 }
 
@@ -169,6 +172,7 @@ impl Dispatcher {
             learned_at: None,
             known: HashMap::new(),
             ring: Ring::default(),
+            told_others: HashSet::new(),
             backoff: Backoff::default(),
         }
     }
@@ -181,7 +185,10 @@ impl Dispatcher {
             self.learn();
         }
         for name in self.subscription.take().queues {
-            self.ring.add(&name);
+            // Who asks now will find it; when that thread is full it will say so.
+            if !self.tools.lanes.is_leasing(&name) {
+                self.ring.add(&name);
+            }
         }
         if self.tools.suspects.is_free() {
             for name in self.tools.suspects.queues() {
@@ -199,6 +206,7 @@ impl Dispatcher {
             }
         }
         self.tools.lanes.keep(|name| all.contains_key(name));
+        self.told_others.retain(|name| all.contains_key(name));
         self.known = all;
     }
 
@@ -214,20 +222,24 @@ impl Dispatcher {
                 self.tools.suspects.note(&name, false);
                 continue;
             };
-            let lane = self.tools.lanes.of(&entry);
-            let settings = &self.tools.settings;
-            let early = lane.early(settings.prefetch as usize, settings.concurrency as usize);
+            let (lane, thread) = (self.tools.lanes.of(&entry), self.tools.held.thread);
+            let (settings, sharing) = (&self.tools.settings, self.tools.lanes.sharing(thread));
+            let early = lane.early(settings.prefetch as usize, settings.concurrency as usize, sharing);
             let (room, bytes) = self.tools.held.room(settings, early);
             let wanted = room.min(usize::from(settings.lease_max));
-            let reserved = lane.reserve(wanted, early);
+            let reserved = lane.reserve(thread, wanted, early, sharing);
             if reserved == 0 {
                 // Room on this thread is told of by its worker; room in a lane may come from another thread.
                 if wanted > 0 {
                     longest = Some(LOOK_AGAIN);
                 }
+                if sharing > 1 && self.told_others.insert(name.clone()) {
+                    self.tools.wakes.post(&name);
+                }
                 self.ring.add(&name);
                 continue;
             }
+            self.told_others.remove(&name);
             let suspect = self.tools.suspects.permit();
             let request = LeaseRequest {
                 queue: entry.queue_ref(),
@@ -243,6 +255,7 @@ impl Dispatcher {
                 first_sent: Instant::now(),
                 entry,
                 lane,
+                thread,
                 reserved,
                 suspect,
             });
@@ -275,9 +288,9 @@ impl Dispatcher {
         if let Some(None) = suspect {
             return Some(Next::Wait(Some(LOOK_AGAIN)));
         }
-        let lane = self.tools.lanes.of(&entry);
-        let reserved = lane.reserve_anyway(usize::from(request.max));
-        Some(Next::Lease(Order { request, first_sent, entry, lane, reserved, suspect: suspect.flatten() }))
+        let (lane, thread) = (self.tools.lanes.of(&entry), self.tools.held.thread);
+        let (reserved, suspect) = (lane.reserve_anyway(thread, usize::from(request.max)), suspect.flatten());
+        Some(Next::Lease(Order { request, first_sent, entry, lane, thread, reserved, suspect }))
     }
 
     fn forget_unanswered(&self) {
@@ -286,6 +299,7 @@ impl Dispatcher {
 
     async fn lease(&mut self, order: Order, life: &Life) {
         lock(&self.tools.unanswered).replace((order.request.clone(), order.first_sent));
+        let _leasing = self.tools.lanes.leasing(&order.lane);
         loop {
             let answer = tokio::select! {
                 biased;
@@ -360,7 +374,8 @@ impl Dispatcher {
             return;
         }
         // What the leases take of the lane is theirs to give back from here on.
-        order.reserved += order.lane.reserve_anyway(usize::from(size).saturating_sub(order.reserved));
+        order.reserved +=
+            order.lane.reserve_anyway(order.thread, usize::from(size).saturating_sub(order.reserved));
         order.reserved -= usize::from(size);
         let batch = Arc::new(Batch {
             serial: self.tools.held.next_serial(),
@@ -383,10 +398,6 @@ impl Dispatcher {
         };
         for taken in refused.into_iter().flatten() {
             pass_on(&self.tools.settler, taken.release());
-        }
-        if leased.more && self.tools.held.room(&self.tools.settings, 0).0 == 0 {
-            // This thread is full: another one may have room.
-            self.tools.wakes.post(&order.entry.name);
         }
     }
 

@@ -1,8 +1,9 @@
 //! How many messages of a queue are in flight at once, over all threads of this gateway: `delivery.concurrency_max`.
 //!
-//! A lane also says how many messages of its queue may be leased: as many as may be in flight, and beyond that only
-//! what will begin within [`AHEAD`], judged by how long its attempts take. So a queue with slow receivers leases
-//! nothing that would then wait.
+//! A lane also says how many messages of its queue each thread may lease: its share of what may be in flight, the
+//! threads that have no free slot left aside, and beyond that only what will begin within [`AHEAD`], judged by how long
+//! its attempts take. So no thread takes the work of one that is idle, and a queue with slow receivers leases nothing
+//! that would then wait.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,16 +12,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::domain::queue::QueueName;
+use crate::pipeline::batch::Held;
 use crate::store::QueueEntry;
 
 /// How far ahead of its beginning a message may be leased.
 const AHEAD: Duration = Duration::from_millis(50);
 
+/// How long a lease under way keeps other threads from asking for the same.
+const LEASING: Duration = Duration::from_millis(20);
+
 /// The lanes of all queues. Clones share them; usable from any thread.
-#[derive(Clone, Default)]
-pub struct Lanes(Arc<Mutex<HashMap<QueueName, Arc<Lane>>>>);
+#[derive(Clone)]
+pub struct Lanes(Arc<Shared>);
+
+struct Shared {
+    by_queue: Mutex<HashMap<QueueName, Arc<Lane>>>,
+    threads: Vec<Arc<Held>>,
+    slots: usize,
+    made_at: Instant,
+}
 
 /// A snapshot of one lane.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,23 +55,51 @@ impl fmt::Debug for Lanes {
 }
 
 impl Lanes {
+    /// Lanes over these threads, of so many slots each.
+    pub(super) fn new(threads: Vec<Arc<Held>>, slots: usize) -> Self {
+        Self(Arc::new(Shared { by_queue: Mutex::default(), threads, slots, made_at: Instant::now() }))
+    }
+
     /// The lane of a queue, with the limit that its settings say now.
     pub(super) fn of(&self, entry: &QueueEntry) -> Arc<Lane> {
         let limit = entry.settings.delivery.concurrency_max as usize;
         let lane = {
-            let mut lanes = lock(&self.0);
-            match lanes.get(&entry.name) {
-                Some(lane) => lane.clone(),
-                None => lanes.entry(entry.name.clone()).or_insert(Arc::new(Lane::new(limit))).clone(),
+            let mut lanes = lock(&self.0.by_queue);
+            if !lanes.contains_key(&entry.name) {
+                lanes.insert(entry.name.clone(), Arc::new(Lane::new(limit, self.0.threads.len())));
             }
+            lanes[&entry.name].clone()
         };
         lane.limit_to(limit);
         lane
     }
 
+    /// Threads among which the work is shared: those that have a free slot, and this one.
+    pub(super) fn sharing(&self, thread: usize) -> usize {
+        let shares = |held: &&Arc<Held>| held.thread == thread || held.messages() < self.0.slots;
+        self.0.threads.iter().filter(shares).count().max(1)
+    }
+
+    /// Whether a lease of this queue is under way, begun a moment ago.
+    pub(super) fn is_leasing(&self, queue: &QueueName) -> bool {
+        let lane = lock(&self.0.by_queue).get(queue).cloned();
+        let begun_us = lane.map_or(0, |lane| lane.leasing_since_us.load(Ordering::Acquire));
+        begun_us != 0 && self.now_us().saturating_sub(begun_us) < micros(LEASING)
+    }
+
+    /// Notes that a lease is under way until the guard is dropped.
+    pub(super) fn leasing(&self, lane: &Arc<Lane>) -> Leasing {
+        lane.leasing_since_us.store(self.now_us().max(1), Ordering::Release);
+        Leasing(lane.clone())
+    }
+
+    fn now_us(&self) -> u64 {
+        micros(self.0.made_at.elapsed())
+    }
+
     /// Forgets the lanes of queues that are no more, once nothing of theirs is in flight.
     pub(super) fn keep(&self, is_known: impl Fn(&QueueName) -> bool) {
-        lock(&self.0).retain(|name, lane| Arc::strong_count(lane) > 1 || is_known(name));
+        lock(&self.0.by_queue).retain(|name, lane| Arc::strong_count(lane) > 1 || is_known(name));
     }
 
     /// All lanes, by queue.
@@ -69,7 +110,7 @@ impl Lanes {
             let waiting = lane.leased.load(Ordering::Relaxed).saturating_sub(in_flight);
             LaneStatus { queue: queue.clone(), in_flight, limit: lane.limit(), waiting }
         };
-        let mut all: Vec<_> = lock(&self.0).iter().map(status).collect();
+        let mut all: Vec<_> = lock(&self.0.by_queue).iter().map(status).collect();
         all.sort_unstable_by(|left, right| left.queue.cmp(&right.queue));
         all
     }
@@ -81,6 +122,9 @@ pub(super) struct Lane {
     permits: Semaphore,
     permits_made: Mutex<PermitsMade>,
     leased: AtomicUsize,
+    leased_by_thread: Vec<AtomicUsize>,
+    /// When the latest lease under way was begun; 0 when none is.
+    leasing_since_us: AtomicU64,
     /// How long an attempt takes, microseconds, as a moving mean; 0 until one has ended.
     attempt_us: AtomicU64,
 }
@@ -89,6 +133,16 @@ struct PermitsMade {
     limit: usize,
     /// Permits free or in use; more than `limit` after it was lowered, until enough are given back.
     count: usize,
+}
+
+/// A lease under way.
+pub(super) struct Leasing(Arc<Lane>);
+
+impl Drop for Leasing {
+    fn drop(&mut self) {
+        // That of another thread may be under way still: then somebody asks once more than needed.
+        self.0.leasing_since_us.store(0, Ordering::Release);
+    }
 }
 
 /// The right to have one message in flight.
@@ -106,11 +160,13 @@ impl Drop for InFlight<'_> {
 }
 
 impl Lane {
-    fn new(limit: usize) -> Self {
+    fn new(limit: usize, threads: usize) -> Self {
         Self {
             permits: Semaphore::new(limit),
             permits_made: Mutex::new(PermitsMade { limit, count: limit }),
             leased: AtomicUsize::new(0),
+            leased_by_thread: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
+            leasing_since_us: AtomicU64::new(0),
             attempt_us: AtomicU64::new(0),
         }
     }
@@ -141,57 +197,70 @@ impl Lane {
         lock(&self.permits_made).count.saturating_sub(self.permits.available_permits())
     }
 
-    /// Takes the right to lease up to `wanted` messages, of them up to `early` before they may be in flight; gives
-    /// how many.
+    /// Takes the right to lease up to `wanted` messages on a thread, of them up to `early` before they may be in
+    /// flight; gives how many. The thread is one of so many among which the work is shared.
     ///
     /// While more than half of the early ones wait it gives 0: a lease of many costs little more than a lease of one.
-    pub(super) fn reserve(&self, wanted: usize, early: usize) -> usize {
+    pub(super) fn reserve(&self, thread: usize, wanted: usize, early: usize, sharing: usize) -> usize {
         let limit = self.limit();
+        let share = limit.div_ceil(sharing);
+        // Only this thread adds to its own count, so nothing comes between.
+        let own = self.leased_by_thread[thread].load(Ordering::Acquire);
+        if own.saturating_sub(share) > early / 2 {
+            return 0;
+        }
+        let wanted = wanted.min((share + early).saturating_sub(own));
+        let most = limit + early * sharing;
         let mut count = 0;
         let reserve = |leased: usize| {
-            let reserve_is_full = leased.saturating_sub(limit) > early / 2;
-            count = if reserve_is_full { 0 } else { (limit + early).saturating_sub(leased).min(wanted) };
+            count = most.saturating_sub(leased).min(wanted);
             (count > 0).then_some(leased + count)
         };
-        match self.leased.fetch_update(Ordering::AcqRel, Ordering::Acquire, reserve) {
-            Ok(_) => count,
-            Err(_) => 0,
+        if self.leased.fetch_update(Ordering::AcqRel, Ordering::Acquire, reserve).is_err() {
+            return 0;
         }
+        self.leased_by_thread[thread].fetch_add(count, Ordering::AcqRel);
+        count
     }
 
     /// Takes the right to lease so many, whatever is leased already; gives the same number.
-    pub(super) fn reserve_anyway(&self, count: usize) -> usize {
+    pub(super) fn reserve_anyway(&self, thread: usize, count: usize) -> usize {
         self.leased.fetch_add(count, Ordering::AcqRel);
+        self.leased_by_thread[thread].fetch_add(count, Ordering::AcqRel);
         count
     }
 
     /// Gives back the right to lease so many: unused, or because those messages' attempts have ended.
-    pub(super) fn give_back(&self, count: usize) {
+    pub(super) fn give_back(&self, thread: usize, count: usize) {
         self.leased.fetch_sub(count, Ordering::AcqRel);
+        self.leased_by_thread[thread].fetch_sub(count, Ordering::AcqRel);
     }
 
-    /// Messages worth leasing before they may be in flight: those that a thread of so many slots begins within
-    /// [`AHEAD`].
-    pub(super) fn early(&self, prefetch: usize, slots: usize) -> usize {
+    /// Messages worth leasing before they may be in flight: those that one of so many threads, with so many slots,
+    /// begins within [`AHEAD`].
+    pub(super) fn early(&self, prefetch: usize, slots: usize, sharing: usize) -> usize {
         let attempt_us = self.attempt_us.load(Ordering::Relaxed);
         if attempt_us == 0 {
             return 0;
         }
-        let at_once = u64::try_from(self.limit().min(slots)).unwrap_or(u64::MAX);
-        let ahead_us = u64::try_from(AHEAD.as_micros()).unwrap_or(u64::MAX);
-        let begun = at_once.saturating_mul(ahead_us) / attempt_us;
+        let at_once = u64::try_from(self.limit().div_ceil(sharing).min(slots)).unwrap_or(u64::MAX);
+        let begun = at_once.saturating_mul(micros(AHEAD)) / attempt_us;
         usize::try_from(begun).unwrap_or(usize::MAX).min(prefetch)
     }
 
     /// Notes how long an attempt took.
     pub(super) fn took(&self, duration: Duration) {
-        let new_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).max(1);
+        let new_us = micros(duration).max(1);
         let old_us = self.attempt_us.load(Ordering::Relaxed);
         // Two threads may overwrite one another: it stays a fair guess.
         let mean_us =
             if old_us == 0 { new_us } else { (old_us.saturating_mul(7).saturating_add(new_us) / 8).max(1) };
         self.attempt_us.store(mean_us, Ordering::Relaxed);
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -207,7 +276,7 @@ mod tests {
 
     #[test]
     fn no_more_are_in_flight_than_the_limit_and_who_waited_first_enters_first() {
-        let lane = Lane::new(2);
+        let lane = Lane::new(2, 1);
         let (first, second) = (lane.enter().now_or_never(), lane.enter().now_or_never());
         assert!(first.is_some() && second.is_some());
         let (mut third, mut fourth) = (Box::pin(lane.enter()), Box::pin(lane.enter()));
@@ -220,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_limit_that_is_lowered_holds_as_soon_as_enough_have_ended() {
-        let lane = Lane::new(3);
+        let lane = Lane::new(3, 1);
         let mut entered: Vec<_> = (0..3).filter_map(|_| lane.enter().now_or_never()).collect();
         lane.limit_to(1);
         entered.truncate(2);
@@ -237,22 +306,35 @@ mod tests {
 
     #[test]
     fn only_short_attempts_are_leased_early() {
-        let lane = Lane::new(10);
-        let reserve = || lane.reserve(100, lane.early(50, 100));
+        let lane = Lane::new(10, 1);
+        let reserve = || lane.reserve(0, 100, lane.early(50, 100, 1), 1);
         assert_eq!(reserve(), 10, "nothing is known of its attempts yet");
         assert_eq!(reserve(), 0);
-        lane.give_back(10);
+        lane.give_back(0, 10);
         lane.took(Duration::from_secs(15));
         assert_eq!(reserve(), 10, "slow ones are not leased early");
-        lane.give_back(10);
+        lane.give_back(0, 10);
         for _ in 0..200 {
             lane.took(Duration::from_millis(25));
         }
         assert_eq!(reserve(), 30, "two rounds of them fit the time ahead");
-        lane.give_back(9);
+        lane.give_back(0, 9);
         assert_eq!(reserve(), 0, "more than half of the early ones wait");
-        lane.give_back(1);
+        lane.give_back(0, 1);
         assert_eq!(reserve(), 10);
-        assert_eq!((lane.early(50, 1), lane.early(7, 100)), (2, 7), "few slots and a low prefetch bound it");
+        assert_eq!(
+            (lane.early(50, 1, 1), lane.early(7, 100, 1)),
+            (2, 7),
+            "few slots and a low prefetch bound it"
+        );
+    }
+
+    #[test]
+    fn threads_share_a_lane_and_one_that_is_alone_has_all_of_it() {
+        let lane = Lane::new(9, 2);
+        assert_eq!((lane.reserve(0, 100, 0, 2), lane.reserve(0, 100, 0, 2)), (5, 0));
+        assert_eq!(lane.reserve(1, 100, 0, 2), 4, "the rest, although its share is larger");
+        lane.give_back(1, 4);
+        assert_eq!(lane.reserve(0, 100, 0, 1), 4, "the other one is full");
     }
 }

@@ -162,12 +162,14 @@ impl Pipeline {
     /// As [`Supervisor::start`].
     #[must_use]
     pub fn start_in(parts: Parts, workers: &[Place], upkeep: &Place) -> Self {
-        let running = Running { parts, lanes: Lanes::default(), ingesters: AtomicUsize::new(0) };
+        let threads: Vec<_> = (0..workers.len()).map(|index| Arc::new(Held::new(index))).collect();
+        let lanes = Lanes::new(threads.clone(), parts.workers.concurrency as usize);
+        let running = Running { parts, lanes, ingesters: AtomicUsize::new(0) };
         let suspects = Suspects::default();
         let registry = Arc::new(running.parts.registry.clone());
         let settings = Arc::new(running.parts.workers.clone());
-        for (index, place) in workers.iter().enumerate() {
-            running.start_worker(place, index, &suspects, &registry, &settings);
+        for (place, held) in workers.iter().zip(&threads) {
+            running.start_worker(place, held, &suspects, &registry, &settings);
         }
         running.start_upkeep(upkeep);
         Self(Arc::new(running))
@@ -222,13 +224,13 @@ impl Running {
     fn start_worker(
         &self,
         place: &Place,
-        index: usize,
+        held: &Arc<Held>,
         suspects: &Suspects,
         registry: &Arc<Registry>,
         settings: &Arc<WorkerSettings>,
     ) {
         let Parts { supervisor, store, catalog, clock, .. } = &self.parts;
-        let held = Arc::new(Held::default());
+        let index = held.thread;
         let settler = supervisor.start(
             place,
             role(
@@ -275,7 +277,7 @@ impl Running {
             lanes: self.lanes.clone(),
             suspects: suspects.clone(),
             settings: settings.clone(),
-            held,
+            held: held.clone(),
             worker,
             settler,
             wakes: store.wakes().clone(),

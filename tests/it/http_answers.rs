@@ -356,6 +356,10 @@ fn heads_are_held_to_their_limits() {
     let huge = "v".repeat(140 << 10);
     let reply = head(&mut gateway.connect(), "GET /health", &[("X", &huge)], b"");
     assert_eq!((reply.status, reply.body.len()), (431, 0));
+    let names: Vec<String> = (0..100).map(|number| format!("X-{number}")).collect();
+    let lines: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "v")).collect();
+    let reply = head(&mut gateway.connect(), "GET /health", &lines, b"");
+    assert_eq!((reply.status, reply.body.len()), (431, 0));
     gateway.assert_alive("a head beyond the server's limit");
 }
 

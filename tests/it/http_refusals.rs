@@ -172,3 +172,22 @@ fn a_panic_of_a_handler_is_answered_and_the_next_request_is_served() {
     assert_eq!(gateway.look("/v1/queues/nothing").status, 404);
     assert!(gateway.stop(Duration::from_secs(10)));
 }
+
+#[test]
+fn what_this_store_delivered_to_itself_is_refused() {
+    let gateway = TestGateway::start();
+    let id = gateway.store.id();
+    for (via, status) in [(id.to_string(), 508), (format!("another, {id}"), 508), ("another".to_owned(), 202)]
+    {
+        let headers =
+            [("Posthaste-Via", via.as_str()), ("Posthaste-Attempt", "1"), ("Posthaste-Queue", "default")];
+        let reply = gateway.publish("default", &headers, b"x");
+        assert_eq!(reply.status, status, "{reply:?}");
+        if status == 508 {
+            assert_eq!(
+                (reply.code().as_str(), reply.header("posthaste-stored")),
+                ("loop_detected", Some("no"))
+            );
+        }
+    }
+}

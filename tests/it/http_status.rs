@@ -164,6 +164,25 @@ fn a_queue_whose_processor_is_not_here_says_so() {
 }
 
 #[test]
+fn with_many_queues_the_counts_may_be_a_second_old_and_no_older() {
+    let names: Vec<&'static str> = (0..101).map(|number| &*format!("q{number}").leak()).collect();
+    let mut declared: Vec<_> = names.iter().map(|name| (*name, json!({"processor": "log"}))).collect();
+    declared.push(("default", json!({"processor": "log"})));
+    let gateway = TestGateway::start_as(super::http_gateway::Plan { declared, ..Default::default() });
+    let first = gateway.look("/status").json();
+    assert_eq!(first["queues"].as_array().map(Vec::len), Some(102));
+    gateway.assert_alive("a status of many queues");
+    assert_eq!(gateway.look("/status?queue=default").json()["totals"]["accepted"], 1, "a named one is live");
+    let started = std::time::Instant::now();
+    let mut later = gateway.look("/status").json();
+    while later["totals"]["accepted"] == 0 {
+        assert!(started.elapsed() < super::http_gateway::PATIENCE, "it never shows: {}", later["as_of"]);
+        later = gateway.look("/status").json();
+    }
+    assert!(later["as_of"].as_str() > first["as_of"].as_str());
+}
+
+#[test]
 fn the_root_tells_a_newcomer_what_to_type() {
     let gateway = TestGateway::start();
     let reply = gateway.look("/");

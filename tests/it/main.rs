@@ -6,6 +6,7 @@ mod durability;
 mod end_to_end;
 mod http_answers;
 mod http_bodies;
+mod http_docs;
 mod http_faults;
 mod http_fuzz;
 mod http_gateway;

@@ -32,8 +32,10 @@ const KNOWN: [&str; 9] = [
     "Posthaste-Timeout",
     "Posthaste-Forward-<Name>",
 ];
-/// What a delivery of another gateway carries: no options, and no mistake.
-const OF_DELIVERIES: [&str; 3] = ["posthaste-attempt", "posthaste-queue", "posthaste-via"];
+/// What a delivery of a gateway carries: no options, and no mistake.
+const OF_DELIVERIES: [&str; 3] = ["posthaste-attempt", "posthaste-queue", VIA];
+/// The stores that a message came by.
+const VIA: &str = "posthaste-via";
 
 /// What a publisher asked for.
 #[derive(Debug, Default)]
@@ -249,6 +251,18 @@ fn check_connection(forward: &[(String, String)], headers: &HeaderMap) -> Result
             let detail = format!("{name} is named by Connection, so it belongs to this connection only");
             return Err(not_forwardable(&format!("{FORWARD}{name}"), &detail));
         }
+    }
+    Ok(())
+}
+
+/// Refuses what this store delivered to itself: it would go round for ever.
+pub(super) fn check_loop(headers: &HeaderMap, store_id: &str) -> Result<(), Refusal> {
+    let stores =
+        headers.get_all(VIA).filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
+    if stores.map(str::trim).any(|id| id == store_id) {
+        let detail =
+            "Posthaste-Via names this store: it would deliver the message to itself, again and again";
+        return Err(Refusal::new(Code::LoopDetected, detail).header("Posthaste-Via"));
     }
     Ok(())
 }

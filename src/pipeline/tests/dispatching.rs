@@ -1,7 +1,7 @@
 //! Leasing: what, how much, and from whom in turn.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -15,6 +15,9 @@ use crate::domain::timestamp::Timestamp;
 use crate::store::error::StoreError;
 use crate::store::lease::{BatchId, LeaseKind, LeaseRequest};
 use crate::store::{Hold, MessageStore, QueueEntry, Store as _};
+
+/// How many attempts each thread began.
+type Threads = Arc<Mutex<HashMap<String, usize>>>;
 
 #[tokio::test]
 async fn a_message_published_to_an_idle_gateway_is_never_forgotten() {
@@ -207,5 +210,34 @@ async fn suspects_are_leased_alone_and_one_at_a_time_in_the_whole_process() {
     assert_eq!(suspects_inside.most(), 1);
     let with_others = |call: &Call| matches!(call, Call::Leased { taken, suspect: true } if *taken != 1);
     assert_eq!(rig.peer.count(with_others), 0);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn idle_threads_share_the_work_of_a_queue() {
+    let mut bed = Bed::new();
+    bed.workers.threads = 2;
+    let (crowd, gate, threads) = (Crowd::default(), Arc::new(Semaphore::new(0)), Threads::default());
+    let process = {
+        let (crowd, gate, threads) = (crowd.clone(), gate.clone(), threads.clone());
+        build(move |_| {
+            let name = std::thread::current().name().unwrap_or_default().to_owned();
+            *threads.lock().unwrap().entry(name).or_default() += 1;
+            let (inside, gate) = (crowd.enter(), gate.clone());
+            Box::pin(async move {
+                gate.acquire().await.expect("the gate stays").forget();
+                drop(inside);
+                Outcome::Done.into()
+            })
+        })
+    };
+    let queue = bed.queue_with("orders", process, |settings| settings.delivery.concurrency_max = 10).await;
+    let rig = bed.start();
+    rig.publish(&queue, 10).await;
+    until("all run", || crowd.inside() == 10).await;
+    let counts: Vec<_> = threads.lock().unwrap().values().copied().collect();
+    assert_eq!(counts, [5, 5]);
+    gate.add_permits(10);
+    rig.until(&queue, "all are delivered", |stats| stats.counters.delivered == 10).await;
     rig.stop().await;
 }

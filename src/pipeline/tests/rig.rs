@@ -126,6 +126,7 @@ pub(super) struct Rig {
     pub(super) supervisor: Supervisor,
     pub(super) pipeline: Pipeline,
     pub(super) ingester: Ingester,
+    grace: Duration,
     store: Rc<dyn MessageStore>,
 }
 
@@ -188,6 +189,7 @@ impl Bed {
             supervisor,
             pipeline,
             ingester,
+            grace: self.grace,
             store,
         }
     }
@@ -262,10 +264,15 @@ impl Rig {
         }
     }
 
+    /// Stops everything, in time.
+    pub(super) async fn shut_down(&self) {
+        let report = self.supervisor.shutdown(Some(self.grace + phase::TAIL)).await;
+        assert!(report.is_clean(), "{report:?}");
+    }
+
     /// Stops everything and checks that the store's numbers are right.
     pub(super) async fn stop(self) {
-        let report = self.supervisor.shutdown(None).await;
-        assert!(report.is_clean(), "{report:?}");
+        self.shut_down().await;
         assert_eq!(self.store.audit().await, Ok(Vec::new()));
     }
 }

@@ -49,7 +49,7 @@ async fn what_has_not_begun_is_handed_back_and_what_has_runs_to_its_end() {
         .await;
     gate.add_permits(4);
     let store = rig.peer.clone();
-    assert!(rig.supervisor.shutdown(None).await.is_clean());
+    rig.shut_down().await;
     let stats = rig.stats(&queue).await;
     assert_eq!((stats.counters.delivered, stats.gauges.pending, stats.gauges.leased), (2, 3, 0));
     assert_eq!((stats.counters.retried, stats.counters.recovered, crowd.most()), (0, 0, 1));
@@ -60,8 +60,7 @@ async fn what_has_not_begun_is_handed_back_and_what_has_runs_to_its_end() {
 #[tokio::test]
 async fn what_runs_at_the_end_of_the_grace_is_left_to_the_end_of_its_lease() {
     let (rig, queue, _gate, crowd) = one_of_four(Duration::from_millis(300)).await;
-    let report = rig.supervisor.shutdown(None).await;
-    assert!(report.is_clean(), "{report:?}");
+    rig.shut_down().await;
     assert_eq!(crowd.inside(), 0, "it was abandoned");
     let stats = rig.stats(&queue).await;
     assert_eq!((stats.gauges.leased, stats.gauges.pending, stats.counters.delivered), (1, 3, 1));
@@ -92,7 +91,7 @@ async fn settlements_are_sent_before_the_end_although_their_batch_is_not_whole()
     let messages = [&b"fast"[..], b"slow", b"fast"].map(|payload| message(&rig.clock, 3, payload)).to_vec();
     rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages }).await;
     until("the fast ones are done", || done.len() == 2).await;
-    assert!(rig.supervisor.shutdown(None).await.is_clean());
+    rig.shut_down().await;
     let stats = rig.stats(&queue).await;
     assert_eq!((stats.counters.delivered, stats.gauges.leased), (2, 1));
 }
@@ -108,7 +107,7 @@ async fn a_lease_under_way_when_the_gateway_stops_is_handed_back() {
     until("a lease is under way", || rig.peer.count(|call| matches!(call, Call::Lease { .. })) == 2).await;
     rig.supervisor.begin_phase(phase::DISPATCH, PATIENCE);
     gate.add_permits(1);
-    assert!(rig.supervisor.shutdown(None).await.is_clean());
+    rig.shut_down().await;
     let stats = rig.stats(&queue).await;
     assert_eq!((stats.gauges.pending, stats.gauges.leased, stats.counters.delivered), (5, 0, 0));
     rig.stop().await;
@@ -135,7 +134,7 @@ async fn under_load_a_shutdown_loses_nothing_and_repeats_nothing() {
         rig.publish(&queue, 100).await;
     }
     until("it is in full swing", || seen.len() > 500).await;
-    assert!(rig.supervisor.shutdown(None).await.is_clean());
+    rig.shut_down().await;
     let stats = rig.stats(&queue).await;
     let begun = u64::try_from(seen.len()).expect("not that many");
     assert_eq!((stats.counters.delivered, stats.gauges.leased), (begun, 0));

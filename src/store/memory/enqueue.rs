@@ -31,7 +31,7 @@ impl Queue {
             return GroupResult::QueueFull { setting, limit };
         }
         let keys_max = self.entry.settings.idempotency.keys_max;
-        if group.key.is_some() && self.keys.count(now.wall) >= keys_max {
+        if group.key.is_some() && self.keys.at_limit(keys_max, now.wall) {
             return GroupResult::QueueFull { setting: "idempotency.keys_max", limit: keys_max };
         }
         if let Some(full) = full {

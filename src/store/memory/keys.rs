@@ -27,10 +27,12 @@ impl Keys {
         self.by_key.get(key).filter(|kept| kept.until > now)
     }
 
-    /// How many stand for something at `now`.
-    pub(super) fn count(&mut self, now: Timestamp) -> u64 {
-        self.forget(now);
-        self.by_key.len() as u64
+    /// Whether there are as many as may be. What is over is removed before that is said.
+    pub(super) fn at_limit(&mut self, limit: u64, now: Timestamp) -> bool {
+        if self.by_key.len() as u64 >= limit {
+            self.forget(now);
+        }
+        self.by_key.len() as u64 >= limit
     }
 
     /// Remembers a key until a moment.

@@ -24,7 +24,8 @@
 //! **Settle.** A lease is over when it was settled or taken back, not at its deadline: settlements and extensions that come
 //! before the sweep hold. An index that was settled is `settled` whatever is sent later; one that was taken back is `lost`.
 //! The times of a worker's batch (deadline, longest life, mark) are monotonic, those of a pulling consumer's go by the wall.
-//! The attempt is remembered whatever the verdict, except for a first one that succeeded.
+//! The attempt is remembered, except for a first one that succeeded; one that comes with a release or a deferral may be.
+//! The log is cut to `history.attempts` when something is added to it and when its message is delivered.
 //!
 //! **Lost.** An attempt and a loss are counted and logged (begun when the batch was leased). Attempts used up: `poison`; else
 //! expired: `expired`; else it is followed by another attempt and counts as retried. A worker's loss marks the message as a
@@ -37,7 +38,8 @@
 //! at: the damaged, and the one that met the limit, included; a dry run counts all and changes nothing.
 //!
 //! **Limits** are checked in the order length, bytes, keys. The store is full from the moment on when `store.bytes_max` is
-//! reached: the group that reaches it is still taken. The keys of a full store and of a duplicate group are unaffected.
+//! reached: the group that reaches it is still taken. A key that is over counts for nothing; it is removed by the sweep, or
+//! when the limit of keys is reached.
 //!
 //! **A restart** forgets the ids of `enqueue` calls and everything about the batches of workers, what they held being lost;
 //! batches of pulling consumers and their marks stay.

@@ -255,9 +255,14 @@ impl Queue {
 
     /// Remembers an attempt of a message.
     pub(super) fn log(&mut self, seq: Seq, attempt: Attempt) {
+        self.message_mut(seq).log.push_back(attempt);
+        self.cut_log(seq);
+    }
+
+    /// Forgets what the settings do not allow to remember any more.
+    fn cut_log(&mut self, seq: Seq) {
         let kept = usize::from(self.entry.settings.history.attempts);
         let log = &mut self.message_mut(seq).log;
-        log.push_back(attempt);
         while log.len() > kept {
             log.pop_front();
         }
@@ -328,6 +333,9 @@ impl Queue {
 
     /// Takes a message out that was delivered or cancelled, and remembers that.
     pub(super) fn finish(&mut self, seq: Seq, delivered: bool, now: Now) {
+        if delivered {
+            self.cut_log(seq);
+        }
         let message = self.remove(seq);
         let record = message.record().ok();
         let headers = record.as_ref().and_then(|record| Headers::decode(&record.headers()));

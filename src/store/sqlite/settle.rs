@@ -114,6 +114,7 @@ impl Work<'_> {
         for run in seqs.chunk_by(|one, other| one.next() == *other) {
             self.sql.prepare_cached(REMOVE_RUN)?.execute((run[0], run[run.len() - 1]))?;
         }
+        let most = usize::from(self.queue(number).entry.settings.history.attempts);
         let mut endings = Vec::with_capacity(acknowledged.len());
         let mut bytes = 0;
         for (held, attempt) in acknowledged {
@@ -121,11 +122,10 @@ impl Work<'_> {
             self.unindex(held.seq, held.id())?;
             bytes += held.moving.charged;
             let mut log = self.log_of_leaving(held.seq, held.id())?;
-            if let Some(attempt) = attempt.filter(|_| held.attempts > 0) {
-                log.push(attempt.clone());
-                let most = usize::from(self.queue(number).entry.settings.history.attempts);
-                log.drain(..log.len().saturating_sub(most));
+            if held.attempts > 0 {
+                log.extend(attempt.cloned());
             }
+            log.drain(..log.len().saturating_sub(most));
             endings.push(Ending { id: held.id(), delivered: true, finished: held.finished(), log });
         }
         let messages = endings.len() as u64;

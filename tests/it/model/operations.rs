@@ -182,7 +182,11 @@ fn verdict() -> impl Strategy<Value = Verdict> {
 
 fn sent() -> impl Strategy<Value = Sent> {
     let status = prop::option::of(prop::sample::select(vec![200_u16, 404, 503]));
-    (0_u16..7, verdict(), status).prop_map(|(place, verdict, status)| Sent { place, verdict, status })
+    (0_u16..7, verdict(), status).prop_map(|(place, verdict, status)| {
+        // Where none was counted there is none to remember.
+        let counted = !matches!(verdict, Verdict::Release | Verdict::Defer { .. });
+        Sent { place, verdict, status: status.filter(|_| counted) }
+    })
 }
 
 fn lease() -> impl Strategy<Value = Operation> {
