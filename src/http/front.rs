@@ -9,7 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use actix_http::{HttpMessage as _, Request, RequestHead};
+use actix_http::{HttpMessage as _, Payload, Request, RequestHead};
 use actix_service::{Service, ServiceFactory};
 use actix_web::dev::AppConfig;
 use futures_util::FutureExt as _;
@@ -69,10 +69,10 @@ impl Service<Request> for Front {
 
     actix_service::always_ready!();
 
-    fn call(&self, request: Request) -> Self::Future {
+    fn call(&self, mut request: Request) -> Self::Future {
         let id = RequestId::random();
         let connection = request.conn_data::<Rc<Connection>>().cloned().unwrap_or_default();
-        let serving = connection.serve();
+        let serving = connection.serve(!matches!(request.payload(), Payload::None));
         let is_publish = publish::segment_of(request.head()).is_some();
         let answering = answer(self.desk.clone(), self.routes.clone(), request, connection, id);
         Box::pin(async move {
