@@ -46,14 +46,16 @@ pub fn read_settings(body: &[u8], defaults: &Value) -> Result<QueueSettings, Box
             "a queue's settings are a JSON object, like {\"processor\":\"log\"}".to_owned(),
         ));
     }
-    if given.get("secret").is_some() {
-        let detail =
-            "a secret does not come by the API in this version: declare the queue in the configuration file";
-        return Err(Box::new(Problem {
-            pointer: Some("/secret".to_owned()),
-            setting: Some("secret".into()),
-            ..Problem::new(Code::SecretNeedsFile, detail)
-        }));
+    for key in ["secret", "secret_file", "secret_env"] {
+        if given.get(key).is_some() {
+            let detail = "deliveries are not signed in this version, so a queue takes no secret, neither by the API nor \
+                          from the configuration file: leave it out";
+            return Err(Box::new(Problem {
+                pointer: Some(format!("/{key}")),
+                setting: Some(key.into()),
+                ..Problem::new(Code::SecretNeedsFile, detail)
+            }));
+        }
     }
     check_fields(&given, &every_setting(), "")?;
     let mut merged = defaults.clone();
@@ -203,7 +205,8 @@ mod tests {
             ("{", Code::Malformed, None, "EOF"),
             (r#"{"processor":"log","processor":"log"}"#, Code::Malformed, None, "there twice"),
             ("[]", Code::InvalidValue, Some(""), "a JSON object"),
-            (r#"{"secret":"whsec_x"}"#, Code::SecretNeedsFile, Some("/secret"), "configuration file"),
+            (r#"{"secret":"whsec_x"}"#, Code::SecretNeedsFile, Some("/secret"), "not signed in this version"),
+            (r#"{"secret_file":"/etc/x"}"#, Code::SecretNeedsFile, Some("/secret_file"), "leave it out"),
             (r#"{"procesor":"log"}"#, Code::UnknownField, Some("/procesor"), r#"did you mean "processor"?"#),
             (
                 r#"{"retry":{"shedule":[]}}"#,
