@@ -10,17 +10,12 @@ use super::problem::Origin;
 use super::tree::{Node, Table, dotted};
 use crate::domain::format::secret;
 
-/// Headers whose values are secrets, by parts of their names.
-const SECRET_HEADERS: [&str; 8] =
-    ["authorization", "cookie", "token", "secret", "password", "signature", "api-key", "apikey"];
-
 /// Whether the value at a path must not be shown.
 pub(super) fn is_secret(path: &[impl AsRef<str>]) -> bool {
     let Some((last, parents)) = path.split_last() else { return false };
-    let last = last.as_ref().to_ascii_lowercase();
     let in_headers = parents.last().is_some_and(|parent| parent.as_ref() == "headers");
-    matches!(last.as_str(), "secret" | "password")
-        || (in_headers && SECRET_HEADERS.iter().any(|part| last.contains(part)))
+    matches!(last.as_ref().to_ascii_lowercase().as_str(), "secret" | "password")
+        || (in_headers && secret::is_header(last.as_ref()))
 }
 
 /// See [`Settings::print`].
@@ -74,7 +69,7 @@ fn print_table(out: &mut String, depth: usize, path: &mut Vec<String>, nodes: &T
 }
 
 fn print_line(out: &mut String, depth: usize, path: &[String], value: &toml::Value, origin: &Origin) {
-    let shown = if is_secret(path) { toml::Value::from("***") } else { masked(value) };
+    let shown = shown(path, value);
     write!(out, "{} = {shown}", dotted(&path[depth..])).expect("writing to a String cannot fail");
     if !matches!(origin, Origin::BuiltIn { .. }) {
         write!(out, "  # {origin}").expect("writing to a String cannot fail");
@@ -82,11 +77,17 @@ fn print_line(out: &mut String, depth: usize, path: &[String], value: &toml::Val
     out.push('\n');
 }
 
-/// The value without the passwords of URLs.
-fn masked(value: &toml::Value) -> toml::Value {
+/// The value at a path without secrets.
+fn shown(path: &[String], value: &toml::Value) -> toml::Value {
     match value {
+        _ if is_secret(path) => toml::Value::from(secret::MASK),
+        toml::Value::String(text) if path.last().is_some_and(|key| key == "destination") => {
+            toml::Value::from(secret::destination(text).into_owned())
+        }
         toml::Value::String(text) => toml::Value::from(secret::url(text).into_owned()),
-        toml::Value::Array(values) => toml::Value::Array(values.iter().map(masked).collect()),
+        toml::Value::Array(values) => {
+            toml::Value::Array(values.iter().map(|value| shown(path, value)).collect())
+        }
         other => other.clone(),
     }
 }
