@@ -69,12 +69,8 @@ fn print_table(out: &mut String, depth: usize, path: &mut Vec<String>, nodes: &T
 }
 
 fn print_line(out: &mut String, depth: usize, path: &[String], value: &toml::Value, origin: &Origin) {
-    let shown = shown(path, value);
-    write!(out, "{} = {shown}", dotted(&path[depth..])).expect("writing to a String cannot fail");
-    if !matches!(origin, Origin::BuiltIn { .. }) {
-        write!(out, "  # {origin}").expect("writing to a String cannot fail");
-    }
-    out.push('\n');
+    writeln!(out, "{} = {}  # {origin}", dotted(&path[depth..]), shown(path, value))
+        .expect("writing to a String cannot fail");
 }
 
 /// The value at a path without secrets.
@@ -90,4 +86,48 @@ fn shown(path: &[String], value: &toml::Value) -> toml::Value {
         }
         other => other.clone(),
     }
+}
+
+/// See [`Settings::print_json`].
+pub(super) fn print_json(settings: &Settings) -> String {
+    let values = to_table(settings);
+    let mut all = toml::Table::new();
+    for (section, node) in &settings.layered {
+        if let (Some(toml::Value::Table(values)), Some(nodes)) = (values.get(section), node.as_table()) {
+            all.insert(section.clone(), nested(&mut vec![section.clone()], nodes, values).into());
+        }
+    }
+    let declared = settings.layered.get("queues").and_then(Node::as_table);
+    let queues = settings.queues.iter().map(|(name, queue)| {
+        let nodes = declared.and_then(|declared| declared.get(name.as_str())).and_then(Node::as_table);
+        let mut path = vec!["queues".to_owned(), name.to_string()];
+        (
+            name.to_string(),
+            toml::Value::from(nested(&mut path, nodes.unwrap_or(&Table::new()), &to_table(queue))),
+        )
+    });
+    all.insert("queues".to_owned(), queues.collect::<toml::Table>().into());
+    let mut text = serde_json::to_string_pretty(&all).expect("TOML's values are JSON's");
+    text.push('\n');
+    text
+}
+
+/// What is set in `nodes`, with the values as they were read.
+fn nested(path: &mut Vec<String>, nodes: &Table, values: &toml::Table) -> toml::Table {
+    let mut found = toml::Table::new();
+    for (key, node) in nodes {
+        path.push(key.clone());
+        let inner = node.as_table().filter(|table| !table.is_empty());
+        match (values.get(key), inner) {
+            (Some(toml::Value::Table(values)), Some(nodes)) => {
+                found.insert(key.clone(), nested(path, nodes, values).into());
+            }
+            (Some(value), _) if keys::classify(path) != Class::Section => {
+                found.insert(key.clone(), shown(path, value));
+            }
+            _ => {}
+        }
+        path.pop();
+    }
+    found
 }
