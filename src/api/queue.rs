@@ -1,7 +1,5 @@
 //! One queue as the API shows it, and the settings of one as a PUT brings them.
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -41,11 +39,7 @@ impl Queue {
                 secret::MASK.clone_into(value);
             }
         }
-        if let Some(destination) = &mut self.settings.destination
-            && let Cow::Owned(shown) = secret::destination(destination.as_str())
-        {
-            *destination = shown.parse().expect("a value of its query was replaced by what a query may have");
-        }
+        self.settings.destination = self.settings.destination.map(|destination| destination.masked());
         self
     }
 }
