@@ -123,12 +123,18 @@ impl Settings {
         Ok(self.queues.entry(name.parse()?).insert_entry(settings).into_mut())
     }
 
-    /// The effective settings as TOML, secrets masked; a line whose value is not built in ends with where it is from.
+    /// The effective settings as TOML, secrets masked; each line ends with where its value is from.
     ///
     /// A queue's table shows what was set for that queue; the rest is as `[queue_defaults]` shows.
     #[must_use]
     pub fn print(&self) -> String {
         print::print(self)
+    }
+
+    /// The same as JSON, in its nested form and without where it is from.
+    #[must_use]
+    pub fn print_json(&self) -> String {
+        print::print_json(self)
     }
 }
 

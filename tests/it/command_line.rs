@@ -68,6 +68,12 @@ fn what_is_printed_is_a_configuration() {
     let again = posthaste(folder.path(), &arguments, &[("POSTHASTE__SERVER__THREADS", "3")]);
     assert_eq!(again.code, Some(0), "{again:?}");
     assert!(again.stdout.contains("grace = \"7s\"") && again.stdout.contains("threads = 3"), "{again:?}");
+    let json = posthaste(folder.path(), &[&arguments[..], &["--json"]].concat(), &[]);
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON alone on stdout");
+    assert_eq!(
+        (&json["server"]["grace"], &json["queues"]["default"]["processor"]),
+        (&json!("7s"), &json!("log"))
+    );
 }
 
 #[test]

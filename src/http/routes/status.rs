@@ -9,6 +9,7 @@ use futures_util::future::join;
 use tokio::time::timeout;
 
 use super::Call;
+use crate::api::code::Code;
 use crate::api::status::{
     ActorStatus, Counts, DurabilityStatus, History, Instance, QueueStatus, Rates, Status, StoreStatus,
     Totals, Warning,
@@ -42,6 +43,15 @@ pub(super) async fn show(call: Call) -> Result<Answer, Refusal> {
     }
     let named = Some(named).filter(|named| !named.is_empty());
     let desk = &call.desk;
+    for name in named.iter().flatten() {
+        // With the store away nobody knows whether it is there, and the status answers all the same, without it.
+        match timeout(STORE_TIMEOUT, desk.queue(name.as_str())).await {
+            Ok(Err(refusal)) if refusal.code() == Code::QueueUnknown => {
+                return Err(refusal.parameter("queue"));
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
     Ok(answer::json(StatusCode::OK, &status(&desk.state, &*desk.store, named.as_ref()).await))
 }
 
