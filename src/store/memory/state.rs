@@ -153,6 +153,7 @@ impl State {
             Some(queue) if queue.entry.source == Source::File => Put::DeclaredInFile,
             Some(queue) => {
                 queue.entry.settings = settings;
+                queue.unpark_when_below();
                 Put::Updated(queue.entry.clone())
             }
         }
@@ -179,6 +180,7 @@ impl State {
                 Some(queue) => (queue.entry.source, queue.entry.settings) = (Source::File, settings),
             }
         }
+        self.queues.values_mut().for_each(Queue::unpark_when_below);
         (self.entries(), differing)
     }
 

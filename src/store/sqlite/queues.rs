@@ -66,7 +66,8 @@ impl Work<'_> {
         let lookup_before = queue.entry.settings.lookup;
         queue.entry.source = source;
         queue.entry.settings = settings;
-        let entry = queue.entry.clone();
+        self.unpark_when_below(number);
+        let entry = self.queue(number).entry.clone();
         counts::write_settings(self.sql, number, &entry)?;
         if entry.settings.lookup != lookup_before {
             self.reindex(number, entry.settings.lookup)?;
@@ -117,6 +118,9 @@ impl Work<'_> {
                     }
                 }
             }
+        }
+        for number in self.state.queues.keys().copied().collect::<Vec<_>>() {
+            self.unpark_when_below(number);
         }
         Ok((self.entries(), differing))
     }

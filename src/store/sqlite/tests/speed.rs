@@ -7,6 +7,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
 use super::*;
+use crate::domain::outcome::{Attempt, AttemptOutcome};
 use crate::store::lease::Leased;
 
 /// Time and CPU since it was started.
@@ -123,4 +124,50 @@ fn how_fast_it_is() {
             measure(&stand, lookup, u64::from(lookup) << 40).await;
         }
     });
+}
+
+/// Settles batches in turn with and without the attempt that each message's end remembers; all else is the same.
+#[test]
+#[ignore = "prints figures, asserts nothing"]
+fn what_remembering_the_last_attempt_costs() {
+    const ROUNDS: u64 = 400;
+    const BATCH: u64 = 128;
+    run(async {
+        let stand = Stand::new(Clock::system());
+        let connection = stand.connect();
+        let mut queues = Vec::new();
+        for name in ["without", "with"] {
+            queues.push(make_queue(&connection, name, settings()).await);
+        }
+        let mut cpu_us_of = [0, 0];
+        let mut spans = [Duration::ZERO; 2];
+        for round in 0..ROUNDS {
+            for index in [round % 2, 1 - round % 2].map(|index| usize::try_from(index).expect("0 or 1")) {
+                publish(&connection, &queues[index], round * BATCH, BATCH, BATCH).await;
+                let lease = request(&queues[index], LeaseKind::Worker, 128);
+                let leased = connection.lease(lease).await.expect("leased");
+                let attempt = (index == 1).then(delivered);
+                let settle =
+                    |settlement: &Settlement| Settlement { attempt: attempt.clone(), ..settlement.clone() };
+                let settlements = Arc::new(acknowledge(&leased).iter().map(settle).collect());
+                let (began, cpu_before) = (stand.clock.tick(), cpu_us());
+                connection.settle(leased.batch, settlements).await.expect("settled");
+                cpu_us_of[index] += cpu_us() - cpu_before;
+                spans[index] += stand.clock.tick().since(began);
+            }
+        }
+        #[expect(clippy::cast_precision_loss, reason = "figures to look at")]
+        let [without, with] = cpu_us_of.map(|cpu_us| cpu_us as f64 / (ROUNDS * BATCH) as f64);
+        let ratio = spans[1].as_secs_f64() / spans[0].as_secs_f64();
+        println!(
+            "settle, {BATCH} a batch: {without:.2} µs CPU a message without, {with:.2} with: × {:.3}",
+            with / without
+        );
+        println!("wall: {:?} without, {:?} with: × {ratio:.3}", spans[0], spans[1]);
+    });
+}
+
+fn delivered() -> Attempt {
+    let (at, outcome) = (START, AttemptOutcome::Delivered);
+    Attempt { number: 1, at, duration_ms: 7, outcome, status: Some(200), error: None, excerpt: None }
 }
