@@ -10,6 +10,7 @@
 //! | `prober` | looks at the store and its queues once a second |
 //! | `lanes` | how many messages of a queue are in flight, over all threads |
 //! | `batch` | what a worker thread holds, counted |
+//! | `slots` | who may take a worker thread's slots |
 //! | `catalog` | the queues as this process knows them |
 //!
 //! A [`Pipeline`] starts one thread for each worker, with a dispatcher, a worker and a settler on it, and one thread for
@@ -27,6 +28,7 @@ pub mod lanes;
 pub mod prober;
 pub mod settings;
 mod settler;
+mod slots;
 mod sweeper;
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,8 @@
 //! # What it does
 //! Hands each message of the batches that its dispatcher sends to its processor, asks [`decide`] what follows from the
 //! report, and passes that on to the settler. At most `workers.concurrency` attempts are under way on the thread, and
-//! `delivery.concurrency_max` of one queue on all threads; what has no slot yet waits in the order of arrival. A
-//! batch's lease is extended at each third of its length for as long as an attempt of it waits or runs.
+//! `delivery.concurrency_max` of one queue on all threads; what has no slot yet waits in the order of arrival in its
+//! queue, and the queues take turns as [`slots`](crate::pipeline::slots) says. A batch's lease is extended at each third of its length for as long as an attempt of it waits or runs.
 //!
 //! # What it waits for
 //! Attempts; batches; the next time to extend.
@@ -32,13 +32,13 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::actor::{Actor, Address, Exit, Guard, Inbox, Life, Unfinished};
 use crate::clock::Clock;
 use crate::pipeline::attempt::{self, Bench, Finished, Key};
 use crate::pipeline::batch::{Batch, Ended, Held, Taken};
+use crate::pipeline::slots::Slots;
 use crate::pipeline::{is_late, until_late};
 use crate::processor::Processor;
 use crate::store::MessageStore;
@@ -179,7 +179,7 @@ impl Worker {
         let bench = Bench {
             clock,
             processors,
-            slots: Semaphore::new(concurrency),
+            slots: Rc::new(Slots::new(concurrency, held.clone())),
             in_hand: RefCell::new(Guard::new(give_back)),
         };
         Self { store, settler, held, bench: Rc::new(bench), batches: HashMap::new() }
@@ -187,6 +187,7 @@ impl Worker {
 
     /// Takes a batch in hand; gives the keys of its leases.
     fn take(&mut self, batch: &Arc<Batch>, taken: Vec<Taken>, timer: Pin<&mut Sleep>) -> Vec<Key> {
+        self.held.arrived(taken.len());
         let mut in_hand = self.bench.in_hand.borrow_mut();
         let mut keys = Vec::with_capacity(taken.len());
         for taken in taken {

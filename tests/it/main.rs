@@ -4,6 +4,7 @@ mod command_line;
 mod conformance;
 mod durability;
 mod end_to_end;
+mod fairness;
 mod http_answers;
 mod http_bodies;
 mod http_docs;

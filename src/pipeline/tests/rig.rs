@@ -285,3 +285,16 @@ pub(super) async fn until(what: &str, condition: impl Fn() -> bool) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
+
+/// Waits until a number stays the same for a while; gives it.
+pub(super) async fn until_still<N: Copy + PartialEq>(what: &str, number: impl Fn() -> N) -> N {
+    let (deadline, mut last, mut looks) = (soon(), number(), 0);
+    while looks < 30 {
+        assert!(Instant::now() < deadline, "waited too long until {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let now = number();
+        looks = if now == last { looks + 1 } else { 0 };
+        last = now;
+    }
+    last
+}
