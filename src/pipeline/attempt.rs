@@ -1,7 +1,6 @@
 //! One attempt: from its turn to the report, and from the report to what is settled.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use crate::domain::retry::{RetryPolicy, Verdict, decide};
 use crate::domain::timestamp::Timestamp;
 use crate::pipeline::batch::{Batch, Ended, Taken};
 use crate::pipeline::slots::Slots;
-use crate::processor::{Delivery, Processor, Report};
+use crate::processor::{Delivery, Processor, Processors, Report};
 
 /// How long after a message's time-out its attempt is ended from outside: a processor that keeps its time knows more
 /// of why than we do.
@@ -30,7 +29,7 @@ pub(super) type Key = (u64, u16);
 /// What the attempts of a thread share.
 pub(super) struct Bench {
     pub(super) clock: Clock,
-    pub(super) processors: HashMap<String, Rc<dyn Processor>>,
+    pub(super) processors: Processors,
     /// One for each attempt that may be under way.
     pub(super) slots: Rc<Slots>,
     /// Every lease that has not ended.
@@ -82,7 +81,7 @@ impl Bench {
         let mut in_hand = self.in_hand.borrow_mut();
         let Some(taken) = in_hand.start(key) else { return Beginning::Not(Finished::NotBegun) };
         let settings = &batch.entry.settings;
-        let Some(processor) = self.processors.get(&settings.processor) else {
+        let Some(processor) = self.processors.named(&settings.processor) else {
             return Beginning::Not(Finished::NoProcessor);
         };
         let Some(headers) = Headers::decode(&taken.lease.record.headers()) else {

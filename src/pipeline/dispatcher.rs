@@ -40,7 +40,8 @@ use crate::pipeline::catalog::Catalog;
 use crate::pipeline::lanes::{Lane, Lanes};
 use crate::pipeline::settings::WorkerSettings;
 use crate::pipeline::worker::{Work, pass_on};
-use crate::pipeline::{Registry, is_late, slots, until_late};
+use crate::pipeline::{is_late, slots, until_late};
+use crate::processor::Registry;
 use crate::store::error::{StoreError, Stored};
 use crate::store::lease::{BatchId, LeaseKind, LeaseRequest, Leased};
 use crate::store::wake::{WakeBoard, WakeSubscription};
@@ -54,7 +55,7 @@ const LEASE_BYTES_MAX: u64 = 4 << 20;
 /// What a dispatcher works with, on its thread and beyond.
 pub(super) struct Tools {
     pub(super) catalog: Catalog,
-    pub(super) registry: Arc<Registry>,
+    pub(super) registry: Registry,
     pub(super) lanes: Lanes,
     pub(super) suspects: Suspects,
     pub(super) settings: Arc<WorkerSettings>,
@@ -294,7 +295,7 @@ impl Dispatcher {
         !entry.paused
             && entry.parked.is_none()
             && !settings.is_pull()
-            && self.tools.registry.contains_key(&settings.processor)
+            && self.tools.registry.contains(&settings.processor)
     }
 }
 

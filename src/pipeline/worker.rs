@@ -40,7 +40,7 @@ use crate::pipeline::attempt::{self, Bench, Finished, Key};
 use crate::pipeline::batch::{Batch, Ended, Held, Taken};
 use crate::pipeline::slots::Slots;
 use crate::pipeline::{is_late, until_late};
-use crate::processor::Processor;
+use crate::processor::Processors;
 use crate::store::MessageStore;
 use crate::store::error::StoreError;
 use crate::store::lease::Extended;
@@ -162,7 +162,7 @@ impl Worker {
         settler: Address<Ended>,
         held: Arc<Held>,
         clock: Clock,
-        processors: HashMap<String, Rc<dyn Processor>>,
+        processors: Processors,
         concurrency: usize,
     ) -> Self {
         let give_back = {

@@ -1,6 +1,5 @@
 //! A pipeline on a memory store, with processors that do what a test says.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,8 +20,8 @@ use crate::pipeline::ingester::Ingester;
 use crate::pipeline::prober::StoreWatch;
 use crate::pipeline::settings::{IngestSettings, WorkerSettings};
 use crate::pipeline::tests::peer::Peer;
-use crate::pipeline::{Parts, Pipeline, Registry, phase};
-use crate::processor::{Build, Delivery, Processor, Report};
+use crate::pipeline::{Parts, Pipeline, phase};
+use crate::processor::{Build, Delivery, Processor, Registry, Report};
 use crate::store::enqueue::{Due, Group, GroupResult, NewMessage};
 use crate::store::memory::Memory;
 use crate::store::settings::{RequiredDurability, StoreSettings};
@@ -144,7 +143,7 @@ impl Bed {
         let peer = Peer::new(Memory::open(&settings, &clock).expect("a memory store opens"));
         let workers = WorkerSettings { threads: 1, ..WorkerSettings::default() };
         let ingest = IngestSettings::default();
-        let (catalog, registry) = (Catalog::default(), HashMap::new());
+        let (catalog, registry) = (Catalog::default(), Registry::default());
         Self { peer, clock, catalog, workers, ingest, grace: PATIENCE, registry }
     }
 
@@ -159,7 +158,7 @@ impl Bed {
         processor: Build,
         change: impl FnOnce(&mut QueueSettings),
     ) -> QueueEntry {
-        self.registry.insert(name.to_owned(), processor);
+        self.registry.add(name, processor).expect("a name of its own");
         let mut settings = QueueSettings { processor: name.to_owned(), ..QueueSettings::default() };
         change(&mut settings);
         let entry = put(&*self.peer.connect(), name, settings).await;
