@@ -21,6 +21,7 @@ mod messages;
 mod model;
 mod processor_http;
 mod processor_http_hostile;
+mod processor_log;
 mod readme;
 mod support;
 mod tidy;
