@@ -169,7 +169,7 @@ impl App {
         let pipeline = Pipeline::start(Parts {
             supervisor: supervisor.clone(),
             store: store.clone(),
-            registry: registry.builds().map(|(name, build)| (name.to_owned(), build.clone())).collect(),
+            registry: registry.clone(),
             catalog,
             watch: StoreWatch::opened(declared.health, self.clock.now()),
             clock: self.clock.clone(),

@@ -12,7 +12,8 @@ use posthaste::http::{Edge, Gateway, ServerSettings, Stopper, bind};
 use posthaste::pipeline::catalog::Catalog;
 use posthaste::pipeline::prober::StoreWatch;
 use posthaste::pipeline::settings::{IngestSettings, WorkerSettings};
-use posthaste::pipeline::{Parts, Pipeline, Registry, phase};
+use posthaste::pipeline::{Parts, Pipeline, phase};
+use posthaste::processor::Registry;
 use posthaste::store::Store;
 use posthaste::store::settings::{RequiredDurability, StoreSettings};
 use serde_json::{Value, json};
@@ -86,7 +87,7 @@ impl TestGateway {
         let pipeline = Pipeline::start(Parts {
             supervisor: supervisor.clone(),
             store: store.clone(),
-            registry: Registry::new(),
+            registry: Registry::default(),
             catalog: catalog.clone(),
             watch: StoreWatch::default(),
             clock: clock.clone(),
