@@ -1,13 +1,11 @@
-//! The operator's queues: checked against the processors and the egress guard, given to the store.
+//! The operator's queues, given to the store.
 
 use std::sync::{Arc, mpsc};
 
 use crate::actor::ArbiterHandle;
 use crate::app::{DECLARE_WITHIN, StartError};
-use crate::config::Settings;
-use crate::domain::header::never;
 use crate::domain::queue::{HTTP, ParkReason, QueueName, QueueSettings};
-use crate::processor::{Guard, Registry};
+use crate::processor::Guard;
 use crate::store::error::StoreError;
 use crate::store::health::StoreHealth;
 use crate::store::{Hold, MessageStore, QueueEntry, Store};
@@ -18,36 +16,6 @@ pub(super) struct Declared {
     pub(super) entries: Vec<QueueEntry>,
     /// What the store says of itself.
     pub(super) health: StoreHealth,
-}
-
-/// Checks what a declared queue names.
-///
-/// # Errors
-/// A processor that nobody registered, or a destination that the egress guard refuses for what it says.
-pub(super) fn check(settings: &Settings, registry: &Registry, guard: &Guard) -> Result<(), StartError> {
-    let mut problems = Vec::new();
-    for (name, queue) in &settings.queues {
-        if !registry.contains(&queue.processor) {
-            let (known, processor) = (registry.names().join(", "), &queue.processor);
-            problems.push(format!("queues.{name}.processor: {processor:?} is not one of {known}"));
-        }
-        for header in
-            queue.delivery.headers.keys().filter(|header| never(&header.to_ascii_lowercase()).is_some())
-        {
-            problems.push(format!(
-                "queues.{name}.delivery.headers: {header:?} is not for a queue to set: it frames the request or is the gateway's own"
-            ));
-        }
-        if let Some(destination) = queue.destination.as_ref().filter(|_| queue.processor == HTTP)
-            && let Err(refusal) = guard.judge_destination(destination)
-        {
-            problems.push(format!("queues.{name}.destination: {refusal}"));
-        }
-    }
-    if problems.is_empty() {
-        return Ok(());
-    }
-    Err(StartError::Configuration(format!("configuration:\n{}", problems.join("\n"))))
 }
 
 /// Declares the queues on that thread and waits for it.

@@ -3,7 +3,8 @@
 //! | file | noun |
 //! |---|---|
 //! | `mod` | [`Builder`] and [`App`]: settings and functions become a gateway; the only place that puts the parts together |
-//! | `declare` | the operator's queues, checked and given to the store |
+//! | `check` | what can be said against settings before anything is opened |
+//! | `declare` | the operator's queues, given to the store |
 //! | `handle` | [`Handle`]: publish, status, stop |
 //! | `publication` | [`Publication`]: a message with its options |
 //! | `reception` | the actor that a handle talks to |
@@ -11,6 +12,7 @@
 //! A gateway runs on threads of its own and may be started from any runtime or none. Nothing here installs a signal
 //! handler, a logger, a panic hook or a TLS provider: programs do (`http` needs a rustls provider for `https`).
 
+mod check;
 mod declare;
 mod handle;
 mod publication;
@@ -87,10 +89,11 @@ impl Builder {
         self
     }
 
-    /// Checks what can be checked without the store.
+    /// Checks what can be checked without opening the store or the address.
     ///
     /// # Errors
-    /// [`StartError::Configuration`] for a processor's name that cannot be, or that a declared queue uses and nobody registered.
+    /// [`StartError::Configuration`] for a function's name that cannot be, and for all that is wrong with the settings: what is
+    /// out of its range, a processor that nobody registered, a destination that may not be reached.
     pub fn build(self) -> Result<App, StartError> {
         let clock = Clock::system();
         let guard = Guard::new(&self.settings.egress, self.settings.dev);
@@ -99,7 +102,7 @@ impl Builder {
         for register in self.functions {
             register(&mut registry).map_err(|error| StartError::Configuration(error.to_string()))?;
         }
-        declare::check(&self.settings, &registry, &guard)?;
+        check::check(&self.settings, &registry, &guard)?;
         Ok(App { settings: self.settings, registry, guard, clock })
     }
 }
@@ -123,6 +126,12 @@ impl App {
     /// Begins with these settings.
     pub fn builder(settings: Settings) -> Builder {
         Builder { settings, functions: Vec::new() }
+    }
+
+    /// What it is made from.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Starts it on threads of its own and gives it once it listens. Blocks while the store is opened and recovered, at most
