@@ -5,6 +5,7 @@
 //! | `mod` | [`Builder`] and [`App`]: settings and functions become a gateway; the only place that puts the parts together |
 //! | `check` | what can be said against settings before anything is opened |
 //! | `declare` | the operator's queues, given to the store |
+//! | `difference` | how two settings of a queue differ, in words without secrets |
 //! | `handle` | [`Handle`]: publish, status, stop |
 //! | `publication` | [`Publication`]: a message with its options |
 //! | `reception` | the actor that a handle talks to |
@@ -14,6 +15,7 @@
 
 mod check;
 mod declare;
+mod difference;
 mod handle;
 mod publication;
 mod reception;
@@ -31,6 +33,7 @@ use crate::pipeline::prober::StoreWatch;
 use crate::pipeline::{Parts, Pipeline, phase};
 use crate::processor::{Context, Guard, NameError, Registry, Resolution};
 use crate::store::error::OpenError;
+use crate::store::health::Warning;
 use crate::store::{self, Store};
 
 pub use crate::processor::function::{Message, Outcome};
@@ -185,7 +188,7 @@ impl App {
             workers: self.settings.workers.clone(),
             ingest: self.settings.ingest.clone(),
         });
-        let edge = self.edge(&store, supervisor, &pipeline, &registry)?;
+        let edge = self.edge(&store, supervisor, &pipeline, &registry, declared.warnings)?;
         let at = Place::On(control.clone());
         let observer = edge.clone();
         supervisor.start(&at, role("observer", phase::SWEEP, 1), move || observer.observer());
@@ -214,6 +217,7 @@ impl App {
         supervisor: &Supervisor,
         pipeline: &Pipeline,
         registry: &Registry,
+        warnings: Vec<Warning>,
     ) -> Result<Edge, StartError> {
         let queue_defaults = serde_json::to_value(&self.settings.queue_defaults)
             .map_err(|error| StartError::Failed(error.to_string()))?;
@@ -229,6 +233,7 @@ impl App {
             store_watch: pipeline.store_watch().clone(),
             catalog: pipeline.catalog().clone(),
             supervisor: supervisor.clone(),
+            warnings,
             judge_destination: Arc::new(move |destination| {
                 let guard = guard.clone();
                 Box::pin(async move {

@@ -161,13 +161,14 @@ impl State {
     pub(super) fn declare(
         &mut self,
         queues: Vec<(QueueName, Arc<QueueSettings>)>,
-    ) -> (Vec<QueueEntry>, Vec<QueueName>) {
-        let mut differing = Vec::new();
-        for queue in self.queues.values_mut().filter(|queue| queue.entry.source == Source::File) {
-            let declared = queues.iter().find(|(name, _)| *name == queue.entry.name);
-            match declared {
+    ) -> (Vec<QueueEntry>, Vec<QueueEntry>) {
+        let mut replaced = Vec::new();
+        for queue in self.queues.values_mut() {
+            match queues.iter().find(|(name, _)| *name == queue.entry.name) {
                 None => queue.entry.source = Source::Api,
-                Some((name, settings)) if *settings != queue.entry.settings => differing.push(name.clone()),
+                Some((_, settings)) if *settings != queue.entry.settings => {
+                    replaced.push(queue.entry.clone());
+                }
                 Some(_) => {}
             }
         }
@@ -179,7 +180,7 @@ impl State {
                 Some(queue) => (queue.entry.source, queue.entry.settings) = (Source::File, settings),
             }
         }
-        (self.entries(), differing)
+        (self.entries(), replaced)
     }
 
     pub(super) fn delete_queue(&mut self, queue: &QueueRef, force: bool) -> Result<Deleted, StoreError> {
