@@ -162,12 +162,12 @@ impl State {
         &mut self,
         queues: Vec<(QueueName, Arc<QueueSettings>)>,
     ) -> (Vec<QueueEntry>, Vec<QueueEntry>) {
-        let mut replaced = Vec::new();
+        let mut differing = Vec::new();
         for queue in self.queues.values_mut() {
             match queues.iter().find(|(name, _)| *name == queue.entry.name) {
                 None => queue.entry.source = Source::Api,
                 Some((_, settings)) if *settings != queue.entry.settings => {
-                    replaced.push(queue.entry.clone());
+                    differing.push(queue.entry.clone());
                 }
                 Some(_) => {}
             }
@@ -180,7 +180,7 @@ impl State {
                 Some(queue) => (queue.entry.source, queue.entry.settings) = (Source::File, settings),
             }
         }
-        (self.entries(), replaced)
+        (self.entries(), differing)
     }
 
     pub(super) fn delete_queue(&mut self, queue: &QueueRef, force: bool) -> Result<Deleted, StoreError> {

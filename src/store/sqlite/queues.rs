@@ -92,14 +92,14 @@ impl Work<'_> {
         declared: &[(QueueName, Arc<QueueSettings>)],
     ) -> Sql<(Vec<QueueEntry>, Vec<QueueEntry>)> {
         self.effects.durable = true;
-        let mut replaced = Vec::new();
+        let mut differing = Vec::new();
         for entry in self.entries() {
             match declared.iter().find(|(name, _)| *name == entry.name) {
                 None if entry.source == Source::File => {
                     let number = self.state.names[&entry.name];
                     self.set(number, entry.settings, Source::Api)?;
                 }
-                Some((_, settings)) if *settings != entry.settings => replaced.push(entry),
+                Some((_, settings)) if *settings != entry.settings => differing.push(entry),
                 _ => {}
             }
         }
@@ -116,7 +116,7 @@ impl Work<'_> {
                 }
             }
         }
-        Ok((self.entries(), replaced))
+        Ok((self.entries(), differing))
     }
 
     /// Deletes a queue by API: it is gone at once, its rows follow.
