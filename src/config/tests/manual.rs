@@ -83,7 +83,7 @@ fn ranges() -> Vec<(String, String, String)> {
     let (mut section, mut comment, mut found) = (String::new(), None, Vec::new());
     for line in BUILT_IN.lines() {
         if let Some(header) = line.strip_prefix('[') {
-            section = header.trim_end_matches(']').to_owned();
+            header.trim_end_matches(']').clone_into(&mut section);
         }
         let setting = commented_out(line).unwrap_or(line);
         if let Some((key, _)) = setting.split_once(" = ").filter(|_| !setting.starts_with('#')) {

@@ -63,7 +63,7 @@ fn explained(key: &str, manual: &str) -> (usize, String) {
     let (mut section, mut comment) = (String::new(), String::new());
     for (index, line) in manual.lines().enumerate() {
         if let Some(header) = line.strip_prefix('[') {
-            section = header.trim_end_matches(']').to_owned();
+            header.trim_end_matches(']').clone_into(&mut section);
         }
         let setting = line.strip_prefix("# ").unwrap_or(line).split_once(" = ");
         if setting.is_some_and(|(name, _)| format!("{section}.{name}") == key) {
