@@ -218,11 +218,11 @@ pub trait MessageStore {
     fn put_queue(&self, name: QueueName, settings: Arc<QueueSettings>) -> Answer<'_, Put>;
 
     /// Applies an operator's file at start: makes or updates its queues; what an earlier file declared and this one does not
-    /// stays as made by API. Gives all queues, and the names of those whose settings another file had declared differently.
+    /// stays as made by API. Gives all queues, and as they were before those whose settings this replaced.
     fn declare(
         &self,
         queues: Vec<(QueueName, Arc<QueueSettings>)>,
-    ) -> Answer<'_, (Vec<QueueEntry>, Vec<QueueName>)>;
+    ) -> Answer<'_, (Vec<QueueEntry>, Vec<QueueEntry>)>;
 
     /// Deletes a queue by API; with `force` also what is in it.
     fn delete_queue(&self, queue: QueueRef, force: bool) -> Answer<'_, Deleted>;

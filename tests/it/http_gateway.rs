@@ -107,6 +107,7 @@ impl TestGateway {
             store_watch: pipeline.store_watch().clone(),
             catalog,
             supervisor: supervisor.clone(),
+            warnings: Vec::new(),
             judge_destination: Arc::new(|destination| {
                 let refused = destination.as_str().contains("127.0.0.1");
                 let result = if refused { Err("127.0.0.1 is loopback".to_owned()) } else { Ok(()) };
