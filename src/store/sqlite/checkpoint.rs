@@ -19,12 +19,16 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, DEFAULT_NAME};
 
 use crate::store::sqlite::schema;
 use crate::store::sqlite::work::Sql;
+
+/// How long a checkpoint between two transactions waits for readers.
+const RESTART_WAIT: Duration = Duration::from_millis(20);
 
 /// Where checkpoints are asked for and kept apart.
 #[derive(Default)]
@@ -82,12 +86,20 @@ impl Checkpoints {
         self.rung.notify_one();
     }
 
-    /// Writes everything back on the writer's own connection; the log begins anew, and shrinks to nothing with `truncate`.
-    pub(super) fn now(&self, sql: &Connection, truncate: bool) -> Sql<()> {
+    /// Writes everything back on the writer's own connection and lets the log begin anew; `BUSY` when a reader's snapshot
+    /// keeps it from that for longer than [`RESTART_WAIT`].
+    pub(super) fn restart(&self, sql: &Connection) -> Sql<()> {
         let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        let mode = if truncate { CheckpointMode::TRUNCATE } else { CheckpointMode::RESTART };
-        checkpoint(sql, mode)?;
-        Ok(())
+        sql.busy_timeout(RESTART_WAIT)?;
+        let done = checkpoint(sql, CheckpointMode::RESTART);
+        sql.busy_timeout(schema::BUSY_WAIT)?;
+        done.map(drop)
+    }
+
+    /// Writes everything back on the writer's own connection and empties the log.
+    pub(super) fn truncate(&self, sql: &Connection) -> Sql<()> {
+        let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        checkpoint(sql, CheckpointMode::TRUNCATE).map(drop)
     }
 
     /// Starts the thread.

@@ -23,7 +23,7 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 pub(super) const PAGE_BYTES: u64 = 4_096;
 /// How long a statement waits for a lock that another connection holds. Only checkpoints and readers of this process hold
 /// any, and none for longer than a second.
-const BUSY_WAIT: Duration = Duration::from_millis(1_500);
+pub(super) const BUSY_WAIT: Duration = Duration::from_millis(1_500);
 /// Pages that the writer caches, in KiB: the inner pages of every tree and what one transaction touches.
 const WRITER_CACHE_KIB: i64 = 8_192;
 /// Pages that a reader caches, in KiB.

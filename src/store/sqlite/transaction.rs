@@ -274,7 +274,7 @@ impl Engine {
         self.checkpoints.distrust();
         let connection = schema::reopen(&self.path)?;
         self.flushes = true;
-        self.checkpoints.now(&connection, true)?;
+        self.checkpoints.truncate(&connection)?;
         let last = recovery::last_transaction(&connection)?;
         if let Some(Undecided { number, effects }) = self.undecided.take() {
             if last >= number {
