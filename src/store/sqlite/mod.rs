@@ -169,7 +169,8 @@ fn open_handle(settings: &StoreSettings, clock: &Clock) -> Result<Arc<Handle>, O
     let path = path.canonicalize().map_err(|error| failed(&error))?;
     let lock = FileLock::acquire(&path, settings.lock_wait)?;
     let connection = schema::open(&path)?;
-    let id: String = connection.query_row(READ_ID, [], |row| row.get(0)).map_err(|error| failed(&error))?;
+    let broken = |error: rusqlite::Error| schema::failed(&path, &error);
+    let id: String = connection.query_row(READ_ID, [], |row| row.get(0)).map_err(broken)?;
     let space = Space::open(&path, settings)?;
     let shared = Arc::new(Shared {
         id: id.into(),
@@ -181,8 +182,7 @@ fn open_handle(settings: &StoreSettings, clock: &Clock) -> Result<Arc<Handle>, O
     });
     let is_relaxed = settings.durability == RequiredDurability::Relaxed;
     let engine = Engine::new(path.clone(), connection, space, Arc::clone(&shared), is_relaxed);
-    let engine = engine.map_err(|error| failed(&error))?;
-    let writer = start(&path, engine, lock, &shared).map_err(|error| failed(&error))?;
+    let writer = start(&path, engine.map_err(broken)?, lock, &shared)?;
     Ok(Arc::new(Handle { shared, writer: Mutex::new(Some(writer)) }))
 }
 
@@ -192,15 +192,16 @@ fn start(
     engine: Engine,
     lock: FileLock,
     shared: &Arc<Shared>,
-) -> Result<JoinHandle<()>, Box<dyn std::error::Error>> {
+) -> Result<JoinHandle<()>, OpenError> {
+    let failed = |error: std::io::Error| OpenError::Failed(format!("{}: {error}", path.display()));
     let checkpoints = Arc::clone(&engine.checkpoints);
     let shared_by_writer = Arc::clone(shared);
     let mut writer =
         Writer { engine, shared: shared_by_writer, lock, threads: Vec::new(), checkpoint_failed: None };
-    writer.take_over()?;
-    writer.threads.push(checkpoints.start(path.to_owned())?);
-    let (reader, reader_thread) = Reader::start(path.to_owned())?;
+    writer.take_over().map_err(|error| schema::failed(path, &error))?;
+    writer.threads.push(checkpoints.start(path.to_owned()).map_err(failed)?);
+    let (reader, reader_thread) = Reader::start(path.to_owned()).map_err(failed)?;
     writer.threads.push(reader_thread);
     *shared.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
-    Ok(std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run())?)
+    std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run()).map_err(failed)
 }
