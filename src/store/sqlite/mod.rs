@@ -6,7 +6,7 @@
 //! - [`key`] says how rows are keyed, [`schema`] which tables there are, [`state`] and [`batch`] what is kept in memory,
 //!   [`recovery`] how that is built from the file.
 //! - [`reader`], `letters` and `audit` look things up beside the writer; [`vitals`] is seen without asking anybody.
-//! - [`space`], [`checkpoint`] and [`lock`] keep the disk, the log and other processes in their bounds.
+//! - [`whereabouts`] knows whether the file is still in its place; [`space`], [`checkpoint`] and [`lock`] keep the disk, the log and other processes in their bounds.
 
 mod audit;
 mod batch;
@@ -45,6 +45,7 @@ mod sweep;
 mod tests;
 mod transaction;
 mod vitals;
+mod whereabouts;
 mod work;
 mod writer;
 
@@ -63,6 +64,7 @@ use crate::store::sqlite::reader::Reader;
 use crate::store::sqlite::space::Space;
 use crate::store::sqlite::transaction::Engine;
 use crate::store::sqlite::vitals::Vitals;
+use crate::store::sqlite::whereabouts::Whereabouts;
 use crate::store::sqlite::writer::Writer;
 use crate::store::wake::WakeBoard;
 use crate::store::{MessageStore, Store};
@@ -75,6 +77,7 @@ struct Shared {
     inbox: Inbox,
     reader: Mutex<Option<Reader>>,
     vitals: Vitals,
+    whereabouts: Arc<Whereabouts>,
     wakes: WakeBoard,
     clock: Clock,
 }
@@ -177,6 +180,7 @@ fn open_handle(settings: &StoreSettings, clock: &Clock) -> Result<Arc<Handle>, O
         inbox: Inbox::default(),
         reader: Mutex::new(None),
         vitals: Vitals::new(settings.durability),
+        whereabouts: Arc::new(lock.whereabouts(&path).map_err(|error| failed(&error))?),
         wakes: WakeBoard::default(),
         clock: clock.clone(),
     });
@@ -199,8 +203,8 @@ fn start(
     let mut writer =
         Writer { engine, shared: shared_by_writer, lock, threads: Vec::new(), checkpoint_failed: None };
     writer.take_over().map_err(|error| schema::failed(path, &error))?;
-    writer.threads.push(checkpoints.start(path.to_owned()).map_err(failed)?);
-    let (reader, reader_thread) = Reader::start(path.to_owned()).map_err(failed)?;
+    writer.threads.push(checkpoints.start(Arc::clone(&shared.whereabouts)).map_err(failed)?);
+    let (reader, reader_thread) = Reader::start(Arc::clone(&shared.whereabouts)).map_err(failed)?;
     writer.threads.push(reader_thread);
     *shared.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
     std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run()).map_err(failed)
