@@ -16,7 +16,6 @@
 //! It drops its connection and takes a new one at the next bell. After an error of the writer's it does so in any case:
 //! a descriptor on which a flush failed is never flushed again.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -25,6 +24,7 @@ use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, DEFAULT_NAME};
 
 use crate::store::sqlite::schema;
+use crate::store::sqlite::whereabouts::Whereabouts;
 use crate::store::sqlite::work::Sql;
 
 /// How long a checkpoint between two transactions waits for readers.
@@ -103,12 +103,13 @@ impl Checkpoints {
     }
 
     /// Starts the thread.
-    pub(super) fn start(self: &Arc<Self>, path: PathBuf) -> std::io::Result<JoinHandle<()>> {
+    pub(super) fn start(self: &Arc<Self>, whereabouts: Arc<Whereabouts>) -> std::io::Result<JoinHandle<()>> {
         let checkpoints = Arc::clone(self);
-        std::thread::Builder::new().name("store-checkpoint".to_owned()).spawn(move || checkpoints.run(&path))
+        let thread = std::thread::Builder::new().name("store-checkpoint".to_owned());
+        thread.spawn(move || checkpoints.run(&whereabouts))
     }
 
-    fn run(&self, path: &std::path::Path) {
+    fn run(&self, whereabouts: &Whereabouts) {
         let mut connection: Option<Connection> = None;
         let mut epoch = 0;
         loop {
@@ -128,7 +129,7 @@ impl Checkpoints {
             }
             let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
             if connection.is_none() {
-                connection = schema::open_checkpointer(path).ok();
+                connection = whereabouts.open_with(schema::open_checkpointer).ok();
             }
             let done = connection.as_ref().map(|connection| checkpoint(connection, CheckpointMode::PASSIVE));
             if let Some(Err(error)) = done {

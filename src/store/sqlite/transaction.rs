@@ -272,7 +272,7 @@ impl Engine {
     pub(super) fn reconnect(&mut self) -> Sql<()> {
         self.connection = None;
         self.checkpoints.distrust();
-        let connection = schema::reopen(&self.path)?;
+        let connection = self.shared.whereabouts.open_with(schema::reopen)?;
         self.flushes = true;
         self.checkpoints.truncate(&connection)?;
         let last = recovery::last_transaction(&connection)?;
