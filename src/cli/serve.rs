@@ -56,6 +56,11 @@ impl SettingArguments {
         Settings::load_from_process(&self.config, &flags)
             .map_err(|problems| Failure::new(Exit::Configuration, format!("configuration:\n{problems}")))
     }
+
+    /// The gateway that they make, with everything checked that can be before its address and its store are opened.
+    pub(super) fn app(&self) -> Result<App, Failure> {
+        App::builder(self.load()?).build().map_err(|error| Failure::new(exit_of(&error), error))
+    }
 }
 
 /// How to serve.
@@ -73,7 +78,8 @@ pub(super) fn install_tls() {
 
 /// Serves until a signal, or until the gateway gives up.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let settings = arguments.settings.load()?;
+    let app = arguments.settings.app()?;
+    let settings = app.settings();
     let grace = settings.server.grace;
     telemetry::install(&settings.log).map_err(|error| Failure::new(Exit::Failed, error))?;
     install_tls();
@@ -84,16 +90,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, error))?;
     runtime.block_on(async {
         let mut signals = Signals::listen().map_err(|error| Failure::new(Exit::Failed, error))?;
-        let handle = start(settings, &mut signals).await?;
+        let handle = start(app, &mut signals).await?;
         serve(&handle, &mut signals, grace).await
     })
 }
 
 /// Starts the gateway on a thread of its own, since that may wait for another process or recover for long: a signal
 /// meanwhile ends this process at once, which loses as little as a kill.
-async fn start(settings: Settings, signals: &mut Signals) -> Result<Handle, Failure> {
+async fn start(app: App, signals: &mut Signals) -> Result<Handle, Failure> {
     let (told, started) = oneshot::channel();
-    let run = move || drop(told.send(App::builder(settings).build().and_then(App::start)));
+    let run = move || drop(told.send(app.start()));
     let thread = std::thread::Builder::new().name("start".to_owned()).spawn(run);
     thread.map_err(|error| Failure::new(Exit::Failed, error))?;
     tokio::select! {

@@ -195,7 +195,7 @@ fn reason(state: &State, entry: &QueueEntry) -> Option<(&'static str, String)> {
         let (code, detail) = match parked {
             ParkReason::DeadFull => (
                 "dead_full",
-                "its dead letters are at dead.length_max or dead.bytes_max: replay or discard some, then resume it",
+                "its dead letters are at dead.length_max or dead.bytes_max: it goes on by itself when some were replayed or discarded, or the limit was raised",
             ),
             ParkReason::DestinationGone => {
                 ("destination_gone", "its destination answered 410: give it another one, or resume it")

@@ -22,7 +22,7 @@ use crate::http::settings::{ServerLimits, ServerSettings};
 use crate::pipeline::catalog::{Catalog, CatalogView};
 use crate::pipeline::ingester::Ingester;
 use crate::pipeline::prober::StoreWatch;
-use crate::store::health::{Durability, StoreHealth};
+use crate::store::health::{Durability, StoreHealth, Warning};
 use crate::store::settings::RequiredDurability;
 use crate::store::{MessageStore, QueueEntry, Store};
 
@@ -55,6 +55,8 @@ pub struct Gateway {
     pub catalog: Catalog,
     /// The actors.
     pub supervisor: Supervisor,
+    /// What was seen at the start that an operator should look at: for `/status`, as long as the gateway runs.
+    pub warnings: Vec<Warning>,
     /// The egress guard.
     pub judge_destination: JudgeDestination,
     /// Called once on each HTTP thread.

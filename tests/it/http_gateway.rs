@@ -12,7 +12,8 @@ use posthaste::http::{Edge, Gateway, ServerSettings, Stopper, bind};
 use posthaste::pipeline::catalog::Catalog;
 use posthaste::pipeline::prober::StoreWatch;
 use posthaste::pipeline::settings::{IngestSettings, WorkerSettings};
-use posthaste::pipeline::{Parts, Pipeline, Registry, phase};
+use posthaste::pipeline::{Parts, Pipeline, phase};
+use posthaste::processor::Registry;
 use posthaste::store::Store;
 use posthaste::store::settings::{RequiredDurability, StoreSettings};
 use serde_json::{Value, json};
@@ -86,7 +87,7 @@ impl TestGateway {
         let pipeline = Pipeline::start(Parts {
             supervisor: supervisor.clone(),
             store: store.clone(),
-            registry: Registry::new(),
+            registry: Registry::default(),
             catalog: catalog.clone(),
             watch: StoreWatch::default(),
             clock: clock.clone(),
@@ -106,6 +107,7 @@ impl TestGateway {
             store_watch: pipeline.store_watch().clone(),
             catalog,
             supervisor: supervisor.clone(),
+            warnings: Vec::new(),
             judge_destination: Arc::new(|destination| {
                 let refused = destination.as_str().contains("127.0.0.1");
                 let result = if refused { Err("127.0.0.1 is loopback".to_owned()) } else { Ok(()) };

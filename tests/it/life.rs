@@ -193,3 +193,33 @@ fn kills_while_starting_lose_nothing() {
     assert_eq!(sink.count(), 20);
     gateway.stop();
 }
+
+#[test]
+fn settings_that_replace_others_in_the_store_are_warned_of_once_and_without_secrets() {
+    let mut gateway = Gateway::start("[queues.orders]\nprocessor = 'pull'\n", &[]);
+    let json = [("content-type", "application/json")];
+    let made = gateway.request("PUT", "/v1/queues/mails", &json, br#"{"processor":"pull","ttl":"1h"}"#);
+    assert_eq!(made.status, 201, "{}", made.text());
+    gateway.restart();
+    assert_eq!(gateway.status()["store"]["warnings"], json!([]), "the same file again changes nothing");
+
+    let edited = "[queues.orders]\nprocessor = 'pull'\nlimits.length_max = 5\n\
+                  delivery.headers = { X-Key = 'hunter2' }\n[queues.mails]\nprocessor = 'pull'\n";
+    std::fs::write(gateway.folder().join("posthaste.toml"), edited).expect("the settings");
+    gateway.restart();
+    let words = "at the start of this gateway its declared settings replaced others that the store had";
+    let changes = [
+        "ttl: nothing, before \"1h\"",
+        "delivery.headers.X-Key: ***, before nothing, limits.length_max: 5, before 1000000",
+    ];
+    let warning = |queue, changes| json!({"code": "queue_redeclared", "detail": format!("queues.{queue}: {words}: {changes}")});
+    let expected = json!([warning("mails", changes[0]), warning("orders", changes[1])]);
+    assert_eq!(gateway.status()["store"]["warnings"], expected);
+    let log = gateway.log();
+    assert!(log.contains("limits.length_max: 5, before 1000000"), "{log}");
+    assert!(!log.contains("hunter2"), "{log}");
+
+    gateway.restart();
+    assert_eq!(gateway.status()["store"]["warnings"], json!([]));
+    gateway.stop();
+}

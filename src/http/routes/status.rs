@@ -213,16 +213,16 @@ fn store_status(state: &State, live: Option<StoreHealth>) -> StoreStatus {
     let health = live.or_else(|| gateway.store_watch.now().health.clone());
     let durability =
         health.as_ref().filter(|_| reachable).map_or(Durability::Unknown, |health| health.durability);
-    let mut warnings = Vec::new();
+    let warning = |warning: crate::store::health::Warning| Warning {
+        code: warning.code.into(),
+        detail: warning.detail,
+    };
+    let mut warnings: Vec<Warning> = gateway.warnings.iter().cloned().map(warning).collect();
     let mut reasons = Vec::new();
     let mut latency = None;
     if let Some(health) = health {
         latency = health.latency;
         reasons = health.durability_reasons;
-        let warning = |warning: crate::store::health::Warning| Warning {
-            code: warning.code.into(),
-            detail: warning.detail,
-        };
         warnings.extend(health.warnings.into_iter().map(warning));
         warnings.extend(health.full.map(|detail| Warning { code: "store_full".into(), detail }));
         warnings.extend(health.newer.map(|detail| Warning { code: "store_newer".into(), detail }));

@@ -233,7 +233,7 @@ impl MessageStore for Connection {
     fn declare(
         &self,
         queues: Vec<(QueueName, Arc<QueueSettings>)>,
-    ) -> Answer<'_, (Vec<QueueEntry>, Vec<QueueName>)> {
+    ) -> Answer<'_, (Vec<QueueEntry>, Vec<QueueEntry>)> {
         self.write(Rank::Rest, 1, true, move |work| work.declare(&queues).map(Ok)).boxed_local()
     }
 
