@@ -60,9 +60,12 @@ impl Tail {
     const BYTES: usize = 16;
 
     fn push(&mut self, bytes: &[u8]) {
-        let last = &bytes[bytes.len().saturating_sub(Self::BYTES)..];
-        self.0.rotate_left(last.len());
-        self.0[Self::BYTES - last.len()..].copy_from_slice(last);
+        if let Some(last) = bytes.last_chunk() {
+            self.0 = *last;
+        } else {
+            self.0.rotate_left(bytes.len());
+            self.0[Self::BYTES - bytes.len()..].copy_from_slice(bytes);
+        }
     }
 
     /// Whether it ends with the last `length` bytes of `end`, after the line end before them where there is room for it.
