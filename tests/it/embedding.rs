@@ -5,10 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use posthaste::{App, Builder, Handle, Message, Outcome, Publication, Settings};
+use rustls::crypto::CryptoProvider;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::support::sink::{Answer, Sink};
 
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -121,5 +124,24 @@ async fn a_message_whose_function_panics_is_dead_after_its_attempts_and_the_gate
         "{:?}",
         status.actors
     );
+    assert!(gateway.stop(WITHIN).await.is_clean());
+}
+
+#[tokio::test]
+async fn a_program_that_installed_no_tls_provider_pushes_over_http() {
+    let sink = Sink::start(|_| Answer::status(200));
+    let (_folder, mut settings) = settings();
+    settings.dev = true;
+    settings.declare("hooks", "http").expect("a name").destination =
+        Some(sink.url("/hook").parse().expect("a destination"));
+    assert!(CryptoProvider::get_default().is_none(), "this test shows nothing where one is installed");
+    let gateway = start(App::builder(settings));
+    gateway.publish(Publication::new("hooks", "x")).await.expect("it is safe");
+    let queue =
+        until(&gateway, "hooks", |queue| ["delivered", "retried", "dead"].iter().any(|key| queue[key] != 0))
+            .await;
+    assert_eq!([&queue["delivered"], &queue["retried"], &queue["dead"]], [1, 0, 0]);
+    assert_eq!(sink.only().target, "/hook");
+    assert!(CryptoProvider::get_default().is_none(), "and the gateway has left the process alone");
     assert!(gateway.stop(WITHIN).await.is_clean());
 }
