@@ -1,7 +1,13 @@
 //! How long a message is on its way in an idle gateway: from posting it over HTTP until a registered function has it.
 //!
-//! The gateway is embedded in this process, with its HTTP server and its store, so that both ends read one clock.
+//! The gateway is embedded in this process, with its HTTP server and its store, so that both ends read one clock. Beside it
+//! stands the floor: a thread that answers the same connection's worth of bytes after one write and one `fdatasync`. What a
+//! busy machine or a slow disk costs shows in both.
 
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -36,7 +42,8 @@ pub(crate) fn run(arguments: &Arguments, report: &mut Report) {
     let app = App::builder(settings).processor("note", note).build().expect("settings that can be");
     let gateway = app.start().expect("it starts");
     let mut connection = Connection::open(&gateway.address().to_string()).expect("it listens");
-    let (mut to_function, mut to_answer) = (Vec::new(), Vec::new());
+    let mut floor = floor(&folder.path().join("floor"));
+    let (mut to_function, mut to_answer, mut to_floor) = (Vec::new(), Vec::new(), Vec::new());
     for post in 0..arguments.posts + WARM_UP {
         thread::sleep(PAUSE);
         let posted = Instant::now();
@@ -49,10 +56,34 @@ pub(crate) fn run(arguments: &Arguments, report: &mut Report) {
             to_function.push(began.saturating_duration_since(posted));
             to_answer.push(answered.saturating_duration_since(posted));
         }
+        thread::sleep(PAUSE);
+        let posted = Instant::now();
+        floor.write_all(&[0; 256]).and_then(|()| floor.read_exact(&mut [0; 256])).expect("the floor answers");
+        if post >= WARM_UP {
+            to_floor.push(posted.elapsed());
+        }
     }
     stop(&gateway);
+    report.add_distribution("floor", to_floor);
     report.add_distribution("post_to_202", to_answer);
     report.add_distribution("post_to_function", to_function);
+}
+
+/// A connection to a thread that answers each 256 bytes once 4 KiB are on the disk.
+fn floor(path: &Path) -> TcpStream {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let stream = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+    stream.set_nodelay(true).expect("an open socket");
+    let (mut served, _) = listener.accept().expect("a connection");
+    let mut file = File::create(path).expect("a file");
+    thread::spawn(move || {
+        let mut bytes = [0; 256];
+        while served.read_exact(&mut bytes).is_ok() {
+            file.write_all(&[0; 4_096]).and_then(|()| file.sync_data()).expect("room on the disk");
+            served.write_all(&bytes).expect("the bench reads");
+        }
+    });
+    stream
 }
 
 fn stop(gateway: &Handle) {

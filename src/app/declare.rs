@@ -1,16 +1,17 @@
-//! The operator's queues: checked against the processors and the egress guard, given to the store.
+//! The operator's queues, given to the store.
 
 use std::sync::{Arc, mpsc};
 
 use crate::actor::ArbiterHandle;
-use crate::app::{DECLARE_WITHIN, StartError};
-use crate::config::Settings;
-use crate::domain::header::never;
+use crate::app::{DECLARE_WITHIN, StartError, difference};
 use crate::domain::queue::{HTTP, ParkReason, QueueName, QueueSettings};
-use crate::processor::{Guard, Registry};
+use crate::processor::Guard;
 use crate::store::error::StoreError;
-use crate::store::health::StoreHealth;
+use crate::store::health::{StoreHealth, Warning};
 use crate::store::{Hold, MessageStore, QueueEntry, Store};
+
+/// Queues of which `/status` tells how their settings differed; the log tells of all.
+const WARNINGS_MAX: usize = 20;
 
 /// The queues after the operator's were declared.
 pub(super) struct Declared {
@@ -18,36 +19,8 @@ pub(super) struct Declared {
     pub(super) entries: Vec<QueueEntry>,
     /// What the store says of itself.
     pub(super) health: StoreHealth,
-}
-
-/// Checks what a declared queue names.
-///
-/// # Errors
-/// A processor that nobody registered, or a destination that the egress guard refuses for what it says.
-pub(super) fn check(settings: &Settings, registry: &Registry, guard: &Guard) -> Result<(), StartError> {
-    let mut problems = Vec::new();
-    for (name, queue) in &settings.queues {
-        if !registry.contains(&queue.processor) {
-            let (known, processor) = (registry.names().join(", "), &queue.processor);
-            problems.push(format!("queues.{name}.processor: {processor:?} is not one of {known}"));
-        }
-        for header in
-            queue.delivery.headers.keys().filter(|header| never(&header.to_ascii_lowercase()).is_some())
-        {
-            problems.push(format!(
-                "queues.{name}.delivery.headers: {header:?} is not for a queue to set: it frames the request or is the gateway's own"
-            ));
-        }
-        if let Some(destination) = queue.destination.as_ref().filter(|_| queue.processor == HTTP)
-            && let Err(refusal) = guard.judge_destination(destination)
-        {
-            problems.push(format!("queues.{name}.destination: {refusal}"));
-        }
-    }
-    if problems.is_empty() {
-        return Ok(());
-    }
-    Err(StartError::Configuration(format!("configuration:\n{}", problems.join("\n"))))
+    /// Which queues had other settings.
+    pub(super) warnings: Vec<Warning>,
 }
 
 /// Declares the queues on that thread and waits for it.
@@ -77,10 +50,8 @@ async fn declare_here(
     queues: Vec<(QueueName, Arc<QueueSettings>)>,
 ) -> Result<Declared, StoreError> {
     let declared: Vec<QueueName> = queues.iter().map(|(name, _)| name.clone()).collect();
-    let (mut entries, changed) = store.declare(queues).await?;
-    for name in changed {
-        log::warn!("queue.name" = name.as_str(); "another file had declared this queue differently: this one holds now");
-    }
+    let (mut entries, replaced) = store.declare(queues).await?;
+    let warnings = warn_of(&replaced, &entries);
     for entry in entries.iter_mut().filter(|entry| declared.contains(&entry.name)) {
         if let Some(refusal) = refused_by_resolution(guard, entry).await {
             log::warn!("queue.name" = entry.name.as_str(), "cause" = refusal.as_str(); "the queue starts parked: its destination is refused");
@@ -89,7 +60,32 @@ async fn declare_here(
             *entry = store.hold(entry.queue_ref(), Hold::Resume).await?;
         }
     }
-    Ok(Declared { entries, health: store.health().await? })
+    Ok(Declared { entries, health: store.health().await?, warnings })
+}
+
+/// Logs which settings the store had otherwise: from a file that was edited since, from another gateway's, or by API.
+fn warn_of(replaced: &[QueueEntry], entries: &[QueueEntry]) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    for before in replaced {
+        let Some(now) = entries.iter().find(|entry| entry.name == before.name) else { continue };
+        let (name, changes) =
+            (before.name.as_str(), difference::between(&before.settings, &now.settings).join(", "));
+        log::warn!("queue.name" = name, "changes" = changes.as_str(); "the declared settings replaced others that the store had");
+        if warnings.len() < WARNINGS_MAX {
+            let detail = format!(
+                "queues.{name}: at the start of this gateway its declared settings replaced others that the store had: {changes}"
+            );
+            warnings.push(Warning { code: "queue_redeclared", detail });
+        }
+    }
+    if replaced.len() > WARNINGS_MAX {
+        let detail = format!(
+            "{} more queues had other settings as well: the log names them",
+            replaced.len() - WARNINGS_MAX
+        );
+        warnings.push(Warning { code: "queue_redeclared", detail });
+    }
+    warnings
 }
 
 /// What is against where the queue's destination leads now.

@@ -3,7 +3,9 @@
 //! | file | noun |
 //! |---|---|
 //! | `mod` | [`Builder`] and [`App`]: settings and functions become a gateway; the only place that puts the parts together |
-//! | `declare` | the operator's queues, checked and given to the store |
+//! | `check` | what can be said against settings before anything is opened |
+//! | `declare` | the operator's queues, given to the store |
+//! | `difference` | how two settings of a queue differ, in words without secrets |
 //! | `handle` | [`Handle`]: publish, status, stop |
 //! | `publication` | [`Publication`]: a message with its options |
 //! | `reception` | the actor that a handle talks to |
@@ -12,7 +14,9 @@
 //! handler, a logger, a panic hook or a TLS provider. The `http` processor uses the TLS provider that the program has installed,
 //! else one of its own.
 
+mod check;
 mod declare;
+mod difference;
 mod handle;
 mod publication;
 mod reception;
@@ -30,6 +34,7 @@ use crate::pipeline::prober::StoreWatch;
 use crate::pipeline::{Parts, Pipeline, phase};
 use crate::processor::{Context, Guard, NameError, Registry, Resolution};
 use crate::store::error::OpenError;
+use crate::store::health::Warning;
 use crate::store::{self, Store};
 
 pub use crate::processor::function::{Message, Outcome};
@@ -88,10 +93,11 @@ impl Builder {
         self
     }
 
-    /// Checks what can be checked without the store.
+    /// Checks what can be checked without opening the store or the address.
     ///
     /// # Errors
-    /// [`StartError::Configuration`] for a processor's name that cannot be, or that a declared queue uses and nobody registered.
+    /// [`StartError::Configuration`] for a function's name that cannot be, and for all that is wrong with the settings: what is
+    /// out of its range, a processor that nobody registered, a destination that may not be reached.
     pub fn build(self) -> Result<App, StartError> {
         let clock = Clock::system();
         let guard = Guard::new(&self.settings.egress, self.settings.dev);
@@ -100,7 +106,7 @@ impl Builder {
         for register in self.functions {
             register(&mut registry).map_err(|error| StartError::Configuration(error.to_string()))?;
         }
-        declare::check(&self.settings, &registry, &guard)?;
+        check::check(&self.settings, &registry, &guard)?;
         Ok(App { settings: self.settings, registry, guard, clock })
     }
 }
@@ -124,6 +130,12 @@ impl App {
     /// Begins with these settings.
     pub fn builder(settings: Settings) -> Builder {
         Builder { settings, functions: Vec::new() }
+    }
+
+    /// What it is made from.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Starts it on threads of its own and gives it once it listens. Blocks while the store is opened and recovered, at most
@@ -177,7 +189,7 @@ impl App {
             workers: self.settings.workers.clone(),
             ingest: self.settings.ingest.clone(),
         });
-        let edge = self.edge(&store, supervisor, &pipeline, &registry)?;
+        let edge = self.edge(&store, supervisor, &pipeline, &registry, declared.warnings)?;
         let at = Place::On(control.clone());
         let observer = edge.clone();
         supervisor.start(&at, role("observer", phase::SWEEP, 1), move || observer.observer());
@@ -206,6 +218,7 @@ impl App {
         supervisor: &Supervisor,
         pipeline: &Pipeline,
         registry: &Registry,
+        warnings: Vec<Warning>,
     ) -> Result<Edge, StartError> {
         let queue_defaults = serde_json::to_value(&self.settings.queue_defaults)
             .map_err(|error| StartError::Failed(error.to_string()))?;
@@ -221,6 +234,7 @@ impl App {
             store_watch: pipeline.store_watch().clone(),
             catalog: pipeline.catalog().clone(),
             supervisor: supervisor.clone(),
+            warnings,
             judge_destination: Arc::new(move |destination| {
                 let guard = guard.clone();
                 Box::pin(async move {

@@ -163,3 +163,13 @@ pub struct Attempt {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub excerpt: Option<String>,
 }
+
+impl Attempt {
+    /// What is remembered of the attempt that delivered a message: when, how long, and the status. What was read of the answer
+    /// is not, so that a message which went well costs the history a few bytes.
+    #[must_use]
+    pub const fn of_delivered(&self) -> Self {
+        let Self { number, at, duration_ms, outcome, status, .. } = *self;
+        Self { number, at, duration_ms, outcome, status, error: None, excerpt: None }
+    }
+}

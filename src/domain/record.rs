@@ -47,6 +47,20 @@ const HEADER_LENGTH: usize = 40;
 const SUSPECT: u8 = 1;
 const REPLAYED: u8 = 2;
 
+/// Lost leases from which on a message is suspected, however many attempts it has left.
+pub const SUSPECT_LOSSES: u8 = 2;
+
+/// Whether a message that a worker just lost is a suspect from now on: leased alone, one at a time in a process. `attempts` and
+/// `losses` are counted with this loss.
+///
+/// The first loss is no reason, for one kill takes everything along that was under way, and as suspects all of it would wait for
+/// one another. The second is; and so is any when the next attempt is the last, so that what is only ever lost makes its last
+/// attempt alone and cannot die for another's fault.
+#[must_use]
+pub const fn is_suspect_after_loss(attempts: u8, losses: u8, attempts_max: u8) -> bool {
+    losses >= SUSPECT_LOSSES || attempts.saturating_add(1) >= attempts_max
+}
+
 /// What a new message's record says before any attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Head {
@@ -213,7 +227,7 @@ impl Record {
         Priority::from_index(self.0[PRIORITY]).unwrap_or_default()
     }
 
-    /// Whether a worker that had it was lost, so that it is leased alone.
+    /// Whether it is leased alone, because workers that had it were lost.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
         self.0[FLAGS] & SUSPECT != 0
@@ -269,6 +283,13 @@ impl Record {
     #[must_use]
     pub fn charged_bytes(&self) -> u64 {
         charged_bytes(&self.0)
+    }
+
+    /// Whether it is a suspect once a worker that has it is lost: [`is_suspect_after_loss`].
+    #[must_use]
+    pub fn is_suspect_when_lost(&self) -> bool {
+        let counted = |count: u8| count.saturating_add(1);
+        is_suspect_after_loss(counted(self.attempts()), counted(self.losses()), self.attempts_max())
     }
 
     /// The bytes after one more attempt. `suspect` says whether it is to be leased alone from now on.
@@ -373,6 +394,37 @@ mod tests {
             let bytes = encode(&head(None), b"", &payload);
             let cut = bytes[..keep.index(bytes.len())].to_vec();
             prop_assert!(Record::decode(cut.into()).is_err());
+        }
+    }
+
+    #[test]
+    fn a_first_loss_is_no_suspicion_unless_one_attempt_is_left() {
+        for (attempts, losses, attempts_max, suspect) in [
+            (1, 1, 12, false),
+            (10, 1, 12, false),
+            (2, 2, 12, true),
+            (7, 3, 12, true),
+            (11, 1, 12, true),
+            (1, 1, 3, false),
+            (1, 1, 2, true),
+            (2, 1, 3, true),
+            (255, 1, 255, true),
+        ] {
+            let is_suspect = is_suspect_after_loss(attempts, losses, attempts_max);
+            assert_eq!(is_suspect, suspect, "{attempts} attempts, {losses} lost, of {attempts_max}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_only_ever_lost_makes_its_last_attempt_alone(attempts_max in 2_u8..=255) {
+            let head = Head { attempts_max, ..head(None) };
+            let mut record = Record::decode(encode(&head, b"", b"x").into()).expect("sound");
+            while record.attempts() + 1 < attempts_max {
+                let suspect = record.is_suspect_when_lost();
+                record = Record::decode(record.after_attempt(true, suspect).into()).expect("sound");
+            }
+            prop_assert!(record.is_suspect());
         }
     }
 

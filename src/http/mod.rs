@@ -150,7 +150,7 @@ fn connections(
     stopping: &GracefulShutdownSignal,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<>
 {
-    let head_timeout = state.limits().head_timeout;
+    let patience = state.limits().into();
     let stopping = stopping.clone();
     let requests = HttpService::build()
         // Ends idle connections when the server stops, as the server of actix-web itself does.
@@ -170,7 +170,7 @@ fn connections(
         if let Err(error) = stream.set_nodelay(true) {
             log::debug!("cause" = error.to_string().as_str(); "a connection cannot be told not to wait");
         }
-        ready(Ok((Guarded::new(stream, head_timeout), None)))
+        ready(Ok((Guarded::new(stream, patience), None)))
     })
     .and_then(requests)
 }

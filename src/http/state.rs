@@ -22,7 +22,7 @@ use crate::http::settings::{ServerLimits, ServerSettings};
 use crate::pipeline::catalog::{Catalog, CatalogView};
 use crate::pipeline::ingester::Ingester;
 use crate::pipeline::prober::StoreWatch;
-use crate::store::health::{Durability, StoreHealth};
+use crate::store::health::{Durability, StoreHealth, Warning};
 use crate::store::settings::RequiredDurability;
 use crate::store::{MessageStore, QueueEntry, Store};
 
@@ -55,6 +55,8 @@ pub struct Gateway {
     pub catalog: Catalog,
     /// The actors.
     pub supervisor: Supervisor,
+    /// What was seen at the start that an operator should look at: for `/status`, as long as the gateway runs.
+    pub warnings: Vec<Warning>,
     /// The egress guard.
     pub judge_destination: JudgeDestination,
     /// Called once on each HTTP thread.
@@ -137,12 +139,20 @@ impl State {
 
     /// Why a 202 would mean less now than `store.durability` promises; `None` when it would not.
     pub(super) fn not_durable(&self, health: &StoreHealth) -> Option<String> {
-        let strict = self.gateway.durability == RequiredDurability::Strict;
-        if !strict || matches!(health.durability, Durability::Strict | Durability::Assumed) {
-            return None;
-        }
-        let reasons = health.durability_reasons.join("; ");
-        Some(format!("store.durability is strict and the store is not, so nothing is accepted: {reasons}"))
+        let (word, is_kept) = match self.gateway.durability {
+            RequiredDurability::Strict => {
+                ("strict", matches!(health.durability, Durability::Strict | Durability::Assumed))
+            }
+            // Who is content with what the store does is not with a store that keeps nothing, unless it never does.
+            RequiredDurability::Relaxed => {
+                ("relaxed", health.durability != Durability::None || self.gateway.store.kind() == "memory")
+            }
+            RequiredDurability::None => ("none", true),
+        };
+        let reasons = || health.durability_reasons.join("; ");
+        (!is_kept).then(|| {
+            format!("store.durability is {word} and the store is not, so nothing is accepted: {}", reasons())
+        })
     }
 
     /// Takes a place among the publishes that wait for the store.

@@ -35,7 +35,7 @@ pub struct Token(pub u64);
 /// Who leases.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LeaseKind {
-    /// A worker of a gateway: when it is lost, its messages become suspects; a restart of the embedded store takes them back at once.
+    /// A worker of a gateway: when it is lost, its messages may become suspects; a restart of the embedded store takes them back at once.
     Worker,
     /// A pulling consumer, which may outlive the gateway: its batches survive a restart with their deadlines.
     Pull,
@@ -114,7 +114,9 @@ pub struct Settlement {
     pub index: u16,
     /// What becomes of the message.
     pub verdict: Verdict,
-    /// What to remember of the attempt; may be shed. `None` when there was none.
+    /// What to remember of the attempt; may be shed. `None` when there was none. Of one that delivered its message a store
+    /// remembers [`Attempt::of_delivered`], with the message's end and not in the log of attempts, so that delivering costs no
+    /// write of its own.
     pub attempt: Option<Attempt>,
 }
 

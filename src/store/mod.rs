@@ -14,7 +14,9 @@
 //!   ended leaves a mark for [`CALL_MEMORY`]: a late `lease` with its id takes nothing, a `settle` sent again answers
 //!   `settled` and counts once.
 //! - **Lost leases** count an attempt and go back to the head of their queue, or into the dead letters as `poison` when
-//!   attempts are used up. What a *worker* lost is a suspect: leased alone, and only when the request allows suspects.
+//!   attempts are used up. What a *worker* lost is a suspect when it was lost at least twice or has one attempt left
+//!   ([`is_suspect_after_loss`](crate::domain::record::is_suspect_after_loss)): leased alone, and only when the request allows
+//!   suspects, until an attempt of it ends otherwise.
 //! - **TTL** is judged when a message's turn comes (lease, promote, reap), never while it is leased.
 //! - **Order.** Best effort, first in first out within a priority. Retries, promoted and replayed messages wait apart from
 //!   fresh ones and are drawn one to one with them; priorities are drawn 16 : 4 : 1, an empty one passes its turn on.
@@ -23,6 +25,8 @@
 //! - **Shedding.** The attempt log and the finished history may be dropped under pressure; messages never.
 //! - **Generations.** A deleted queue is gone at once: every call names the generation it knows, a wrong one is
 //!   [`StoreError::Gone`] (for a group [`enqueue::GroupResult::Gone`], for `settle` and `extend` `Lost`) and changes nothing.
+//! - **Parking.** A queue that parked itself because its dead letters are full goes on by itself when they are below the
+//!   limits again, whatever brought that about: letters that left, new settings; at the latest the next sweep sees it.
 //! - **Budgets.** No call works on more than its own bounds say, and a sweep does at most [`SWEEP_MESSAGES_MAX`] messages
 //!   or [`SWEEP_BYTES_MAX`] bytes a queue and round; one message may exceed the bytes alone.
 //! - A call that finds nothing writes nothing.
@@ -214,11 +218,11 @@ pub trait MessageStore {
     fn put_queue(&self, name: QueueName, settings: Arc<QueueSettings>) -> Answer<'_, Put>;
 
     /// Applies an operator's file at start: makes or updates its queues; what an earlier file declared and this one does not
-    /// stays as made by API. Gives all queues, and the names of those whose settings another file had declared differently.
+    /// stays as made by API. Gives all queues, and as they were before those whose settings this replaced.
     fn declare(
         &self,
         queues: Vec<(QueueName, Arc<QueueSettings>)>,
-    ) -> Answer<'_, (Vec<QueueEntry>, Vec<QueueName>)>;
+    ) -> Answer<'_, (Vec<QueueEntry>, Vec<QueueEntry>)>;
 
     /// Deletes a queue by API; with `force` also what is in it.
     fn delete_queue(&self, queue: QueueRef, force: bool) -> Answer<'_, Deleted>;

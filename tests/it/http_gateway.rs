@@ -107,6 +107,7 @@ impl TestGateway {
             store_watch: pipeline.store_watch().clone(),
             catalog,
             supervisor: supervisor.clone(),
+            warnings: Vec::new(),
             judge_destination: Arc::new(|destination| {
                 let refused = destination.as_str().contains("127.0.0.1");
                 let result = if refused { Err("127.0.0.1 is loopback".to_owned()) } else { Ok(()) };
@@ -301,6 +302,7 @@ impl Client {
         let rest = self.read.split_off(head_end + 4 + length);
         reply.body = self.read.split_off(head_end + 4);
         self.read = rest;
+        reply.check_id();
         Some(reply)
     }
 
@@ -341,6 +343,20 @@ impl std::fmt::Debug for Reply {
 }
 
 impl Reply {
+    /// Every answer has a name of its own, the same in its problem, but for what the server itself answers in the gateway's place.
+    fn check_id(&self) {
+        let ids = self.headers.iter().filter(|(name, _)| name == "posthaste-request-id");
+        let ids: Vec<&str> = ids.map(|(_, id)| id.as_str()).collect();
+        let is_bare = matches!(self.status, 100 | 400 | 408 | 431) && self.header("content-type").is_none();
+        assert_eq!(ids.len(), usize::from(!is_bare), "{self:?}");
+        if let [id] = ids[..] {
+            assert!(id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{self:?}");
+            if let Some(named) = self.json().get("request_id") {
+                assert_eq!(named, id, "{self:?}");
+            }
+        }
+    }
+
     /// The value of a header, by its lower-case name.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())

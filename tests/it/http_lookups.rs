@@ -135,6 +135,9 @@ fn a_message_is_shown_through_its_life_and_death() {
     settle(&gateway, &Verdict::Ack, AttemptOutcome::Delivered, 200);
     let found = message(&gateway, &delivered, "?payload=true");
     assert_eq!((found.state, found.attempt_count, found.died_at), (State::Delivered, 1, None));
+    let [attempt] = &found.attempts[..] else { panic!("{:?}", found.attempts) };
+    assert_eq!((attempt.number, attempt.outcome, attempt.status), (1, AttemptOutcome::Delivered, Some(200)));
+    assert_eq!((attempt.duration_ms, &attempt.excerpt), (7, &None), "of the answer only the status is kept");
     assert_eq!((found.content_type.as_deref(), found.payload_bytes), (Some("text/plain"), Some(3)));
     assert_eq!((found.payload, found.payload_base64), (None, None), "it is no longer kept");
 }

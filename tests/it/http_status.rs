@@ -1,8 +1,14 @@
 //! `/status`, `/ready` and the root: what they say, and that they say it whatever the store does.
 
 use posthaste::api::Status;
-use posthaste::domain::queue::ParkReason::{DeadFull, DestinationGone, EgressRefused};
+use std::sync::Arc;
+use std::time::Duration;
+
+use posthaste::domain::outcome::DeadReason;
+use posthaste::domain::queue::ParkReason::{DestinationGone, EgressRefused};
+use posthaste::domain::retry::Verdict;
 use posthaste::store::Hold;
+use posthaste::store::lease::{BatchId, LeaseKind, LeaseRequest};
 use serde_json::{Value, json};
 
 use super::http_gateway::{TestGateway, block_on};
@@ -87,7 +93,15 @@ fn queues_are_shown_by_name_all_or_those_asked_for() {
     };
     assert_eq!(names("/status"), ["B", "a", "b", "default"]);
     assert_eq!(names("/status?queue=b&queue=a&queue=b"), ["a", "b"]);
-    assert_eq!(names("/status?queue=nothing"), [""; 0]);
+    for path in ["/status?queue=nothing", "/status?queue=a&queue=nothing"] {
+        let unknown = gateway.look(path);
+        assert_eq!((unknown.status, unknown.code().as_str()), (404, "queue_unknown"), "{path}");
+        assert_eq!(unknown.json()["parameter"], "queue", "{path}");
+        assert!(
+            unknown.json()["detail"].as_str().is_some_and(|detail| detail.contains("\"nothing\"")),
+            "{path}"
+        );
+    }
     assert_eq!(names("/status?queue=d%65fault"), ["default"]);
     assert_eq!(gateway.look("/status").json()["totals"]["accepted"], 3);
     assert_eq!(gateway.look("/status?queue=a").json()["totals"]["accepted"], 1);
@@ -111,6 +125,12 @@ fn a_status_without_the_store_shows_what_was_known() {
     assert_eq!(queue["stalled"]["code"], "store_unavailable");
     assert!(queue["stalled"]["since"].is_string() && queue["accepted_per_s_1m"].is_null());
     assert_eq!(gateway.look("/status?queue=default").status, 200);
+    let unknown = gateway.look("/status?queue=default&queue=nothing");
+    assert_eq!(
+        (unknown.status, unknown.json()["queues"].as_array().map(Vec::len)),
+        (200, Some(1)),
+        "it may be there"
+    );
     let work = gateway.look("/ready?check=work").json();
     assert_eq!(work["reasons"].as_array().map(Vec::len), Some(2), "{work}");
     gateway.faults.set_away(false);
@@ -118,9 +138,28 @@ fn a_status_without_the_store_shows_what_was_known() {
     assert_eq!(gateway.look("/status").json()["queues"][0]["stalled"], Value::Null);
 }
 
+/// Publishes a message to the only queue, which nobody drains, and lets it die.
+fn publish_dead(gateway: &TestGateway) {
+    gateway.publish("default", &[], b"x");
+    let connection = gateway.store.connect();
+    block_on(async {
+        let queue = connection.queues().await.expect("queues")[0].queue_ref();
+        let (kind, lease) = (LeaseKind::Worker, Duration::from_secs(30));
+        let (batch, max, bytes_max, suspects) = (BatchId::random(), 1, 1 << 20, false);
+        let request = LeaseRequest { queue, batch, kind, max, bytes_max, lease, suspects };
+        let leased = connection.lease(request).await.expect("leased");
+        let verdict = Verdict::Dead { reason: DeadReason::Rejected, detail: None };
+        let settled: Vec<_> =
+            leased.leases.into_iter().map(|lease| lease.settle(verdict.clone(), None)).collect();
+        assert_eq!(settled.len(), 1);
+        connection.settle(leased.batch, Arc::new(settled)).await.expect("settled");
+    });
+}
+
 #[test]
 fn a_queue_that_stands_still_says_why() {
-    let gateway = TestGateway::start();
+    let declared = vec![("default", json!({"processor": "log", "dead": {"length_max": 1}}))];
+    let gateway = TestGateway::start_as(super::http_gateway::Plan { declared, ..Default::default() });
     assert_eq!(gateway.look("/ready?check=work").status, 200);
     let connection = gateway.store.connect();
     let hold = |hold: Hold| {
@@ -131,8 +170,9 @@ fn a_queue_that_stands_still_says_why() {
     };
     let stalled = || gateway.look("/status").json()["queues"][0]["stalled"].clone();
     let parked = |reason| Hold::Park(reason);
+    publish_dead(&gateway);
+    assert_eq!(stalled()["code"], "dead_full");
     for (held, code) in [
-        (parked(DeadFull), "dead_full"),
         (parked(DestinationGone), "destination_gone"),
         (parked(EgressRefused), "egress_refused"),
         (Hold::Pause, "paused"),

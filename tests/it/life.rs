@@ -15,7 +15,7 @@ const WITHIN: Duration = Duration::from_secs(30);
 
 #[test]
 fn ctrl_c_ends_an_idle_gateway_within_two_seconds() {
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let mut gateway = Gateway::start("", &[]);
         // A connection that is kept open does not hold it.
         let mut kept = crate::support::client::Connection::open(&gateway.address()).expect("it listens");
@@ -23,7 +23,46 @@ fn ctrl_c_ends_an_idle_gateway_within_two_seconds() {
         gateway.signal(signal);
         let status = gateway.wait_for_exit(Duration::from_secs(2));
         assert_eq!(status.code(), Some(0), "{signal}: {status:?}");
+        assert!(gateway.log().contains(signal.as_str()), "{}", gateway.log());
     }
+}
+
+#[test]
+fn a_terminal_that_closes_lets_attempts_under_way_end() {
+    let (release, gate) = std::sync::mpsc::sync_channel(1);
+    let gate = std::sync::Mutex::new(gate);
+    let sink = Sink::start(move |_| {
+        gate.lock().expect("nobody panicked").recv_timeout(WITHIN).expect("released");
+        Answer::status(200)
+    });
+    let settings = format!("[queues.orders]\nprocessor = 'http'\ndestination = '{}'\n", sink.url("/"));
+    let mut gateway = Gateway::start(&settings, &["--dev"]);
+    let path = gateway.publish("orders", &[], b"in flight");
+    sink.wait_for(1, WITHIN);
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_for("it is draining", WITHIN, |gateway| {
+        let answer = crate::support::client::request(&gateway.address(), "GET", "/ready", &[], b"");
+        answer.map_or(true, |answer| answer.status == 503).then_some(())
+    });
+    release.send(()).expect("the receiver waits");
+    assert_eq!(gateway.wait_for_exit(END_WITHIN).code(), Some(0));
+    gateway.launch_until_ready();
+    let message = gateway.wait_until_message_is("delivered", &path, WITHIN);
+    assert_eq!((&message["attempt_count"], sink.count()), (&json!(1), 1), "{message}");
+    gateway.stop();
+}
+
+#[test]
+fn a_terminal_that_closes_does_not_end_what_was_told_to_outlive_it() {
+    // As nohup does it.
+    let wrapper = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"].map(str::to_owned).to_vec();
+    let mut gateway = Gateway::prepare("", &[]).wrapped(wrapper, "sqlite:posthaste.db");
+    gateway.launch_until_ready();
+    gateway.signal(Signal::SIGHUP);
+    gateway.publish("default", &[], b"still here");
+    gateway.signal(Signal::SIGTERM);
+    assert_eq!(gateway.wait_for_exit(END_WITHIN).code(), Some(0));
+    assert!(gateway.log().contains("SIGTERM") && !gateway.log().contains("SIGHUP"), "{}", gateway.log());
 }
 
 #[test]
@@ -152,5 +191,35 @@ fn kills_while_starting_lose_nothing() {
         gateway.wait_until_message_is("delivered", &path, WITHIN);
     }
     assert_eq!(sink.count(), 20);
+    gateway.stop();
+}
+
+#[test]
+fn settings_that_replace_others_in_the_store_are_warned_of_once_and_without_secrets() {
+    let mut gateway = Gateway::start("[queues.orders]\nprocessor = 'pull'\n", &[]);
+    let json = [("content-type", "application/json")];
+    let made = gateway.request("PUT", "/v1/queues/mails", &json, br#"{"processor":"pull","ttl":"1h"}"#);
+    assert_eq!(made.status, 201, "{}", made.text());
+    gateway.restart();
+    assert_eq!(gateway.status()["store"]["warnings"], json!([]), "the same file again changes nothing");
+
+    let edited = "[queues.orders]\nprocessor = 'pull'\nlimits.length_max = 5\n\
+                  delivery.headers = { X-Key = 'hunter2' }\n[queues.mails]\nprocessor = 'pull'\n";
+    std::fs::write(gateway.folder().join("posthaste.toml"), edited).expect("the settings");
+    gateway.restart();
+    let words = "at the start of this gateway its declared settings replaced others that the store had";
+    let changes = [
+        "ttl: nothing, before \"1h\"",
+        "delivery.headers.X-Key: ***, before nothing, limits.length_max: 5, before 1000000",
+    ];
+    let warning = |queue, changes| json!({"code": "queue_redeclared", "detail": format!("queues.{queue}: {words}: {changes}")});
+    let expected = json!([warning("mails", changes[0]), warning("orders", changes[1])]);
+    assert_eq!(gateway.status()["store"]["warnings"], expected);
+    let log = gateway.log();
+    assert!(log.contains("limits.length_max: 5, before 1000000"), "{log}");
+    assert!(!log.contains("hunter2"), "{log}");
+
+    gateway.restart();
+    assert_eq!(gateway.status()["store"]["warnings"], json!([]));
     gateway.stop();
 }

@@ -126,7 +126,7 @@ async fn only_queues_that_a_worker_may_drain_are_leased_from() {
     let hold = async |queue: &QueueEntry, how| store.hold(queue.queue_ref(), how).await.expect("held");
     let entries = [
         hold(&paused, Hold::Pause).await,
-        hold(&parked, Hold::Park(ParkReason::DeadFull)).await,
+        hold(&parked, Hold::Park(ParkReason::DestinationGone)).await,
         pull.clone(),
         unknown.clone(),
     ];
@@ -154,20 +154,22 @@ async fn only_queues_that_a_worker_may_drain_are_leased_from() {
     rig.stop().await;
 }
 
-/// Makes suspects of all that is pending in a queue: leases it and lets the leases run out.
+/// Makes suspects of all that is pending in a queue: leases it and lets the leases run out, twice.
 async fn lose(store: &dyn MessageStore, clock: &Clock, queue: &QueueEntry, count: usize) {
-    let request = LeaseRequest {
-        queue: queue.queue_ref(),
-        batch: BatchId::random(),
-        kind: LeaseKind::Worker,
-        max: 1_000,
-        bytes_max: 1 << 30,
-        lease: Duration::from_secs(1),
-        suspects: false,
-    };
-    assert_eq!(store.lease(request).await.expect("leased").leases.len(), count);
-    clock.advance(Duration::from_secs(2));
-    assert_eq!(store.sweep().await.expect("swept").reaped, count as u64);
+    for _ in 0..2 {
+        let request = LeaseRequest {
+            queue: queue.queue_ref(),
+            batch: BatchId::random(),
+            kind: LeaseKind::Worker,
+            max: 1_000,
+            bytes_max: 1 << 30,
+            lease: Duration::from_secs(1),
+            suspects: false,
+        };
+        assert_eq!(store.lease(request).await.expect("leased").leases.len(), count);
+        clock.advance(Duration::from_secs(2));
+        assert_eq!(store.sweep().await.expect("swept").reaped, count as u64);
+    }
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ pub(super) struct Ended {
     pub(super) at: Timestamp,
     /// What is known of it.
     pub(super) finished: Finished,
-    /// Its attempts, oldest first; empty when the first one succeeded.
+    /// Its attempts, oldest first, with the one that delivered it.
     pub(super) log: VecDeque<Attempt>,
 }
 

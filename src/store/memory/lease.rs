@@ -181,10 +181,9 @@ impl Queue {
 
     /// Carries out a verdict. What is released goes back when the whole call is known, see [`Queue::settle`].
     fn apply(&mut self, seq: Seq, settlement: &Settlement, released: &mut Vec<(u16, Seq)>, now: Now) {
-        let attempts_before = self.message(seq).record().map_or(0, |record| record.attempts());
-        let first_succeeded = settlement.verdict == Verdict::Ack && attempts_before == 0;
-        if let Some(attempt) = settlement.attempt.as_ref().filter(|_| !first_succeeded) {
-            self.log(seq, attempt.clone());
+        if let Some(attempt) = &settlement.attempt {
+            let delivered = settlement.verdict == Verdict::Ack;
+            self.log(seq, if delivered { attempt.of_delivered() } else { attempt.clone() });
         }
         let status = settlement.attempt.as_ref().and_then(|attempt| attempt.status);
         match &settlement.verdict {
@@ -230,7 +229,8 @@ impl Queue {
         batch.slots[place] = Slot::Lost;
         let (kind, leased_at) = (batch.kind, batch.leased_at);
         self.counters.recovered += 1;
-        let record = self.count_attempt(seq, true, kind == LeaseKind::Worker);
+        let suspected = self.message(seq).record().is_ok_and(|record| record.is_suspect_when_lost());
+        let record = self.count_attempt(seq, true, kind == LeaseKind::Worker && suspected);
         let duration_ms = u64::try_from(now.wall.since(leased_at).as_millis()).unwrap_or(u64::MAX);
         let (number, outcome) = (record.attempts(), AttemptOutcome::Lost);
         let attempt =

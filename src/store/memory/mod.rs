@@ -24,16 +24,19 @@
 //! **Settle.** A lease is over when it was settled or taken back, not at its deadline: settlements and extensions that come
 //! before the sweep hold. An index that was settled is `settled` whatever is sent later; one that was taken back is `lost`.
 //! The times of a worker's batch (deadline, longest life, mark) are monotonic, those of a pulling consumer's go by the wall.
-//! The attempt is remembered, except for a first one that succeeded; one that comes with a release or a deferral may be.
-//! The log is cut to `history.attempts` when something is added to it and when its message is delivered.
+//! The attempt is remembered, one that delivered the message as [`Attempt::of_delivered`](crate::domain::outcome::Attempt::of_delivered)
+//! says; one that comes with a release or a deferral may be. The log is cut to `history.attempts` when something is added to it and when its message is delivered.
 //!
 //! **Lost.** An attempt and a loss are counted and logged (begun when the batch was leased). Attempts used up: `poison`; else
 //! expired: `expired`; else it is followed by another attempt and counts as retried. A worker's loss marks the message as a
-//! suspect, any other counted attempt clears that mark.
+//! suspect if [`is_suspect_after_loss`](crate::domain::record::is_suspect_after_loss) says so, any other counted attempt clears
+//! that mark.
 //!
 //! **Dead letters.** Oldest first is by the moment of death, ties in the order of dying. The status is that of the attempt
 //! that was settled with the death, for `expired` and `damaged` that of the last attempt remembered, for `poison` none. A
-//! queue that is parked for another reason stays so; `park` by hand replaces the reason. Trimming leaves the last dead letter
+//! queue that is parked for another reason stays so; `park` by hand replaces the reason. One that is parked for full dead
+//! letters goes on when they are below the limits: that is looked at when some left, when a queue is put or queues are
+//! declared, and by every sweep. Trimming leaves the last dead letter
 //! whatever its size, and is done by the sweep as well when a limit was lowered. A replay counts as matched what it looked
 //! at: the damaged, and the one that met the limit, included; a dry run counts all and changes nothing.
 //!
@@ -289,7 +292,7 @@ impl MessageStore for Connection {
     fn declare(
         &self,
         queues: Vec<(QueueName, Arc<QueueSettings>)>,
-    ) -> Answer<'_, (Vec<QueueEntry>, Vec<QueueName>)> {
+    ) -> Answer<'_, (Vec<QueueEntry>, Vec<QueueEntry>)> {
         self.call(move |state, _| Ok(state.declare(queues)))
     }
 

@@ -153,6 +153,7 @@ impl State {
             Some(queue) if queue.entry.source == Source::File => Put::DeclaredInFile,
             Some(queue) => {
                 queue.entry.settings = settings;
+                queue.unpark_when_below();
                 Put::Updated(queue.entry.clone())
             }
         }
@@ -161,13 +162,14 @@ impl State {
     pub(super) fn declare(
         &mut self,
         queues: Vec<(QueueName, Arc<QueueSettings>)>,
-    ) -> (Vec<QueueEntry>, Vec<QueueName>) {
+    ) -> (Vec<QueueEntry>, Vec<QueueEntry>) {
         let mut differing = Vec::new();
-        for queue in self.queues.values_mut().filter(|queue| queue.entry.source == Source::File) {
-            let declared = queues.iter().find(|(name, _)| *name == queue.entry.name);
-            match declared {
+        for queue in self.queues.values_mut() {
+            match queues.iter().find(|(name, _)| *name == queue.entry.name) {
                 None => queue.entry.source = Source::Api,
-                Some((name, settings)) if *settings != queue.entry.settings => differing.push(name.clone()),
+                Some((_, settings)) if *settings != queue.entry.settings => {
+                    differing.push(queue.entry.clone());
+                }
                 Some(_) => {}
             }
         }
@@ -179,6 +181,7 @@ impl State {
                 Some(queue) => (queue.entry.source, queue.entry.settings) = (Source::File, settings),
             }
         }
+        self.queues.values_mut().for_each(Queue::unpark_when_below);
         (self.entries(), differing)
     }
 

@@ -89,7 +89,6 @@ impl Queue {
     }
 
     fn enforce_retention(&mut self, now: Now, budget: &mut Budget, swept: &mut Swept) {
-        let before = swept.discarded;
         while let Some((&(died_at, _), &seq)) = self.dead.first_key_value() {
             let over = died_at.saturating_add(self.entry.settings.dead.retention) <= now.wall;
             if !(over || self.dead_exceed()) || !budget.take(self.message(seq).charged_bytes()) {
@@ -98,9 +97,8 @@ impl Queue {
             self.discard_oldest();
             swept.discarded += 1;
         }
-        if swept.discarded > before {
-            self.unpark_when_below();
-        }
+        // Whatever brought them below their limits: nothing stays parked for a reason that is over.
+        self.unpark_when_below();
     }
 
     /// When time brings something next.

@@ -22,8 +22,7 @@ pub(super) struct Held {
     pub(super) seq: Seq,
     /// What moving it needs.
     pub(super) moving: Moving,
-    /// Attempts counted.
-    pub(super) attempts: u8,
+    attempts: u8,
     attempts_max: u8,
     payload_bytes: u64,
     content_type: Box<str>,

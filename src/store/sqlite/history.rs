@@ -1,7 +1,7 @@
 //! The attempt log and the finished messages: what is remembered beside the messages, and may be shed.
 //!
 //! A message's attempts are one row for as long as it is in the queue or dead; when it ends well they go with it into the
-//! page of what finished in the same settlement. Pages are numbered by their first entry, so that exactly the last
+//! page of what finished in the same settlement, together with the attempt that ended it, which has no row of its own. Pages are numbered by their first entry, so that exactly the last
 //! `history.finished_max` count, wherever in a page the bound falls.
 
 use std::collections::VecDeque;

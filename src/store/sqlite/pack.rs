@@ -22,7 +22,7 @@ pub(super) struct Ending {
     pub(super) delivered: bool,
     /// What is known of it.
     pub(super) finished: Finished,
-    /// Its attempts, oldest first.
+    /// Its attempts, oldest first, with the one that delivered it.
     pub(super) log: Vec<Attempt>,
 }
 

@@ -66,7 +66,8 @@ impl Work<'_> {
         let lookup_before = queue.entry.settings.lookup;
         queue.entry.source = source;
         queue.entry.settings = settings;
-        let entry = queue.entry.clone();
+        self.unpark_when_below(number);
+        let entry = self.queue(number).entry.clone();
         counts::write_settings(self.sql, number, &entry)?;
         if entry.settings.lookup != lookup_before {
             self.reindex(number, entry.settings.lookup)?;
@@ -90,19 +91,17 @@ impl Work<'_> {
     pub(super) fn declare(
         &mut self,
         declared: &[(QueueName, Arc<QueueSettings>)],
-    ) -> Sql<(Vec<QueueEntry>, Vec<QueueName>)> {
+    ) -> Sql<(Vec<QueueEntry>, Vec<QueueEntry>)> {
         self.effects.durable = true;
         let mut differing = Vec::new();
-        let from_file: Vec<QueueEntry> =
-            self.entries().into_iter().filter(|entry| entry.source == Source::File).collect();
-        for entry in from_file {
+        for entry in self.entries() {
             match declared.iter().find(|(name, _)| *name == entry.name) {
-                None => {
+                None if entry.source == Source::File => {
                     let number = self.state.names[&entry.name];
                     self.set(number, entry.settings, Source::Api)?;
                 }
-                Some((name, settings)) if *settings != entry.settings => differing.push(name.clone()),
-                Some(_) => {}
+                Some((_, settings)) if *settings != entry.settings => differing.push(entry),
+                _ => {}
             }
         }
         for (name, settings) in declared {
@@ -117,6 +116,9 @@ impl Work<'_> {
                     }
                 }
             }
+        }
+        for number in self.state.queues.keys().copied().collect::<Vec<_>>() {
+            self.unpark_when_below(number);
         }
         Ok((self.entries(), differing))
     }

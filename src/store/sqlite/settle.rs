@@ -122,9 +122,7 @@ impl Work<'_> {
             self.unindex(held.seq, held.id())?;
             bytes += held.moving.charged;
             let mut log = self.log_of_leaving(held.seq, held.id())?;
-            if held.attempts > 0 {
-                log.extend(attempt.cloned());
-            }
+            log.extend(attempt.map(Attempt::of_delivered));
             log.drain(..log.len().saturating_sub(most));
             endings.push(Ending { id: held.id(), delivered: true, finished: held.finished(), log });
         }
@@ -273,7 +271,7 @@ impl Work<'_> {
         let wall = self.now.wall;
         self.queue_mut(number).tally.counters.recovered += 1;
         let Some(record) = self.read_held(number, held)? else { return Ok(false) };
-        let suspect = batch.kind == LeaseKind::Worker;
+        let suspect = batch.kind == LeaseKind::Worker && record.is_suspect_when_lost();
         let bytes = record.after_attempt(true, suspect);
         let attempts = record.attempts().saturating_add(1);
         let duration_ms = u64::try_from(wall.since(batch.leased_at).as_millis()).unwrap_or(u64::MAX);

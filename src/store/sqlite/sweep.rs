@@ -102,6 +102,8 @@ impl Work<'_> {
         self.reap(number, budget, swept)?;
         self.promote(number, budget, swept)?;
         self.enforce_retention(number, budget, swept)?;
+        // Whatever brought its dead letters below their limits: nothing stays parked for a reason that is over.
+        self.unpark_when_below(number);
         swept.more |= self.forget_keys(number)?;
         self.forget_marks(number)?;
         self.forget_finished(number)?;
@@ -222,7 +224,6 @@ impl Work<'_> {
         if discarded > 0 {
             self.count_trimmed(number, discarded);
             swept.discarded += discarded;
-            self.unpark_when_below(number);
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use posthaste::domain::id::MessageId;
 use posthaste::domain::outcome::DeadReason;
-use posthaste::domain::queue::{ParkReason, WhenFull};
+use posthaste::domain::queue::{ParkReason, QueueSettings, WhenFull};
 use posthaste::domain::retry::Verdict;
 use posthaste::store::dead::{DeadFilter, DeadGroup, DeadGrouping, DeadLetter, Selection};
 use posthaste::store::lease::LeaseKind;
@@ -321,6 +321,48 @@ pub(super) async fn replay_and_retention_let_a_parked_queue_go_on(stand: &mut St
     assert_eq!(swept.ready, std::slice::from_ref(&queue.name));
 }
 
+pub(super) async fn raised_limits_let_a_parked_queue_go_on(stand: &mut Stand) {
+    let queue = parking_queue(stand).await;
+    let change = async |stand: &Stand, length_max, when_full| {
+        let change = |settings: &mut QueueSettings| {
+            (settings.dead.length_max, settings.dead.when_full) = (length_max, when_full);
+        };
+        stand.change(&queue, change).await;
+        stand.entry(&queue).await.parked
+    };
+    let parked = Some(ParkReason::DeadFull);
+    stand.publish_dead(&queue, 3).await;
+    assert_eq!(change(stand, 3, WhenFull::Park).await, parked, "they are still at the limit");
+    assert_eq!(change(stand, 4, WhenFull::Park).await, None);
+    stand.publish_dead(&queue, 1).await;
+    assert_eq!(stand.entry(&queue).await.parked, parked);
+    if stand.restart().await {
+        stand.sweep().await;
+        assert_eq!(stand.entry(&queue).await.parked, parked, "neither a restart nor a sweep is a reason");
+    }
+    assert_eq!(change(stand, 4, WhenFull::Trim).await, None, "what is trimmed parks nothing");
+}
+
+pub(super) async fn a_file_that_raises_the_limit_lets_a_parked_queue_go_on(stand: &mut Stand) {
+    let queue = parking_queue(stand).await;
+    stand.publish_dead(&queue, 3).await;
+    let mut settings = QueueSettings::clone(&stand.entry(&queue).await.settings);
+    settings.dead.length_max = 4;
+    let declared = vec![(queue.name.clone(), std::sync::Arc::new(settings))];
+    let (entries, _) = stand.connection.declare(declared).await.expect("the store answers");
+    assert_eq!((entries.len(), entries[0].parked), (1, None));
+}
+
+pub(super) async fn a_sweep_lets_a_queue_go_on_that_is_parked_for_nothing(stand: &mut Stand) {
+    let queue = parking_queue(stand).await;
+    stand.publish_dead(&queue, 2).await;
+    stand.hold(&queue, Hold::Park(ParkReason::DeadFull)).await;
+    stand.publish_plain(&queue, 1).await;
+    assert!(stand.lease(&queue, 1).await.leases.is_empty());
+    assert_eq!(stand.sweep().await.ready, std::slice::from_ref(&queue.name));
+    assert_eq!(stand.entry(&queue).await.parked, None);
+}
+
 pub(super) async fn a_queue_parked_for_another_reason_stays_parked(stand: &mut Stand) {
     let queue = parking_queue(stand).await;
     stand.publish_plain(&queue, 3).await;
@@ -329,6 +371,8 @@ pub(super) async fn a_queue_parked_for_another_reason_stays_parked(stand: &mut S
     stand.settle_all(leased, dead(DeadReason::Rejected)).await;
     assert_eq!(stand.entry(&queue).await.parked, Some(ParkReason::DestinationGone), "the first reason stays");
     assert_eq!(stand.connection.discard(queue.clone(), Selection::Filter(ALL)).await, Ok(3));
+    stand.change(&queue, |settings| settings.dead.length_max = 100).await;
+    stand.sweep().await;
     assert_eq!(stand.entry(&queue).await.parked, Some(ParkReason::DestinationGone));
 }
 

@@ -155,12 +155,7 @@ pub(super) async fn every_lease_knows_the_number_of_its_attempt(stand: &mut Stan
 
 pub(super) async fn a_held_queue_accepts_and_never_leases_and_nothing_vanishes(stand: &mut Stand) {
     let queue = stand.queue("orders").await;
-    let holds = [
-        Hold::Pause,
-        Hold::Park(ParkReason::DestinationGone),
-        Hold::Park(ParkReason::EgressRefused),
-        Hold::Park(ParkReason::DeadFull),
-    ];
+    let holds = [Hold::Pause, Hold::Park(ParkReason::DestinationGone), Hold::Park(ParkReason::EgressRefused)];
     let mut published = stand.publish_plain(&queue, 1).await;
     for hold in holds {
         stand.hold(&queue, hold).await;

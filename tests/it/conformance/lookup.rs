@@ -1,11 +1,11 @@
 //! Finding and cancelling one message, what is remembered, purging.
 
 use posthaste::domain::message::{Headers, Priority, State};
-use posthaste::domain::outcome::DeadReason;
+use posthaste::domain::outcome::{Attempt, AttemptOutcome, DeadReason};
 use posthaste::domain::retry::Verdict;
 use posthaste::store::QueueRef;
 use posthaste::store::enqueue::Due;
-use posthaste::store::lease::LeaseRequest;
+use posthaste::store::lease::{Lease, LeaseRequest, Settled};
 use posthaste::store::stats::{Cancelled, Finished};
 
 use super::stand::{
@@ -59,7 +59,7 @@ pub(super) async fn a_message_is_found_in_every_state(stand: &mut Stand) {
 pub(super) async fn what_is_not_leased_can_be_cancelled(stand: &mut Stand) {
     let queue = stand.queue_with("orders", |settings| settings.limits.length_max = 4).await;
     let scheduled = stand.publish_one(&queue, later()).await;
-    let suspect = stand.publish_plain(&queue, 1).await[0];
+    let suspect = stand.publish_one(&queue, Draft { attempts_max: 2, ..draft() }).await;
     stand.lease(&queue, 1).await;
     stand.pass(seconds(30)).await;
     let released = stand.publish_plain(&queue, 1).await[0];
@@ -173,14 +173,62 @@ pub(super) async fn without_lookup_what_is_scheduled_or_dead_is_still_found(stan
     assert_eq!(stand.lease(&queue, 1).await.leases.len(), left);
 }
 
-pub(super) async fn a_first_attempt_that_succeeds_leaves_no_log(stand: &mut Stand) {
-    let queue = stand.queue("orders").await;
-    let id = stand.publish_plain(&queue, 1).await[0];
-    let leased = stand.lease(&queue, 1).await;
+/// Settles the one message that is leased, twice with the same words, as after a lost answer.
+async fn settle_twice(stand: &Stand, queue: &QueueRef, verdict: Verdict, attempt: Attempt) {
+    let leased = stand.lease(queue, 1).await;
     let batch = leased.batch.clone();
-    let settled = leased.leases.into_iter().map(|lease| lease.settle(Verdict::Ack, Some(attempt(1, 200))));
-    stand.settle(&batch, settled.collect()).await;
-    assert_eq!(stand.find(&queue, id).await.expect("it is remembered").history, []);
+    let settle = |lease: Lease| lease.settle(verdict.clone(), Some(attempt.clone()));
+    let settled: Vec<_> = leased.leases.into_iter().map(settle).collect();
+    for _ in 0..2 {
+        assert_eq!(stand.settle(&batch, settled.clone()).await, [Settled::Settled]);
+    }
+}
+
+pub(super) async fn the_attempt_that_delivered_a_message_is_shown_once(stand: &mut Stand) {
+    let queue = stand.queue("orders").await;
+    let words = |words: &str| Some(words.to_owned());
+    let failed = Attempt { error: words("busy"), excerpt: words("later"), ..attempt(1, 503) };
+    let delivered = |number| Attempt {
+        outcome: AttemptOutcome::Delivered,
+        status: Some(201),
+        error: words("cut off"),
+        excerpt: words("thank you"),
+        ..attempt(number, 201)
+    };
+    let shown = |number| Attempt { error: None, excerpt: None, ..delivered(number) };
+
+    let first = stand.publish_plain(&queue, 1).await[0];
+    settle_twice(stand, &queue, Verdict::Ack, delivered(1)).await;
+    let second = stand.publish_plain(&queue, 1).await[0];
+    settle_twice(stand, &queue, retry_after(seconds(0)), failed.clone()).await;
+    settle_twice(stand, &queue, Verdict::Ack, delivered(2)).await;
+    let silent = stand.publish_plain(&queue, 1).await[0];
+    stand.run(&queue, 1, Verdict::Ack).await;
+    let batch = stand.publish_plain(&queue, 3).await;
+    let leased = stand.lease(&queue, 3).await;
+    let (name, leases) = (leased.batch.clone(), leased.leases.into_iter());
+    let settled = leases.map(|lease| lease.settle(Verdict::Ack, Some(delivered(1)))).collect();
+    stand.settle(&name, settled).await;
+    for look in 0..2 {
+        let mut expected =
+            vec![(first, vec![shown(1)]), (second, vec![failed.clone(), shown(2)]), (silent, vec![])];
+        expected.extend(batch.iter().map(|id| (*id, vec![shown(1)])));
+        for (id, history) in expected {
+            let found = stand.find(&queue, id).await.expect("it is remembered");
+            assert_eq!((found.state, found.history), (State::Delivered, history), "look {look}");
+        }
+        if !stand.restart().await {
+            break;
+        }
+    }
+}
+
+pub(super) async fn a_queue_that_remembers_no_attempts_shows_none_of_what_it_delivered(stand: &mut Stand) {
+    let queue = stand.queue_with("orders", |settings| settings.history.attempts = 0).await;
+    let id = stand.publish_plain(&queue, 1).await[0];
+    settle_twice(stand, &queue, Verdict::Ack, attempt(1, 200)).await;
+    let found = stand.find(&queue, id).await.expect("it is remembered");
+    assert_eq!((found.history, found.finished.map(|finished| finished.attempts)), (vec![], Some(1)));
 }
 
 pub(super) async fn attempts_are_remembered_up_to_a_number_and_to_the_end(stand: &mut Stand) {
@@ -204,7 +252,7 @@ pub(super) async fn attempts_are_remembered_up_to_a_number_and_to_the_end(stand:
 pub(super) async fn a_purge_empties_what_waits_and_leaves_what_is_leased_or_dead(stand: &mut Stand) {
     let queue = stand.queue("orders").await;
     let died = stand.publish_dead(&queue, 1).await[0];
-    let lost = stand.publish_plain(&queue, 1).await[0];
+    let lost = stand.publish_one(&queue, Draft { attempts_max: 2, ..draft() }).await;
     stand.lease(&queue, 1).await;
     stand.pass(seconds(30)).await;
     let released = stand.publish_plain(&queue, 2).await;

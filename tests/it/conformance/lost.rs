@@ -81,11 +81,46 @@ pub(super) async fn only_what_was_not_settled_is_lost(stand: &mut Stand) {
     assert_eq!(ids(&stand.take(pull_request(&queue)).await), [published[1], published[3]]);
 }
 
-pub(super) async fn what_a_worker_lost_is_leased_alone_and_before_all_others(stand: &mut Stand) {
+pub(super) async fn after_one_loss_all_that_was_in_flight_is_leased_together_again(stand: &mut Stand) {
     let queue = stand.queue("orders").await;
-    let lost = stand.publish_plain(&queue, 3).await;
-    stand.lease(&queue, 3).await;
+    let published = stand.publish_plain(&queue, 64).await;
+    let in_flight = stand.lease(&queue, 64).await;
+    let more = stand.publish_plain(&queue, 3).await;
     stand.pass(seconds(30)).await;
+    let expected = [&published[..], &more[..]].concat();
+    let leased = stand.take(LeaseRequest { suspects: false, ..request(&queue) }).await;
+    assert_eq!((in_flight.leases.len(), ids(&leased)), (64, expected), "what was first is first again");
+    assert!(leased.leases.iter().all(|lease| !lease.record.is_suspect()));
+    assert!(leased.leases[..64].iter().all(|lease| lease.record.losses() == 1));
+}
+
+pub(super) async fn what_has_one_attempt_left_is_a_suspect_after_one_loss(stand: &mut Stand) {
+    let queue = stand.queue("orders").await;
+    let others = stand.publish_plain(&queue, 2).await;
+    let of_two = stand.publish_one(&queue, Draft { attempts_max: 2, ..draft() }).await;
+    let of_three = stand.publish_one(&queue, Draft { attempts_max: 3, ..draft() }).await;
+    let leased = stand.lease(&queue, 4).await;
+    stand.settle(&leased.batch, vec![settlement(3, retry_after(seconds(0)))]).await;
+    let again = stand.lease(&queue, 4).await;
+    assert_eq!((ids(&again), again.leases[0].record.attempts()), (vec![of_three], 1));
+    stand.pass(seconds(30)).await;
+    let mut alone = Vec::new();
+    for _ in 0..2 {
+        let leased = stand.lease(&queue, 4).await;
+        assert!(leased.leases[0].record.is_suspect() && leased.leases[0].record.losses() == 1);
+        alone.extend(ids(&leased));
+        stand.settle_all(leased, Verdict::Ack).await;
+    }
+    alone.sort_unstable();
+    let mut suspects = vec![of_two, of_three];
+    suspects.sort_unstable();
+    assert_eq!(alone, suspects);
+    assert_eq!(ids(&stand.lease(&queue, 4).await), others);
+}
+
+pub(super) async fn what_workers_lost_twice_is_leased_alone_and_before_all_others(stand: &mut Stand) {
+    let queue = stand.queue("orders").await;
+    let lost = stand.publish_suspects(&queue, 3).await;
     let fresh = stand.publish_plain(&queue, 2).await;
     assert_eq!(stand.stats(&queue).await.gauges.pending, 5);
     let without = LeaseRequest { suspects: false, ..request(&queue) };
@@ -102,9 +137,7 @@ pub(super) async fn what_a_worker_lost_is_leased_alone_and_before_all_others(sta
 
 pub(super) async fn a_request_without_suspects_finds_nothing_where_only_suspects_wait(stand: &mut Stand) {
     let queue = stand.queue("orders").await;
-    stand.publish_plain(&queue, 2).await;
-    stand.lease(&queue, 2).await;
-    stand.pass(seconds(30)).await;
+    stand.publish_suspects(&queue, 2).await;
     let leased = stand.take(LeaseRequest { suspects: false, ..request(&queue) }).await;
     assert!(leased.leases.is_empty() && !leased.more);
     assert!(stand.lease(&queue, 2).await.more, "one of two");
@@ -113,18 +146,18 @@ pub(super) async fn a_request_without_suspects_finds_nothing_where_only_suspects
 pub(super) async fn what_a_pulling_consumer_lost_is_no_suspect(stand: &mut Stand) {
     let queue = stand.queue("orders").await;
     let published = stand.publish_plain(&queue, 3).await;
-    stand.take(pull_request(&queue)).await;
-    stand.pass(seconds(30)).await;
+    for _ in 0..4 {
+        stand.take(pull_request(&queue)).await;
+        stand.pass(seconds(30)).await;
+    }
     let leased = stand.lease(&queue, 10).await;
-    assert_eq!(ids(&leased), published);
+    assert_eq!((ids(&leased), leased.leases[0].record.losses()), (published, 4));
     assert!(leased.leases.iter().all(|lease| !lease.record.is_suspect()));
 }
 
 pub(super) async fn a_suspect_is_cleared_by_an_attempt_that_ended(stand: &mut Stand) {
     let queue = stand.queue("orders").await;
-    let published = stand.publish_plain(&queue, 3).await;
-    stand.lease(&queue, 3).await;
-    stand.pass(seconds(30)).await;
+    let published = stand.publish_suspects(&queue, 3).await;
     for _ in 0..3 {
         assert_eq!(stand.run(&queue, 10, retry_after(seconds(0))).await.len(), 1);
     }
@@ -133,9 +166,7 @@ pub(super) async fn a_suspect_is_cleared_by_an_attempt_that_ended(stand: &mut St
 
 pub(super) async fn a_suspect_stays_one_while_no_attempt_was_made(stand: &mut Stand) {
     let queue = stand.queue("orders").await;
-    let suspect = stand.publish_plain(&queue, 1).await;
-    stand.lease(&queue, 1).await;
-    stand.pass(seconds(30)).await;
+    let suspect = stand.publish_suspects(&queue, 1).await;
     stand.publish_plain(&queue, 3).await;
     for verdict in
         [Verdict::Release, Verdict::Defer { delay: seconds(0) }, Verdict::Defer { delay: seconds(5) }]
@@ -148,9 +179,7 @@ pub(super) async fn a_suspect_stays_one_while_no_attempt_was_made(stand: &mut St
 
 pub(super) async fn a_released_suspect_goes_before_other_suspects(stand: &mut Stand) {
     let queue = stand.queue("orders").await;
-    let lost = stand.publish_plain(&queue, 2).await;
-    stand.lease(&queue, 2).await;
-    stand.pass(seconds(30)).await;
+    let lost = stand.publish_suspects(&queue, 2).await;
     assert_eq!(stand.run(&queue, 10, Verdict::Release).await, lost[..1]);
     assert_eq!(stand.drain(&queue).await, lost);
 }

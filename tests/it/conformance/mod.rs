@@ -150,7 +150,9 @@ macro_rules! every_behaviour {
                 what_was_lost_can_no_longer_be_settled
                 a_late_settlement_does_not_touch_the_next_lease_of_the_message
                 only_what_was_not_settled_is_lost
-                what_a_worker_lost_is_leased_alone_and_before_all_others
+                after_one_loss_all_that_was_in_flight_is_leased_together_again
+                what_has_one_attempt_left_is_a_suspect_after_one_loss
+                what_workers_lost_twice_is_leased_alone_and_before_all_others
                 a_request_without_suspects_finds_nothing_where_only_suspects_wait
                 what_a_pulling_consumer_lost_is_no_suspect
                 a_suspect_is_cleared_by_an_attempt_that_ended
@@ -198,6 +200,9 @@ macro_rules! every_behaviour {
                 a_lease_that_fills_the_dead_letters_ends_there
                 resuming_lets_a_parked_queue_go_on_until_the_next_death
                 replay_and_retention_let_a_parked_queue_go_on
+                raised_limits_let_a_parked_queue_go_on
+                a_file_that_raises_the_limit_lets_a_parked_queue_go_on
+                a_sweep_lets_a_queue_go_on_that_is_parked_for_nothing
                 a_queue_parked_for_another_reason_stays_parked
                 trimming_discards_the_oldest_and_its_bytes
                 trimming_keeps_to_the_bytes_but_keeps_the_last
@@ -227,7 +232,8 @@ macro_rules! every_behaviour {
                 only_so_many_finished_messages_are_remembered
                 finished_messages_are_forgotten_after_their_retention
                 without_lookup_what_is_scheduled_or_dead_is_still_found
-                a_first_attempt_that_succeeds_leaves_no_log
+                the_attempt_that_delivered_a_message_is_shown_once
+                a_queue_that_remembers_no_attempts_shows_none_of_what_it_delivered
                 attempts_are_remembered_up_to_a_number_and_to_the_end
                 a_purge_empties_what_waits_and_leaves_what_is_leased_or_dead
                 what_was_leased_during_a_purge_comes_back_when_released_or_lost

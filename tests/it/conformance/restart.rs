@@ -50,7 +50,12 @@ pub(super) async fn old_connections_are_of_no_use_after_a_restart(stand: &mut St
 
 pub(super) async fn what_workers_had_is_taken_back_at_once(stand: &mut Stand) {
     let queue = stand.queue("orders").await;
-    let published = stand.publish(&queue, &[draft(), draft(), Draft { attempts_max: 1, ..draft() }]).await;
+    let published = stand
+        .publish(
+            &queue,
+            &[draft(), Draft { attempts_max: 2, ..draft() }, Draft { attempts_max: 1, ..draft() }],
+        )
+        .await;
     stand.clock.advance(seconds(5));
     let leased = stand.lease(&queue, 3).await;
     stand.clock.advance(seconds(2));
@@ -69,10 +74,12 @@ pub(super) async fn what_workers_had_is_taken_back_at_once(stand: &mut Stand) {
     assert_eq!(shown, [(1, AttemptOutcome::Lost, START.saturating_add(seconds(5)), 2_000)]);
     assert_eq!(stand.settle(&leased.batch, vec![settlement(0, Verdict::Ack)]).await, [Settled::Lost]);
     assert_eq!(stand.connection.extend(leased.batch, seconds(30)).await, Ok(Extended::Lost));
-    for expected in &published[..2] {
+    stand.publish_plain(&queue, 1).await;
+    for (expected, suspect, length) in [(published[1], true, 1), (published[0], false, 2)] {
         let leased = stand.lease(&queue, 10).await;
-        assert_eq!(ids(&leased), [*expected], "each alone");
-        assert_eq!(leased.leases[0].record.losses(), 1);
+        let record = &leased.leases[0].record;
+        assert_eq!((record.id(), record.losses(), record.is_suspect()), (expected, 1, suspect));
+        assert_eq!(leased.leases.len(), length, "only the suspect is alone");
         stand.settle_all(leased, Verdict::Ack).await;
     }
 }
@@ -90,9 +97,8 @@ pub(super) async fn what_a_worker_settled_is_not_lost(stand: &mut Stand) {
     assert_eq!(stand.stats(&queue).await.counters.recovered, 1);
     assert_eq!(stand.find(&queue, published[0]).await.expect("it is remembered").state, State::Delivered);
     let leased = stand.lease(&queue, 10).await;
-    assert_eq!((ids(&leased), leased.leases[0].record.losses()), (vec![published[1]], 1));
-    let leased = stand.lease(&queue, 10).await;
-    assert_eq!((ids(&leased), leased.leases[0].record.losses()), (vec![published[2]], 0));
+    let losses: Vec<u8> = leased.leases.iter().map(|lease| lease.record.losses()).collect();
+    assert_eq!((ids(&leased), losses), (vec![published[1], published[2]], vec![1, 0]));
 }
 
 pub(super) async fn what_pulling_consumers_have_stays_theirs_until_the_moment_told(stand: &mut Stand) {

@@ -58,9 +58,7 @@ pub(super) async fn a_publish_into_an_empty_queue_wakes_every_listener(stand: &m
 
 pub(super) async fn a_publish_behind_suspects_wakes_too(stand: &mut Stand) {
     let queue = stand.queue("orders").await;
-    stand.publish_plain(&queue, 1).await;
-    stand.lease(&queue, 1).await;
-    stand.pass(seconds(30)).await;
+    stand.publish_suspects(&queue, 1).await;
     let subscription = stand.store.wakes().subscribe();
     stand.publish_plain(&queue, 1).await;
     woken(&subscription, &queue, "who may take no suspect had nothing before").await;
@@ -128,6 +126,11 @@ pub(super) async fn a_queue_that_goes_on_by_itself_wakes(stand: &mut Stand) {
         Ok(1)
     );
     woken(&subscription, &queue, "below the limit of dead letters").await;
+    stand.publish_plain(&queue, 1).await;
+    assert_eq!(stand.run(&queue, 1, dead(DeadReason::Rejected)).await.len(), 1);
+    forget(&subscription);
+    stand.change(&queue, |settings| settings.dead.length_max = 2).await;
+    woken(&subscription, &queue, "a raised limit").await;
 }
 
 pub(super) async fn what_becomes_due_sooner_than_known_is_told(stand: &mut Stand) {

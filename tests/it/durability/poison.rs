@@ -1,5 +1,6 @@
-//! A message that takes the gateway down each time it is processed.
+//! A message that takes the gateway down each time it is processed, and what was beside it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,6 +17,39 @@ const WITHIN: Duration = Duration::from_mins(1);
 
 fn is_killer(body: Option<&bytes::Bytes>) -> bool {
     body.is_some_and(|body| body.as_ref() == b"killer")
+}
+
+#[test]
+fn after_one_kill_all_that_was_in_flight_is_tried_again_at_once() {
+    const IN_FLIGHT: usize = 64;
+    let answers: Arc<AtomicBool> = Arc::default();
+    let does_answer = answers.clone();
+    let sink = Sink::start(move |_| {
+        if does_answer.load(Ordering::SeqCst) { Answer::status(200) } else { Answer::HangBeforeHead }
+    });
+    // No attempt ends by itself while the test runs: what was received is in flight.
+    let settings = format!(
+        "[queue_defaults]\ntimeout = '10m'\n[queue_defaults.delivery]\nconcurrency_max = {IN_FLIGHT}\n\
+         [queues.orders]\nprocessor = 'http'\ndestination = '{}'\n",
+        sink.url("/orders"),
+    );
+    let mut gateway = Gateway::start(&settings, &["--dev"]);
+    for number in 0..IN_FLIGHT {
+        gateway.publish("orders", &[], format!("{number}").as_bytes());
+    }
+    sink.wait_for(IN_FLIGHT, WITHIN);
+    gateway.kill();
+    gateway.launch_until_ready();
+    // Lost once, nobody is suspected: all of them are in flight again, side by side.
+    sink.wait_for(2 * IN_FLIGHT, WITHIN);
+    gateway.kill();
+    answers.store(true, Ordering::SeqCst);
+    gateway.launch_until_ready();
+    // Lost twice, each is tried alone, and that is no harm to those that come to their end.
+    let status = gateway.wait_until_drained(WITHIN);
+    let counted = ["delivered", "dead", "recovered"].map(|key| count(&status, key));
+    assert_eq!(counted, [IN_FLIGHT as u64, 0, 2 * IN_FLIGHT as u64], "{status}");
+    gateway.stop();
 }
 
 #[test]
