@@ -11,7 +11,8 @@
 //! | `reception` | the actor that a handle talks to |
 //!
 //! A gateway runs on threads of its own and may be started from any runtime or none. Nothing here installs a signal
-//! handler, a logger, a panic hook or a TLS provider: programs do (`http` needs a rustls provider for `https`).
+//! handler, a logger, a panic hook or a TLS provider. The `http` processor uses the TLS provider that the program has installed,
+//! else one of its own.
 
 mod check;
 mod declare;

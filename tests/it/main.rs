@@ -3,6 +3,7 @@
 mod command_line;
 mod conformance;
 mod durability;
+mod embedding;
 mod end_to_end;
 mod fairness;
 mod http_answers;

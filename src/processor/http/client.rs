@@ -2,16 +2,22 @@
 //!
 //! A client has one time-out for connecting and one idea of which addresses it may be given, so there is one for each pair that
 //! is in use. Connections that were let in by an exempt origin are thus never used for another one.
+//!
+//! TLS is set up for each client, so that a program needs to install nothing: with the provider that it has installed, else
+//! with ring, and with the certificates that the machine trusts.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::error::Error;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Certificate, Client, ClientBuilder, redirect, retry};
-use rustls::crypto::CryptoProvider;
+use reqwest::{Client, ClientBuilder, redirect, retry};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_platform_verifier::Verifier;
 
 use super::guard::{Guard, Trust};
 
@@ -66,21 +72,36 @@ impl Clients {
 }
 
 fn build(guard: &Guard, (connect_timeout, trust): Key) -> Result<Client, ClientError> {
-    if CryptoProvider::get_default().is_none() {
-        let cure = "call rustls::crypto::ring::default_provider().install_default() at the start of main";
-        return Err(ClientError(format!("the program has installed no TLS provider: {cure}")));
-    }
-    let builder = || {
-        let resolver = CheckedResolver { guard: guard.clone(), trust };
-        settings(Client::builder()).connect_timeout(connect_timeout).dns_resolver(resolver)
+    let tls = tls().map_err(|error| ClientError(error.to_string()))?;
+    let resolver = CheckedResolver { guard: guard.clone(), trust };
+    let builder = settings(Client::builder())
+        .connect_timeout(connect_timeout)
+        .dns_resolver(resolver)
+        .tls_backend_preconfigured(tls);
+    let cause = |error: reqwest::Error| error.source().map_or_else(|| error.to_string(), ToString::to_string);
+    builder.build().map_err(|error| ClientError(cause(error)))
+}
+
+/// TLS 1.2 and 1.3 to receivers whose certificates the machine trusts, HTTP/1.1 inside.
+fn tls() -> Result<ClientConfig, rustls::Error> {
+    let provider = CryptoProvider::get_default().cloned();
+    let provider = provider.unwrap_or_else(|| Arc::new(ring::default_provider()));
+    let builder =
+        ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let mut tls = match Verifier::new(provider) {
+        // "Dangerous" is what takes any verifier; this one is the platform's.
+        Ok(verifier) => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
+        }
+        Err(error) => {
+            // Without root certificates plain HTTP still works; https then fails at each certificate, as it must.
+            let cause = error.to_string();
+            log::warn!("cause" = cause.as_str(); "https destinations cannot be verified, so none is delivered to");
+            builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
+        }
     };
-    builder().build().or_else(|error| {
-        // Without root certificates plain HTTP still works; https then fails at each certificate, as it must.
-        let client = builder().tls_certs_only(Vec::<Certificate>::new()).build();
-        let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-        log::warn!("cause" = cause.as_str(); "https destinations cannot be verified, so none is delivered to");
-        client.map_err(|_| ClientError(cause))
-    })
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(tls)
 }
 
 /// What all clients have in common. Their other time-outs are kept by the attempt itself.
