@@ -129,6 +129,12 @@ fn check_fields(given: &Value, known: &Value, at: &str) -> Result<(), Box<Proble
             let problem = Problem { pointer: Some(pointer), ..Problem::new(Code::UnknownField, detail) };
             return Err(Box::new(problem));
         };
+        if is_section(known) && !value.is_object() {
+            let names: Vec<_> =
+                known.as_object().into_iter().flat_map(|fields| fields.keys()).cloned().collect();
+            let detail = format!("{pointer} is an object with some of these fields: {}", names.join(", "));
+            return Err(invalid(&pointer, detail));
+        }
         if is_section(known) {
             check_fields(value, known, &pointer)?;
         }
@@ -280,6 +286,9 @@ mod tests {
                 Some("/limits/payload_max"),
                 "unknown unit",
             ),
+            (r#"{"limits":[5,6,7]}"#, Code::InvalidValue, Some("/limits"), "is an object"),
+            (r#"{"retry":[["1s"],0.5]}"#, Code::InvalidValue, Some("/retry"), "is an object"),
+            (r#"{"dead":[]}"#, Code::InvalidValue, Some("/dead"), "is an object"),
             (r#"{"limits":{"length_max":-1}}"#, Code::InvalidValue, Some("/limits/length_max"), ""),
             (r#"{"limits":{"length_max":1e30}}"#, Code::InvalidValue, Some("/limits/length_max"), ""),
             (r#"{"delivery":{"rate":"5"}}"#, Code::InvalidValue, Some("/delivery/rate"), ""),

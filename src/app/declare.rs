@@ -1,6 +1,10 @@
 //! The operator's queues, given to the store.
 
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::timeout;
 
 use crate::actor::ArbiterHandle;
 use crate::app::{DECLARE_WITHIN, StartError, difference};
@@ -12,6 +16,10 @@ use crate::store::{Hold, MessageStore, QueueEntry, Store};
 
 /// Queues of which `/status` tells how their settings differed; the log tells of all.
 const WARNINGS_MAX: usize = 20;
+
+/// How long a start waits to hear where the declared destinations lead. What is not known by then is let through: every
+/// delivery asks again.
+const JUDGE_WITHIN: Duration = Duration::from_secs(1);
 
 /// The queues after the operator's were declared.
 pub(super) struct Declared {
@@ -52,12 +60,14 @@ async fn declare_here(
     let declared: Vec<QueueName> = queues.iter().map(|(name, _)| name.clone()).collect();
     let (mut entries, replaced) = store.declare(queues).await?;
     let warnings = warn_of(&replaced, &entries);
-    for entry in entries.iter_mut().filter(|entry| declared.contains(&entry.name)) {
-        if let Some(refusal) = refused_by_resolution(guard, entry).await {
+    let mut ours: Vec<_> = entries.iter_mut().filter(|entry| declared.contains(&entry.name)).collect();
+    let refusals = join_all(ours.iter().map(|entry| refused_by_resolution(guard, entry))).await;
+    for (entry, refusal) in ours.iter_mut().zip(refusals) {
+        if let Some(refusal) = refusal {
             log::warn!("queue.name" = entry.name.as_str(), "cause" = refusal.as_str(); "the queue starts parked: its destination is refused");
-            *entry = store.hold(entry.queue_ref(), Hold::Park(ParkReason::EgressRefused)).await?;
+            **entry = store.hold(entry.queue_ref(), Hold::Park(ParkReason::EgressRefused)).await?;
         } else if entry.parked == Some(ParkReason::EgressRefused) {
-            *entry = store.hold(entry.queue_ref(), Hold::Resume).await?;
+            **entry = store.hold(entry.queue_ref(), Hold::Resume).await?;
         }
     }
     Ok(Declared { entries, health: store.health().await?, warnings })
@@ -88,9 +98,62 @@ fn warn_of(replaced: &[QueueEntry], entries: &[QueueEntry]) -> Vec<Warning> {
     warnings
 }
 
-/// What is against where the queue's destination leads now.
+/// What is against where the queue's destination leads now; nothing when that is not known in time.
 async fn refused_by_resolution(guard: &Guard, entry: &QueueEntry) -> Option<String> {
     let settings = &entry.settings;
     let destination = settings.destination.as_ref().filter(|_| settings.processor == HTTP)?;
-    guard.judge_now(destination).await.err().map(|refusal| refusal.to_string())
+    match timeout(JUDGE_WITHIN, guard.judge_now(destination)).await {
+        Ok(judged) => judged.err().map(|refusal| refusal.to_string()),
+        Err(_) => {
+            let name = entry.name.as_str();
+            log::warn!("queue.name" = name; "where its destination leads is not known yet: each delivery asks again");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::Settings;
+    use crate::store::memory::Memory;
+    use crate::store::settings::{RequiredDurability, StoreSettings};
+
+    #[tokio::test]
+    async fn a_name_server_that_does_not_answer_holds_no_start_up() {
+        // Answers when the test is over: its receiver ends with the sender.
+        let (answer, never) = mpsc::sync_channel::<()>(1);
+        let never = std::sync::Mutex::new(never);
+        let silence = Arc::new(move |_: &str| {
+            drop(never.lock().map(|never| never.recv()));
+            Err(std::io::Error::other("the test is over"))
+        });
+        let settings = Settings::default();
+        let guard = Guard::with_lookup(&settings.egress, false, silence);
+        let store = StoreSettings {
+            url: "memory:".to_owned(),
+            durability: RequiredDurability::None,
+            ..StoreSettings::default()
+        };
+        let store = Memory::open(&store, &Clock::system()).expect("memory can be opened");
+        let mut queues = BTreeMap::new();
+        for number in 0..40 {
+            let destination = format!("https://{number}.example/hook").parse().expect("a URL");
+            let queue = QueueSettings {
+                processor: HTTP.to_owned(),
+                destination: Some(destination),
+                ..QueueSettings::default()
+            };
+            queues.insert(format!("q{number}").parse().expect("a name"), Arc::new(queue));
+        }
+        let connection = store.connect();
+        let declaring = declare_here(&*connection, &guard, queues.into_iter().collect());
+        let declared = timeout(DECLARE_WITHIN / 4, declaring).await.expect("soon").expect("declared");
+        assert_eq!(declared.entries.len(), 40);
+        assert!(declared.entries.iter().all(|entry| entry.parked.is_none()));
+        drop(answer);
+    }
 }

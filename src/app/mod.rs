@@ -188,7 +188,10 @@ impl App {
             clock: self.clock.clone(),
             workers: self.settings.workers.clone(),
             ingest: self.settings.ingest.clone(),
-        });
+        })
+        .map_err(|error| {
+            StartError::Failed(format!("the threads of the workers cannot be started: {error}"))
+        })?;
         let edge = self.edge(&store, supervisor, &pipeline, &registry, declared.warnings)?;
         let at = Place::On(control.clone());
         let observer = edge.clone();

@@ -409,7 +409,11 @@ mod tests {
             (255, 1, 255, true),
         ] {
             let record = lost(attempts, losses, attempts_max);
-            assert_eq!(record.must_be_alone(), alone, "{attempts} attempts, {losses} lost, of {attempts_max}");
+            assert_eq!(
+                record.must_be_alone(),
+                alone,
+                "{attempts} attempts, {losses} lost, of {attempts_max}"
+            );
         }
     }
 

@@ -36,6 +36,7 @@ mod worker;
 
 use std::fmt;
 use std::future::pending;
+use std::io;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -140,17 +141,19 @@ impl fmt::Debug for Pipeline {
 impl Pipeline {
     /// Starts it on threads of its own: `workers.threads` for the workers, and one.
     ///
+    /// # Errors
+    /// The system gives no more threads or descriptors.
+    ///
     /// # Panics
-    /// When the system gives no more threads, or the supervisor lacks a phase.
-    #[must_use]
-    pub fn start(parts: Parts) -> Self {
+    /// When the supervisor lacks a phase.
+    pub fn start(parts: Parts) -> io::Result<Self> {
         let cores = available_parallelism().map_or(1, NonZero::get);
         let threads = parts.workers.threads_on(cores);
-        let workers: Vec<_> = (0..threads)
-            .map(|index| Place::On(parts.supervisor.arbiter(&format!("worker-{index}"))))
-            .collect();
-        let upkeep = Place::On(parts.supervisor.arbiter("upkeep"));
-        Self::start_in(parts, &workers, &upkeep)
+        let thread = |name: &str| parts.supervisor.try_arbiter(name).map(Place::On);
+        let workers: Vec<_> =
+            (0..threads).map(|index| thread(&format!("worker-{index}"))).collect::<io::Result<_>>()?;
+        let upkeep = thread("upkeep")?;
+        Ok(Self::start_in(parts, &workers, &upkeep))
     }
 
     /// Starts it with a worker in each of these places, and the sweeper and the prober in that one.

@@ -93,7 +93,8 @@ impl TestGateway {
             clock: clock.clone(),
             workers: WorkerSettings { threads: 1, ..WorkerSettings::default() },
             ingest: IngestSettings::default(),
-        });
+        })
+        .expect("the system gives threads");
         let listener = bind(&plan.server).expect("a free port");
         let make_ingester = pipeline.clone();
         let edge = Edge::new(Gateway {

@@ -21,9 +21,11 @@ const KEPT: usize = 4;
 /// The part of the free slots that a queue may have of those that are kept, so that no newcomer takes them all.
 const KEPT_SHARE: usize = 8;
 
-/// How many of `all` slots are not for queues that have their share, when `queues` of them have work.
+/// How many of `all` slots are not for queues that have their share, when `queues` of them have work. One at least, unless
+/// there is no other.
 fn kept(all: usize, queues: usize) -> usize {
-    if queues <= 1 { all / KEPT_ALONE } else { all.div_ceil(KEPT) }
+    let kept = if queues <= 1 { all / KEPT_ALONE } else { all.div_ceil(KEPT) };
+    kept.max(1).min(all.saturating_sub(1))
 }
 
 /// The same for bytes.

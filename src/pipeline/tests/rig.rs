@@ -178,7 +178,7 @@ impl Bed {
             workers: self.workers,
             ingest: self.ingest,
         };
-        let pipeline = Pipeline::start(parts);
+        let pipeline = Pipeline::start(parts).expect("the system gives threads");
         let ingester = pipeline.ingester_in(&Place::On(supervisor.arbiter("http")));
         let store = self.peer.connect();
         Rig {
