@@ -102,14 +102,12 @@ fn warn_of(replaced: &[QueueEntry], entries: &[QueueEntry]) -> Vec<Warning> {
 async fn refused_by_resolution(guard: &Guard, entry: &QueueEntry) -> Option<String> {
     let settings = &entry.settings;
     let destination = settings.destination.as_ref().filter(|_| settings.processor == HTTP)?;
-    match timeout(JUDGE_WITHIN, guard.judge_now(destination)).await {
-        Ok(judged) => judged.err().map(|refusal| refusal.to_string()),
-        Err(_) => {
-            let name = entry.name.as_str();
-            log::warn!("queue.name" = name; "where its destination leads is not known yet: each delivery asks again");
-            None
-        }
-    }
+    let Ok(judged) = timeout(JUDGE_WITHIN, guard.judge_now(destination)).await else {
+        let name = entry.name.as_str();
+        log::warn!("queue.name" = name; "where its destination leads is not known yet: each delivery asks again");
+        return None;
+    };
+    judged.err().map(|refusal| refusal.to_string())
 }
 
 #[cfg(test)]
