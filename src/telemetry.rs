@@ -73,6 +73,8 @@ pub fn install(settings: &LogSettings) -> Result<(), log::SetLoggerError> {
     let mut builder = env_logger::Builder::new();
     // Its lines tell of threads, which say nothing to who runs the gateway; a filter may name it.
     builder.filter_module("actix_server", log::LevelFilter::Warn);
+    // It says for each refused certificate what the attempt says, and for each look at the machine's what the processor says.
+    builder.filter_module("rustls_platform_verifier", log::LevelFilter::Off);
     builder.parse_filters(&settings.level);
     if settings.format == LogFormat::Json {
         builder.format(write_json);
