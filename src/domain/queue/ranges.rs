@@ -122,8 +122,8 @@ impl QueueSettings {
         }));
         let mut names: Vec<_> = self.delivery.headers.keys().map(|name| name.to_ascii_lowercase()).collect();
         names.sort_unstable();
-        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            let detail = format!("the header {:?} is there twice: case does not tell names apart", twice[0]);
+        if let Some([twice, _]) = names.array_windows().find(|[one, other]| one == other) {
+            let detail = format!("the header {twice:?} is there twice: case does not tell names apart");
             checks.push(("delivery.headers", (false, detail)));
         }
         checks
