@@ -1,5 +1,7 @@
 //! A gateway's beginning and end: signals, restarts, one process to a store.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -93,6 +95,28 @@ fn a_second_signal_ends_at_once_and_loses_nothing() {
     gateway.launch_until_ready();
     gateway.wait_until_message_is("delivered", &path, WITHIN);
     gateway.stop();
+}
+
+#[test]
+fn what_strangers_send_does_not_fill_the_log() {
+    for (filter, is_logged) in [("info", false), ("info,actix_http=error", true)] {
+        let mut gateway = Gateway::start("", &["--log", filter]);
+        let sent =
+            [&b"\x16\x03\x01\x02\x00 no HTTP\r\n\r\n"[..], b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n"];
+        for bytes in sent.into_iter().cycle().take(20) {
+            let mut stranger = TcpStream::connect(gateway.address()).expect("it listens");
+            stranger.write_all(bytes).expect("sent");
+            let mut answer = Vec::new();
+            stranger.read_to_end(&mut answer).expect("it is answered and closed");
+            assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&answer));
+        }
+        gateway.publish("default", &[], b"is still shown");
+        let log = gateway.wait_for("it logs", WITHIN, |gateway| {
+            Some(gateway.log()).filter(|log| log.contains("payload_bytes=14"))
+        });
+        assert_eq!(log.contains("actix_http"), is_logged, "{filter}: {log}");
+        gateway.stop();
+    }
 }
 
 #[test]
