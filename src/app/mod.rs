@@ -215,6 +215,12 @@ impl App {
         usize::try_from(self.settings.server.limits.publishes_in_flight_max).unwrap_or(usize::MAX)
     }
 
+    fn deliveries_max(&self) -> u64 {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        let workers = &self.settings.workers;
+        workers.threads_on(cores) as u64 * u64::from(workers.concurrency)
+    }
+
     fn edge(
         &self,
         store: &Arc<dyn Store>,
@@ -237,6 +243,7 @@ impl App {
             store_watch: pipeline.store_watch().clone(),
             catalog: pipeline.catalog().clone(),
             supervisor: supervisor.clone(),
+            deliveries_max: self.deliveries_max(),
             warnings,
             judge_destination: Arc::new(move |destination| {
                 let guard = guard.clone();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use log::{error, info, warn};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -76,6 +77,20 @@ pub(super) fn install_tls() {
     drop(rustls::crypto::ring::default_provider().install_default());
 }
 
+/// Lets this process open as many files and sockets as the system allows it. The lower limit that it is started with is there
+/// for programs that use `select`; the library leaves both to programs.
+fn raise_open_files() {
+    const FILES: Resource = Resource::RLIMIT_NOFILE;
+    let raised = getrlimit(FILES).and_then(
+        |(soft, hard)| {
+            if soft < hard { setrlimit(FILES, hard, hard) } else { Ok(()) }
+        },
+    );
+    if let Err(cause) = raised {
+        warn!("cause" = cause.to_string().as_str(); "the limit of open files stays as it is");
+    }
+}
+
 /// Serves until a signal, or until the gateway gives up.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let app = arguments.settings.app()?;
@@ -83,6 +98,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let grace = settings.server.grace;
     telemetry::install(&settings.log).map_err(|error| Failure::new(Exit::Failed, error))?;
     install_tls();
+    raise_open_files();
     if settings.dev {
         warn!("development mode: messages may be pushed to this machine");
     }

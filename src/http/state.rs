@@ -55,6 +55,8 @@ pub struct Gateway {
     pub catalog: Catalog,
     /// The actors.
     pub supervisor: Supervisor,
+    /// Deliveries in flight at most, each of which may have a connection of its own: the edge leaves descriptors for them.
+    pub deliveries_max: u64,
     /// What was seen at the start that an operator should look at: for `/status`, as long as the gateway runs.
     pub warnings: Vec<Warning>,
     /// The egress guard.

@@ -1,6 +1,7 @@
 //! The command line of the real binary: what it says, and the code it ends with.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -39,6 +40,22 @@ fn ready_says_why_a_gateway_is_not() {
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains("about to end"), "{ended:?}");
     assert_eq!(sink.only().target, "/ready");
+}
+
+#[test]
+fn ready_gives_up_on_a_gateway_that_accepts_and_never_answers() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", silent.local_addr().expect("an address"));
+    let folder = tempfile::tempdir().expect("a folder");
+    for arguments in [&["ready"][..], &["ready", "--work", "--json", "--timeout", "100ms"]] {
+        let begun = Instant::now();
+        let ended = posthaste(folder.path(), arguments, &[("POSTHASTE_URL", &url)]);
+        assert!(begun.elapsed() < Duration::from_secs(5), "{arguments:?} took {:?}", begun.elapsed());
+        assert_eq!(ended.code, Some(4), "{ended:?}");
+        assert!(ended.stdout.is_empty() && ended.stderr.contains(&url), "{ended:?}");
+    }
+    let refused = posthaste(folder.path(), &["ready", "--timeout", "3"], &[]);
+    assert_eq!(refused.code, Some(2), "a duration has a unit: {refused:?}");
 }
 
 #[test]

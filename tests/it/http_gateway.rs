@@ -108,6 +108,7 @@ impl TestGateway {
             store_watch: pipeline.store_watch().clone(),
             catalog,
             supervisor: supervisor.clone(),
+            deliveries_max: 256,
             warnings: Vec::new(),
             judge_destination: Arc::new(|destination| {
                 let refused = destination.as_str().contains("127.0.0.1");

@@ -1,5 +1,7 @@
 //! A gateway's beginning and end: signals, restarts, one process to a store.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -7,9 +9,11 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use crate::support::client::Connection;
 use crate::support::command::posthaste;
 use crate::support::gateway::{END_WITHIN, Gateway};
 use crate::support::sink::{Answer, Sink};
+use crate::support::wait_until;
 
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -93,6 +97,91 @@ fn a_second_signal_ends_at_once_and_loses_nothing() {
     gateway.launch_until_ready();
     gateway.wait_until_message_is("delivered", &path, WITHIN);
     gateway.stop();
+}
+
+/// A gateway that is started with these limits of open files.
+fn limited(settings: &str, limits: &str) -> Gateway {
+    let script = format!("{limits}; exec \"$@\"");
+    let wrapper = ["sh", "-c", &script, "sh"].map(str::to_owned).to_vec();
+    let mut gateway = Gateway::prepare(settings, &["--dev"]).wrapped(wrapper, "sqlite:posthaste.db");
+    gateway.launch_until_ready();
+    gateway
+}
+
+#[test]
+fn the_gateway_opens_as_many_files_as_the_system_allows() {
+    for (limits, fds_max, is_told) in
+        [("ulimit -Sn 150; ulimit -Hn 900", 900, true), ("ulimit -n 12000", 12_000, false)]
+    {
+        let gateway = limited("", limits);
+        assert_eq!(gateway.status()["process"]["fds_max"], fds_max);
+        let told = gateway.log().matches("the limit of open files is too low").count();
+        assert_eq!(told, usize::from(is_told), "{}", gateway.log());
+    }
+}
+
+#[test]
+fn idle_clients_leave_descriptors_for_deliveries() {
+    let messages = 40;
+    // None is answered before all have come, so that they have that many connections at once.
+    let sink = Sink::start(|_| Answer::After(Duration::from_secs(1), Box::new(Answer::status(200))));
+    let url = sink.url("/");
+    let settings =
+        format!("[queues.orders]\nprocessor = 'http'\ndestination = '{url}'\nretry.schedule = []\n");
+    let mut gateway = limited(&settings, "ulimit -n 200");
+    let mut publisher = Connection::open(&gateway.address()).expect("it listens");
+    let mut ask = |method: &str, path: &str, body: &[u8]| {
+        publisher.request(method, path, &[], body).expect("an answer on a connection that is kept")
+    };
+    let mut idle = Vec::new();
+    for _ in 0..260 {
+        // What the system itself no longer takes until others were accepted takes nothing of the gateway.
+        let address = gateway.address().parse().expect("an address");
+        let Ok(client) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else { break };
+        (&client).write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+        idle.push(client);
+        // Gives the gateway a chance to take all that it will.
+        assert_eq!(ask("GET", "/health", b"").status, 200);
+    }
+    assert!(idle.len() > 100, "{} clients", idle.len());
+    let open = ask("GET", "/status", b"").json()["process"]["fds_open"].as_u64().expect("a number");
+    assert!((60..=200 - messages).contains(&open), "{open} descriptors are open");
+    for number in 0..messages {
+        let answer = ask("POST", "/v1/queues/orders/messages", &number.to_be_bytes());
+        assert_eq!(answer.status, 202, "{}", answer.text());
+    }
+    let totals = wait_until("all are delivered", WITHIN, || {
+        let totals = ask("GET", "/status", b"").json()["totals"].clone();
+        let ended = ["delivered", "dead", "retried"].map(|key| totals[key].as_u64().expect("a number"));
+        (ended.iter().sum::<u64>() >= messages).then_some(totals)
+    });
+    assert_eq!((&totals["delivered"], &totals["retried"]), (&json!(messages), &json!(0)), "{totals}");
+    assert!(!gateway.log().contains("os error 24"), "{}", gateway.log());
+    drop(idle);
+    gateway.wait_until_ready(WITHIN);
+    gateway.stop();
+}
+
+#[test]
+fn what_strangers_send_does_not_fill_the_log() {
+    for (filter, is_logged) in [("info", false), ("info,actix_http=error", true)] {
+        let mut gateway = Gateway::start("", &["--log", filter]);
+        let sent =
+            [&b"\x16\x03\x01\x02\x00 no HTTP\r\n\r\n"[..], b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n"];
+        for bytes in sent.into_iter().cycle().take(20) {
+            let mut stranger = TcpStream::connect(gateway.address()).expect("it listens");
+            stranger.write_all(bytes).expect("sent");
+            let mut answer = Vec::new();
+            stranger.read_to_end(&mut answer).expect("it is answered and closed");
+            assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&answer));
+        }
+        gateway.publish("default", &[], b"is still shown");
+        let log = gateway.wait_for("it logs", WITHIN, |gateway| {
+            Some(gateway.log()).filter(|log| log.contains("payload_bytes=14"))
+        });
+        assert_eq!(log.contains("actix_http"), is_logged, "{filter}: {log}");
+        gateway.stop();
+    }
 }
 
 #[test]
