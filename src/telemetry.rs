@@ -70,14 +70,24 @@ fn check_filter(text: &str) -> Result<(), FormatError> {
 /// # Errors
 /// When a logger was installed before.
 pub fn install(settings: &LogSettings) -> Result<(), log::SetLoggerError> {
-    let mut builder = env_logger::Builder::new();
-    // Its lines tell of threads, which say nothing to who runs the gateway; a filter may name it.
-    builder.filter_module("actix_server", log::LevelFilter::Warn);
-    builder.parse_filters(&settings.level);
+    let mut builder = filtered(&settings.level);
     if settings.format == LogFormat::Json {
         builder.format(write_json);
     }
     builder.try_init()
+}
+
+/// A logger with this filter over our own, which holds for modules that the filter does not name.
+fn filtered(level: &str) -> env_logger::Builder {
+    let mut builder = env_logger::Builder::new();
+    // Its lines tell of threads, which say nothing to who runs the gateway.
+    builder.filter_module("actix_server", log::LevelFilter::Warn);
+    // Its lines, of level ERROR, tell of clients that send what is no HTTP: any stranger could fill the disk with them.
+    builder.filter_module("actix_http", log::LevelFilter::Off);
+    // It says for each refused certificate what the attempt says, and for each look at the machine's what the processor says.
+    builder.filter_module("rustls_platform_verifier", log::LevelFilter::Off);
+    builder.parse_filters(level);
+    builder
 }
 
 fn write_json(line: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
@@ -156,6 +166,27 @@ mod tests {
         assert_eq!(json["message"], "message logged");
         assert_eq!(json["queue.name"], "a \"b\"\n");
         assert_eq!(json["payload_bytes"], 17);
+    }
+
+    #[test]
+    fn strangers_write_no_line_unless_a_filter_says_so() {
+        use log::Log;
+        let shows = |filter, target: &str, level| {
+            let metadata = log::Metadata::builder().target(target).level(level).build();
+            filtered(filter).build().enabled(&metadata)
+        };
+        let stranger = "actix_http::h1::dispatcher";
+        for filter in ["info", "trace", "error", "info,posthaste=debug"] {
+            assert!(!shows(filter, stranger, log::Level::Error), "{filter}");
+            assert!(shows(filter, "posthaste::http::error", log::Level::Error), "{filter}");
+        }
+        for filter in ["info,actix_http=error", "off,actix_http=trace", "info,actix_http::h1=debug"] {
+            assert!(shows(filter, stranger, log::Level::Error), "{filter}");
+        }
+        assert!(
+            shows("info", "actix_server::accept", log::Level::Warn),
+            "no descriptor left is for the operator"
+        );
     }
 
     #[test]

@@ -1,8 +1,14 @@
 //! How long a message is on its way in an idle gateway: from posting it over HTTP until a registered function has it; and with
 //! two gateways on one Redis, when the other one has the function.
 //!
-//! The gateways are embedded in this process, with their HTTP servers and their stores, so that both ends read one clock.
+//! The gateways are embedded in this process, with their HTTP servers and their stores, so that both ends read one clock. Beside
+//! them stands the floor: a thread that answers the same connection's worth of bytes after one write and one `fdatasync`. What a
+//! busy machine or a slow disk costs shows in both.
 
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -59,7 +65,9 @@ fn start(store: &str, began: Option<SyncSender<Instant>>) -> Handle {
 
 fn measure(name: &str, gateway: &Handle, beginnings: &Receiver<Instant>, posts: usize, report: &mut Report) {
     let mut connection = Connection::open(&gateway.address().to_string()).expect("it listens");
-    let (mut to_function, mut to_answer) = (Vec::new(), Vec::new());
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut floor = floor(&folder.path().join("floor"));
+    let (mut to_function, mut to_answer, mut to_floor) = (Vec::new(), Vec::new(), Vec::new());
     for post in 0..posts + WARM_UP {
         thread::sleep(PAUSE);
         let posted = Instant::now();
@@ -72,9 +80,33 @@ fn measure(name: &str, gateway: &Handle, beginnings: &Receiver<Instant>, posts: 
             to_function.push(began.saturating_duration_since(posted));
             to_answer.push(answered.saturating_duration_since(posted));
         }
+        thread::sleep(PAUSE);
+        let posted = Instant::now();
+        floor.write_all(&[0; 256]).and_then(|()| floor.read_exact(&mut [0; 256])).expect("the floor answers");
+        if post >= WARM_UP {
+            to_floor.push(posted.elapsed());
+        }
     }
+    report.add_distribution(&format!("{name}floor"), to_floor);
     report.add_distribution(&format!("{name}post_to_202"), to_answer);
     report.add_distribution(&format!("{name}post_to_function"), to_function);
+}
+
+/// A connection to a thread that answers each 256 bytes once 4 KiB are on the disk.
+fn floor(path: &Path) -> TcpStream {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let stream = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+    stream.set_nodelay(true).expect("an open socket");
+    let (mut served, _) = listener.accept().expect("a connection");
+    let mut file = File::create(path).expect("a file");
+    thread::spawn(move || {
+        let mut bytes = [0; 256];
+        while served.read_exact(&mut bytes).is_ok() {
+            file.write_all(&[0; 4_096]).and_then(|()| file.sync_data()).expect("room on the disk");
+            served.write_all(&bytes).expect("the bench reads");
+        }
+    });
+    stream
 }
 
 fn stop(gateway: &Handle) {

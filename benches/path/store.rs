@@ -89,14 +89,20 @@ struct Times {
     cpu: Duration,
 }
 
-struct Bench {
-    store: Rc<dyn MessageStore>,
+/// An embedded store with one queue.
+pub(crate) struct Bench {
+    pub(crate) store: Rc<dyn MessageStore>,
     queue: QueueRef,
     clock: Clock,
 }
 
 impl Bench {
     async fn open(folder: &Path) -> Self {
+        Self::open_as(folder, |_| {}).await
+    }
+
+    /// Opens it in a folder, its queue without limits and as `change` changes it.
+    pub(crate) async fn open_as(folder: &Path, change: impl FnOnce(&mut QueueSettings)) -> Self {
         let url = format!("sqlite:{}", folder.join("posthaste.db").display());
         let clock = Clock::system();
         let store =
@@ -104,6 +110,7 @@ impl Bench {
         let mut settings = QueueSettings { processor: "log".to_owned(), ..QueueSettings::default() };
         settings.limits.length_max = 100_000_000;
         settings.limits.bytes_max = 1 << 40;
+        change(&mut settings);
         let put = store.put_queue("bench".parse().expect("a name"), Arc::new(settings)).await;
         let (Put::Created(entry) | Put::Updated(entry)) = put.expect("a queue") else {
             panic!("nobody declared it")
@@ -111,7 +118,8 @@ impl Bench {
         Self { store, queue: entry.queue_ref(), clock }
     }
 
-    async fn close(self) {
+    /// Closes it.
+    pub(crate) async fn close(self) {
         self.store.close().await.expect("it closes");
     }
 
@@ -126,7 +134,8 @@ impl Bench {
         }
     }
 
-    fn group(&self) -> Group {
+    /// A message as a gateway makes it now: ids of one moment lie close together.
+    pub(crate) fn group(&self) -> Group {
         let now = self.clock.now();
         let mut random = [0; 10];
         fastrand::fill(&mut random);
@@ -148,17 +157,22 @@ impl Bench {
         times.cpu += cpu_of(std::process::id()).saturating_sub(before);
     }
 
-    /// Leases one batch and settles all of it.
-    async fn drain_one(&self, times: &mut Times) {
-        let request = LeaseRequest {
+    /// A lease of so many at most.
+    pub(crate) fn request(&self, kind: LeaseKind, max: u16) -> LeaseRequest {
+        LeaseRequest {
             queue: self.queue.clone(),
             batch: BatchId::random(),
-            kind: LeaseKind::Worker,
-            max: BATCH,
+            kind,
+            max,
             bytes_max: 4 << 20,
             lease: Duration::from_secs(30),
             suspects: true,
-        };
+        }
+    }
+
+    /// Leases one batch and settles all of it.
+    async fn drain_one(&self, times: &mut Times) {
+        let request = self.request(LeaseKind::Worker, BATCH);
         let began = Instant::now();
         let leased = self.store.lease(request).await.expect("a lease");
         times.lease.push(began.elapsed());

@@ -8,7 +8,7 @@ use crate::api::json;
 use crate::api::nearest::hint;
 use crate::api::problem::Problem;
 use crate::domain::destination::Destination;
-use crate::domain::format::{Rate, RatePeriod};
+use crate::domain::format::{Rate, RatePeriod, secret};
 use crate::domain::queue::{DeliverySettings, ParkReason, QueueName, QueueSettings, Source};
 
 /// One queue with its settings.
@@ -30,13 +30,28 @@ pub struct Queue {
     pub settings: QueueSettings,
 }
 
+impl Queue {
+    /// Puts `***` in the place of what is written and never shown: credentials in `delivery.headers` and `destination`.
+    #[must_use]
+    pub fn masked(mut self) -> Self {
+        for (name, value) in &mut self.settings.delivery.headers {
+            if secret::is_header(name) {
+                secret::MASK.clone_into(value);
+            }
+        }
+        self.settings.destination = self.settings.destination.map(|destination| destination.masked());
+        self
+    }
+}
+
 /// Reads the settings that a PUT brings: what is absent is as in `defaults`, the operator's `[queue_defaults]` in JSON.
 ///
 /// Whether the processor exists and the destination may be reached is for others to judge.
 ///
 /// # Errors
 /// `malformed` for what is no JSON or has a key twice; `secret_needs_file` for a secret; `unknown_field` and
-/// `invalid_value` with the pointer; `setting_out_of_range` with pointer and setting. The first problem only.
+/// `invalid_value` with the pointer; `setting_out_of_range` with pointer and setting, also for a `***` that was shown in the
+/// place of a credential and comes back. The first problem only.
 pub fn read_settings(body: &[u8], defaults: &Value) -> Result<QueueSettings, Box<Problem>> {
     let given =
         json::parse(body).map_err(|error| Box::new(Problem::new(Code::Malformed, error.to_string())))?;
@@ -46,16 +61,19 @@ pub fn read_settings(body: &[u8], defaults: &Value) -> Result<QueueSettings, Box
             "a queue's settings are a JSON object, like {\"processor\":\"log\"}".to_owned(),
         ));
     }
-    if given.get("secret").is_some() {
-        let detail =
-            "a secret does not come by the API in this version: declare the queue in the configuration file";
-        return Err(Box::new(Problem {
-            pointer: Some("/secret".to_owned()),
-            setting: Some("secret".into()),
-            ..Problem::new(Code::SecretNeedsFile, detail)
-        }));
+    for key in ["secret", "secret_file", "secret_env"] {
+        if given.get(key).is_some() {
+            let detail = "deliveries are not signed in this version, so a queue takes no secret, neither by the API nor \
+                          from the configuration file: leave it out";
+            return Err(Box::new(Problem {
+                pointer: Some(format!("/{key}")),
+                setting: Some(key.into()),
+                ..Problem::new(Code::SecretNeedsFile, detail)
+            }));
+        }
     }
     check_fields(&given, &every_setting(), "")?;
+    check_masks(&given)?;
     let mut merged = defaults.clone();
     merge(&mut merged, &given, &every_setting());
     let settings: QueueSettings = serde_json::from_value(merged)
@@ -111,9 +129,34 @@ fn check_fields(given: &Value, known: &Value, at: &str) -> Result<(), Box<Proble
             let problem = Problem { pointer: Some(pointer), ..Problem::new(Code::UnknownField, detail) };
             return Err(Box::new(problem));
         };
+        if is_section(known) && !value.is_object() {
+            let names: Vec<_> =
+                known.as_object().into_iter().flat_map(|fields| fields.keys()).cloned().collect();
+            let detail = format!("{pointer} is an object with some of these fields: {}", names.join(", "));
+            return Err(invalid(&pointer, detail));
+        }
         if is_section(known) {
             check_fields(value, known, &pointer)?;
         }
+    }
+    Ok(())
+}
+
+/// Refuses what was shown in the place of a credential: taken for the value, it would silently replace it.
+fn check_masks(given: &Value) -> Result<(), Box<Problem>> {
+    let why = "is what is shown in the place of a credential: send the credential itself";
+    let headers = given.pointer("/delivery/headers").and_then(Value::as_object);
+    for (name, value) in headers.into_iter().flatten() {
+        if value == secret::MASK && secret::is_header(name) {
+            let pointer = json::pointer("/delivery/headers", name);
+            let detail = format!("{pointer}: {:?} {why}", secret::MASK);
+            let problem = Problem { pointer: Some(pointer), ..*out_of_range("delivery.headers", &detail) };
+            return Err(Box::new(problem));
+        }
+    }
+    let destination = given.get("destination").and_then(Value::as_str);
+    if destination.is_some_and(secret::is_masked_destination) {
+        return Err(out_of_range("destination", &format!("{:?} in its query {why}", secret::MASK)));
     }
     Ok(())
 }
@@ -203,7 +246,20 @@ mod tests {
             ("{", Code::Malformed, None, "EOF"),
             (r#"{"processor":"log","processor":"log"}"#, Code::Malformed, None, "there twice"),
             ("[]", Code::InvalidValue, Some(""), "a JSON object"),
-            (r#"{"secret":"whsec_x"}"#, Code::SecretNeedsFile, Some("/secret"), "configuration file"),
+            (r#"{"secret":"whsec_x"}"#, Code::SecretNeedsFile, Some("/secret"), "not signed in this version"),
+            (r#"{"secret_file":"/etc/x"}"#, Code::SecretNeedsFile, Some("/secret_file"), "leave it out"),
+            (
+                r#"{"delivery":{"headers":{"X-Team":"***","Authorization":"***"}}}"#,
+                Code::SettingOutOfRange,
+                Some("/delivery/headers/Authorization"),
+                "send the credential itself",
+            ),
+            (
+                r#"{"destination":"https://a.example/?x=1&token=***"}"#,
+                Code::SettingOutOfRange,
+                Some("/destination"),
+                "send the credential itself",
+            ),
             (r#"{"procesor":"log"}"#, Code::UnknownField, Some("/procesor"), r#"did you mean "processor"?"#),
             (
                 r#"{"retry":{"shedule":[]}}"#,
@@ -230,6 +286,9 @@ mod tests {
                 Some("/limits/payload_max"),
                 "unknown unit",
             ),
+            (r#"{"limits":[5,6,7]}"#, Code::InvalidValue, Some("/limits"), "is an object"),
+            (r#"{"retry":[["1s"],0.5]}"#, Code::InvalidValue, Some("/retry"), "is an object"),
+            (r#"{"dead":[]}"#, Code::InvalidValue, Some("/dead"), "is an object"),
             (r#"{"limits":{"length_max":-1}}"#, Code::InvalidValue, Some("/limits/length_max"), ""),
             (r#"{"limits":{"length_max":1e30}}"#, Code::InvalidValue, Some("/limits/length_max"), ""),
             (r#"{"delivery":{"rate":"5"}}"#, Code::InvalidValue, Some("/delivery/rate"), ""),
@@ -278,6 +337,32 @@ mod tests {
         body["processor"] = json!("log");
         let settings = read(&body).expect("valid");
         assert_eq!(serde_json::to_value(&settings).expect("serialises"), body);
+    }
+
+    #[test]
+    fn credentials_are_masked_and_all_else_comes_back() {
+        let with = |authorization: &str, destination: &str| {
+            read(&json!({
+                "processor": "http", "destination": destination,
+                "delivery": {"headers": {"Authorization": authorization, "X-Team": "***"}},
+            }))
+        };
+        let settings = with("Bearer s3cret", "https://a.example/?x=1&token=s3cret").expect("valid");
+        let queue = Queue {
+            name: "orders".parse().expect("a name"),
+            source: Source::Api,
+            paused: false,
+            parked: None,
+            signed: false,
+            settings,
+        };
+        let shown = queue.clone().masked();
+        assert_eq!(shown.settings.delivery.headers["Authorization"], "***");
+        assert_eq!(shown.settings.delivery.headers["X-Team"], "***", "no credential by its name");
+        assert_eq!(shown.settings.destination.expect("set").as_str(), "https://a.example/?x=1&token=***");
+        let plain = Queue { settings: with("", "https://a.example:8443/@me?x=1").expect("valid"), ..queue };
+        let shown = plain.clone().masked();
+        assert_eq!(shown.settings.destination, plain.settings.destination);
     }
 
     #[test]

@@ -3,21 +3,26 @@
 //! | file | noun |
 //! |---|---|
 //! | `mod` | [`Builder`] and [`App`]: settings and functions become a gateway; the only place that puts the parts together |
-//! | `declare` | the operator's queues, checked and given to the store |
+//! | `check` | what can be said against settings before anything is opened |
+//! | `declare` | the operator's queues, given to the store |
+//! | `difference` | how two settings of a queue differ, in words without secrets |
 //! | `handle` | [`Handle`]: publish, status, stop |
 //! | `publication` | [`Publication`]: a message with its options |
 //! | `reception` | the actor that a handle talks to |
 //!
 //! A gateway runs on threads of its own and may be started from any runtime or none. Nothing here installs a signal
-//! handler, a logger, a panic hook or a TLS provider: programs do (`http` needs a rustls provider for `https`).
+//! handler, a logger, a panic hook or a TLS provider. The `http` processor uses the TLS provider that the program has installed,
+//! else one of its own.
 
+mod check;
 mod declare;
+mod difference;
 mod handle;
 mod publication;
 mod reception;
 
 use std::fmt;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use crate::actor::{ArbiterHandle, Place, RestartPolicy, Role, Supervisor};
@@ -29,6 +34,7 @@ use crate::pipeline::prober::StoreWatch;
 use crate::pipeline::{Parts, Pipeline, phase};
 use crate::processor::{Context, Guard, NameError, Registry, Resolution};
 use crate::store::error::OpenError;
+use crate::store::health::Warning;
 use crate::store::{self, Store};
 
 pub use crate::processor::function::{Message, Outcome};
@@ -87,10 +93,11 @@ impl Builder {
         self
     }
 
-    /// Checks what can be checked without the store.
+    /// Checks what can be checked without opening the store or the address.
     ///
     /// # Errors
-    /// [`StartError::Configuration`] for a processor's name that cannot be, or that a declared queue uses and nobody registered.
+    /// [`StartError::Configuration`] for a function's name that cannot be, and for all that is wrong with the settings: what is
+    /// out of its range, a processor that nobody registered, a destination that may not be reached.
     pub fn build(self) -> Result<App, StartError> {
         let clock = Clock::system();
         let guard = Guard::new(&self.settings.egress, self.settings.dev);
@@ -100,7 +107,7 @@ impl Builder {
         for register in self.functions {
             register(&mut registry).map_err(|error| StartError::Configuration(error.to_string()))?;
         }
-        declare::check(&self.settings, &registry, &guard)?;
+        check::check(&self.settings, &registry, &guard)?;
         Ok(App { settings: self.settings, registry, guard, clock })
     }
 }
@@ -124,6 +131,12 @@ impl App {
     /// Begins with these settings.
     pub fn builder(settings: Settings) -> Builder {
         Builder { settings, functions: Vec::new() }
+    }
+
+    /// What it is made from.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Starts it on threads of its own and gives it once it listens. Blocks while the store is opened and recovered, at most
@@ -164,14 +177,16 @@ impl App {
             .collect();
         let declared = declare::declare(&control, store.clone(), self.guard.clone(), queues.clone())?;
         let catalog = Catalog::default();
+        let warnings: Arc<OnceLock<_>> = Arc::default();
         let (watch, declare) = match declared {
             Ok(declared) => {
+                warnings.get_or_init(|| declared.warnings);
                 catalog.replace_all(declared.entries);
                 (StoreWatch::opened(declared.health, self.clock.now()), None)
             }
             Err(error) => {
                 log::warn!("cause" = error.to_string().as_str(); "the store is not there yet: publishes are refused until it is");
-                let declare = declare::later(self.guard.clone(), queues);
+                let declare = declare::later(self.guard.clone(), queues, warnings.clone());
                 (StoreWatch::away(error, self.clock.now()), Some(declare))
             }
         };
@@ -183,7 +198,7 @@ impl App {
         let pipeline = Pipeline::start(Parts {
             supervisor: supervisor.clone(),
             store: store.clone(),
-            registry: registry.builds().map(|(name, build)| (name.to_owned(), build.clone())).collect(),
+            registry: registry.clone(),
             catalog,
             watch,
             declare,
@@ -191,8 +206,11 @@ impl App {
             clock: self.clock.clone(),
             workers: self.settings.workers.clone(),
             ingest: self.settings.ingest.clone(),
-        });
-        let edge = self.edge(&store, supervisor, &pipeline, &registry, instance)?;
+        })
+        .map_err(|error| {
+            StartError::Failed(format!("the threads of the workers cannot be started: {error}"))
+        })?;
+        let edge = self.edge(&store, supervisor, &pipeline, &registry, instance, warnings)?;
         let at = Place::On(control.clone());
         let observer = edge.clone();
         supervisor.start(&at, role("observer", phase::SWEEP, 1), move || observer.observer());
@@ -215,6 +233,12 @@ impl App {
         usize::try_from(self.settings.server.limits.publishes_in_flight_max).unwrap_or(usize::MAX)
     }
 
+    fn deliveries_max(&self) -> u64 {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        let workers = &self.settings.workers;
+        workers.threads_on(cores) as u64 * u64::from(workers.concurrency)
+    }
+
     fn edge(
         &self,
         store: &Arc<dyn Store>,
@@ -222,6 +246,7 @@ impl App {
         pipeline: &Pipeline,
         registry: &Registry,
         instance: String,
+        warnings: Arc<OnceLock<Vec<Warning>>>,
     ) -> Result<Edge, StartError> {
         let queue_defaults = serde_json::to_value(&self.settings.queue_defaults)
             .map_err(|error| StartError::Failed(error.to_string()))?;
@@ -237,6 +262,8 @@ impl App {
             store_watch: pipeline.store_watch().clone(),
             catalog: pipeline.catalog().clone(),
             supervisor: supervisor.clone(),
+            deliveries_max: self.deliveries_max(),
+            warnings,
             judge_destination: Arc::new(move |destination| {
                 let guard = guard.clone();
                 Box::pin(async move {

@@ -13,8 +13,6 @@ use crate::cli::{Exit, Failure};
 
 /// How long a gateway may take to accept a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// How long it may take to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// Which gateway.
 #[derive(Args)]
@@ -63,20 +61,21 @@ impl From<ClientError> for Failure {
 pub struct Client {
     http: reqwest::Client,
     base: String,
-    runtime: Runtime,
+    /// There until it is dropped.
+    runtime: Option<Runtime>,
 }
 
 impl Client {
-    /// A client of the gateway that the arguments name.
-    pub(super) fn new(arguments: &ClientArguments) -> Result<Self, Failure> {
-        Self::of(&arguments.url)
+    /// A client of the gateway that the arguments name, which has so long for each whole answer.
+    pub(super) fn new(arguments: &ClientArguments, answer_within: Duration) -> Result<Self, Failure> {
+        Self::of(&arguments.url, answer_within)
     }
 
-    /// A client of the gateway at this URL, without a path.
+    /// A client of the gateway at this URL, without a path, which has so long for each whole answer.
     ///
     /// # Errors
     /// When the machine gives no runtime or no TLS.
-    pub fn of(url: &str) -> Result<Self, Failure> {
+    pub fn of(url: &str, answer_within: Duration) -> Result<Self, Failure> {
         let is_origin =
             url::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         if !is_origin {
@@ -90,15 +89,15 @@ impl Client {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_WITHIN)
-            .timeout(ANSWER_WITHIN)
+            .timeout(answer_within)
             .build()
             .map_err(|error| Failure::new(Exit::Failed, error))?;
-        Ok(Self { http, base: url.trim_end_matches('/').to_owned(), runtime })
+        Ok(Self { http, base: url.trim_end_matches('/').to_owned(), runtime: Some(runtime) })
     }
 
     /// Waits for a call on this thread.
     pub fn block_on<F: Future>(&self, call: F) -> F::Output {
-        self.runtime.block_on(call)
+        self.runtime.as_ref().expect("there until it is dropped").block_on(call)
     }
 
     /// `GET /ready`: whether it is ready, and why not.
@@ -140,6 +139,15 @@ impl Client {
         match self.read::<Problem>(response).await {
             Ok(problem) => ClientError::Refused(Box::new(problem)),
             Err(error) => error,
+        }
+    }
+}
+
+impl Drop for Client {
+    /// Does not wait for a name that is still being looked up, which may take the system far longer than a call may.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
         }
     }
 }

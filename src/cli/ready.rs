@@ -1,9 +1,12 @@
 //! `posthaste ready`: for health checks.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use crate::cli::client::{Client, ClientArguments};
 use crate::cli::{Exit, Failure, give};
+use crate::domain::format::duration;
 
 /// Which gateway to ask, and for what.
 #[derive(Args)]
@@ -13,6 +16,9 @@ pub(super) struct Arguments {
     /// Also not ready while a queue is stalled
     #[arg(long)]
     work: bool,
+    /// How long the gateway may take; one that takes longer counts as unreachable: exit code 4
+    #[arg(long, default_value = "3s", value_name = "DURATION", value_parser = duration::parse)]
+    timeout: Duration,
     /// Print the answer as JSON
     #[arg(long)]
     json: bool,
@@ -20,7 +26,7 @@ pub(super) struct Arguments {
 
 /// Runs it.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let client = Client::new(&arguments.client)?;
+    let client = Client::new(&arguments.client, arguments.timeout)?;
     let ready = client.block_on(client.ready(arguments.work))?;
     if arguments.json {
         let text = serde_json::to_string(&ready).map_err(|error| Failure::new(Exit::Failed, error))?;

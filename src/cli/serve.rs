@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use log::{error, info, warn};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -56,6 +57,11 @@ impl SettingArguments {
         Settings::load_from_process(&self.config, &flags)
             .map_err(|problems| Failure::new(Exit::Configuration, format!("configuration:\n{problems}")))
     }
+
+    /// The gateway that they make, with everything checked that can be before its address and its store are opened.
+    pub(super) fn app(&self) -> Result<App, Failure> {
+        App::builder(self.load()?).build().map_err(|error| Failure::new(exit_of(&error), error))
+    }
 }
 
 /// How to serve.
@@ -71,12 +77,28 @@ pub(super) fn install_tls() {
     drop(rustls::crypto::ring::default_provider().install_default());
 }
 
+/// Lets this process open as many files and sockets as the system allows it. The lower limit that it is started with is there
+/// for programs that use `select`; the library leaves both to programs.
+fn raise_open_files() {
+    const FILES: Resource = Resource::RLIMIT_NOFILE;
+    let raised = getrlimit(FILES).and_then(
+        |(soft, hard)| {
+            if soft < hard { setrlimit(FILES, hard, hard) } else { Ok(()) }
+        },
+    );
+    if let Err(cause) = raised {
+        warn!("cause" = cause.to_string().as_str(); "the limit of open files stays as it is");
+    }
+}
+
 /// Serves until a signal, or until the gateway gives up.
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let settings = arguments.settings.load()?;
+    let app = arguments.settings.app()?;
+    let settings = app.settings();
     let grace = settings.server.grace;
     telemetry::install(&settings.log).map_err(|error| Failure::new(Exit::Failed, error))?;
     install_tls();
+    raise_open_files();
     if settings.dev {
         warn!("development mode: messages may be pushed to this machine");
     }
@@ -84,16 +106,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, error))?;
     runtime.block_on(async {
         let mut signals = Signals::listen().map_err(|error| Failure::new(Exit::Failed, error))?;
-        let handle = start(settings, &mut signals).await?;
+        let handle = start(app, &mut signals).await?;
         serve(&handle, &mut signals, grace).await
     })
 }
 
 /// Starts the gateway on a thread of its own, since that may wait for another process or recover for long: a signal
 /// meanwhile ends this process at once, which loses as little as a kill.
-async fn start(settings: Settings, signals: &mut Signals) -> Result<Handle, Failure> {
+async fn start(app: App, signals: &mut Signals) -> Result<Handle, Failure> {
     let (told, started) = oneshot::channel();
-    let run = move || drop(told.send(App::builder(settings).build().and_then(App::start)));
+    let run = move || drop(told.send(app.start()));
     let thread = std::thread::Builder::new().name("start".to_owned()).spawn(run);
     thread.map_err(|error| Failure::new(Exit::Failed, error))?;
     tokio::select! {
@@ -140,17 +162,56 @@ async fn serve(handle: &Handle, signals: &mut Signals, grace: std::time::Duratio
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// Of a terminal that closes; `None` where whoever started this process had it ignored, as `nohup` does.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     fn listen() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        let hangup = SignalKind::hangup();
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: if is_ignored(hangup) { None } else { Some(signal(hangup)?) },
+        })
     }
 
     async fn next(&mut self) -> &'static str {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
+            _ = hangup => "SIGHUP",
         }
+    }
+}
+
+/// Whether this process was started with that signal ignored, as far as the system tells.
+fn is_ignored(signal: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ignored(&status).is_some_and(|ignored| ignored >> (signal.as_raw_value() - 1) & 1 == 1)
+}
+
+/// The mask of ignored signals in what Linux says of a process, the first signal lowest.
+fn ignored(status: &str) -> Option<u64> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mask_of_ignored_signals_is_read_from_what_the_system_says() {
+        let status = "Name:\tposthaste\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n";
+        assert_eq!(ignored(status), Some(0x1001));
+        assert_eq!(ignored("Name:\tposthaste\n"), None);
+        assert_eq!(ignored("SigIgn:\tnone\n"), None);
     }
 }

@@ -2,7 +2,8 @@
 
 use super::Settings;
 use super::problem::{Origin, Problems};
-use super::tree;
+use super::tree::{self, dotted};
+use crate::domain::queue::{QueueSettings, SettingProblem};
 
 /// Reports every value out of its range, and what does not fit together.
 pub(super) fn check(settings: &Settings, problems: &mut Problems) {
@@ -50,8 +51,41 @@ fn check_listen(settings: &Settings, problems: &mut Problems) {
     }
 }
 
+/// Reports every value of a queue out of its range; what the defaults have is said once.
+pub(super) fn check_queues(settings: &Settings, problems: &mut Problems) {
+    // The defaults may name no processor, and one of them is as good as another here.
+    let defaults = QueueSettings { processor: "log".to_owned(), ..settings.queue_defaults.clone() };
+    let of_all = defaults.problems();
+    let mut report = |section: String, found: &mut dyn Iterator<Item = &SettingProblem>| {
+        for SettingProblem { key, detail } in found {
+            problems.key(Origin::Program, format!("{section}.{key}"), detail.as_str());
+        }
+    };
+    report("queue_defaults".to_owned(), &mut of_all.iter());
+    for (name, queue) in &settings.queues {
+        let own = queue.problems();
+        report(
+            dotted(&["queues", name.as_str()]),
+            &mut own.iter().filter(|problem| !of_all.contains(problem)),
+        );
+    }
+}
+
 /// Where a key of known name was given; the built-in file for one that is not set.
 fn origin(settings: &Settings, key: &str) -> Origin {
     let path: Vec<&str> = key.split('.').collect();
     tree::find(&settings.layered, &path).map_or(Origin::BuiltIn { line: 1 }, |node| node.origin.clone())
+}
+
+/// Where a value that cannot be was given: a queue's may have been given for all queues, and one that is built in can be.
+pub(super) fn origin_of(settings: &Settings, path: &[&str]) -> Origin {
+    let given = |path: &[&str]| {
+        let origin = tree::find(&settings.layered, path).map(|node| &node.origin);
+        origin.filter(|origin| !matches!(origin, Origin::BuiltIn { .. })).cloned()
+    };
+    let shared = || match path {
+        ["queues", _, key @ ..] => given(&[&["queue_defaults"], key].concat()),
+        _ => None,
+    };
+    given(path).or_else(shared).unwrap_or(Origin::Program)
 }

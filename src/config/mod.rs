@@ -123,12 +123,34 @@ impl Settings {
         Ok(self.queues.entry(name.parse()?).insert_entry(settings).into_mut())
     }
 
-    /// The effective settings as TOML, secrets masked; a line whose value is not built in ends with where it is from.
+    /// What is out of its range or does not fit together. Nothing in settings as they were loaded: only what a program set can be.
+    #[must_use]
+    pub fn problems(&self) -> Problems {
+        let mut problems = Problems::default();
+        check::check(self, &mut problems);
+        check::check_queues(self, &mut problems);
+        problems.by_program()
+    }
+
+    /// A problem with a key below that section, with where it was given.
+    pub(crate) fn problem(&self, section: &[&str], key: &[String], detail: &str) -> Problem {
+        let path: Vec<&str> = section.iter().copied().chain(key.iter().map(String::as_str)).collect();
+        let origin = check::origin_of(self, &path);
+        Problem { origin, key: Some(tree::dotted(&path)), detail: detail.to_owned() }
+    }
+
+    /// The effective settings as TOML, secrets masked; each line ends with where its value is from.
     ///
     /// A queue's table shows what was set for that queue; the rest is as `[queue_defaults]` shows.
     #[must_use]
     pub fn print(&self) -> String {
         print::print(self)
+    }
+
+    /// The same as JSON, in its nested form and without where it is from.
+    #[must_use]
+    pub fn print_json(&self) -> String {
+        print::print_json(self)
     }
 }
 

@@ -10,17 +10,12 @@ use super::problem::Origin;
 use super::tree::{Node, Table, dotted};
 use crate::domain::format::secret;
 
-/// Headers whose values are secrets, by parts of their names.
-const SECRET_HEADERS: [&str; 8] =
-    ["authorization", "cookie", "token", "secret", "password", "signature", "api-key", "apikey"];
-
 /// Whether the value at a path must not be shown.
 pub(super) fn is_secret(path: &[impl AsRef<str>]) -> bool {
     let Some((last, parents)) = path.split_last() else { return false };
-    let last = last.as_ref().to_ascii_lowercase();
     let in_headers = parents.last().is_some_and(|parent| parent.as_ref() == "headers");
-    matches!(last.as_str(), "secret" | "password")
-        || (in_headers && SECRET_HEADERS.iter().any(|part| last.contains(part)))
+    matches!(last.as_ref().to_ascii_lowercase().as_str(), "secret" | "password")
+        || (in_headers && secret::is_header(last.as_ref()))
 }
 
 /// See [`Settings::print`].
@@ -74,19 +69,65 @@ fn print_table(out: &mut String, depth: usize, path: &mut Vec<String>, nodes: &T
 }
 
 fn print_line(out: &mut String, depth: usize, path: &[String], value: &toml::Value, origin: &Origin) {
-    let shown = if is_secret(path) { toml::Value::from("***") } else { masked(value) };
-    write!(out, "{} = {shown}", dotted(&path[depth..])).expect("writing to a String cannot fail");
-    if !matches!(origin, Origin::BuiltIn { .. }) {
-        write!(out, "  # {origin}").expect("writing to a String cannot fail");
-    }
-    out.push('\n');
+    writeln!(out, "{} = {}  # {origin}", dotted(&path[depth..]), shown(path, value))
+        .expect("writing to a String cannot fail");
 }
 
-/// The value without the passwords of URLs.
-fn masked(value: &toml::Value) -> toml::Value {
+/// The value at a path without secrets.
+fn shown(path: &[String], value: &toml::Value) -> toml::Value {
     match value {
+        _ if is_secret(path) => toml::Value::from(secret::MASK),
+        toml::Value::String(text) if path.last().is_some_and(|key| key == "destination") => {
+            toml::Value::from(secret::destination(text).into_owned())
+        }
         toml::Value::String(text) => toml::Value::from(secret::url(text).into_owned()),
-        toml::Value::Array(values) => toml::Value::Array(values.iter().map(masked).collect()),
+        toml::Value::Array(values) => {
+            toml::Value::Array(values.iter().map(|value| shown(path, value)).collect())
+        }
         other => other.clone(),
     }
+}
+
+/// See [`Settings::print_json`].
+pub(super) fn print_json(settings: &Settings) -> String {
+    let values = to_table(settings);
+    let mut all = toml::Table::new();
+    for (section, node) in &settings.layered {
+        if let (Some(toml::Value::Table(values)), Some(nodes)) = (values.get(section), node.as_table()) {
+            all.insert(section.clone(), nested(&mut vec![section.clone()], nodes, values).into());
+        }
+    }
+    let declared = settings.layered.get("queues").and_then(Node::as_table);
+    let queues = settings.queues.iter().map(|(name, queue)| {
+        let nodes = declared.and_then(|declared| declared.get(name.as_str())).and_then(Node::as_table);
+        let mut path = vec!["queues".to_owned(), name.to_string()];
+        (
+            name.to_string(),
+            toml::Value::from(nested(&mut path, nodes.unwrap_or(&Table::new()), &to_table(queue))),
+        )
+    });
+    all.insert("queues".to_owned(), queues.collect::<toml::Table>().into());
+    let mut text = serde_json::to_string_pretty(&all).expect("TOML's values are JSON's");
+    text.push('\n');
+    text
+}
+
+/// What is set in `nodes`, with the values as they were read.
+fn nested(path: &mut Vec<String>, nodes: &Table, values: &toml::Table) -> toml::Table {
+    let mut found = toml::Table::new();
+    for (key, node) in nodes {
+        path.push(key.clone());
+        let inner = node.as_table().filter(|table| !table.is_empty());
+        match (values.get(key), inner) {
+            (Some(toml::Value::Table(values)), Some(nodes)) => {
+                found.insert(key.clone(), nested(path, nodes, values).into());
+            }
+            (Some(value), _) if keys::classify(path) != Class::Section => {
+                found.insert(key.clone(), shown(path, value));
+            }
+            _ => {}
+        }
+        path.pop();
+    }
+    found
 }

@@ -22,6 +22,8 @@ pub enum Origin {
     Environment(Arc<str>),
     /// In a flag of the command line, by its name; a `--set` with the key it sets.
     Flag(Arc<str>),
+    /// By the program that embeds the gateway.
+    Program,
 }
 
 impl fmt::Display for Origin {
@@ -31,6 +33,7 @@ impl fmt::Display for Origin {
             Self::File { path, line: 0 } => formatter.write_str(path),
             Self::File { path, line } => write!(formatter, "{path}:{line}"),
             Self::Environment(name) | Self::Flag(name) => formatter.write_str(name),
+            Self::Program => formatter.write_str("the program"),
         }
     }
 }
@@ -87,13 +90,26 @@ impl Problems {
         self.0.push(Problem { origin, key: None, detail: detail.into() });
     }
 
+    /// Adds one.
+    pub(crate) fn add(&mut self, problem: Problem) {
+        self.0.push(problem);
+    }
+
+    /// The same, each said to be the program's.
+    pub(super) fn by_program(mut self) -> Self {
+        for problem in &mut self.0 {
+            problem.origin = Origin::Program;
+        }
+        self
+    }
+
     /// Adds those of another check.
     pub(super) fn extend(&mut self, others: Self) {
         self.0.extend(others.0);
     }
 
     /// The same in order, each once.
-    pub(super) fn sorted(mut self) -> Self {
+    pub(crate) fn sorted(mut self) -> Self {
         self.0.sort();
         self.0.dedup();
         self

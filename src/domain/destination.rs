@@ -1,10 +1,13 @@
 //! Where a message is pushed to: a URL parsed once and trusted afterwards.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use url::Url;
+
+use crate::domain::format::secret;
 
 /// The longest destination, in bytes.
 pub const DESTINATION_BYTES_MAX: usize = 2048;
@@ -48,6 +51,16 @@ impl Destination {
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str()
+    }
+
+    /// The same with `***` for the values of secret parameters in its query, as it is shown.
+    #[must_use]
+    pub fn masked(&self) -> Self {
+        let mut url = self.0.clone();
+        if let Cow::Owned(shown) = secret::destination(self.as_str()) {
+            url.set_query(shown.split_once('?').map(|(_, query)| query));
+        }
+        Self(url)
     }
 
     /// Scheme, host and port: everything sent there shares one lane.
@@ -124,5 +137,17 @@ mod tests {
         }
         let long = format!("http://example.com/{}", "a".repeat(2048));
         assert!(matches!(long.parse::<Destination>(), Err(DestinationError::TooLong(_))));
+    }
+
+    #[test]
+    fn a_destination_is_masked_however_long_it_becomes() {
+        let masked = |text: &str| text.parse::<Destination>().expect("a URL").masked().to_string();
+        assert_eq!(
+            masked("https://a.example:1/@me?x=1&token=s3cret"),
+            "https://a.example:1/@me?x=1&token=***"
+        );
+        assert_eq!(masked("https://a.example/hook"), "https://a.example/hook");
+        let most = format!("https://a.example/?{}", ["key=a"; 330].join("&"));
+        assert_eq!(masked(&most), format!("https://a.example/?{}", ["key=***"; 330].join("&")));
     }
 }

@@ -47,19 +47,8 @@ const HEADER_LENGTH: usize = 40;
 const SUSPECT: u8 = 1;
 const REPLAYED: u8 = 2;
 
-/// Lost leases from which on a message is suspected, however many attempts it has left.
-pub const SUSPECT_LOSSES: u8 = 2;
-
-/// Whether a message that a worker just lost is a suspect from now on: leased alone, one at a time in a process. `attempts` and
-/// `losses` are counted with this loss.
-///
-/// The first loss is no reason, for one kill takes everything along that was under way, and as suspects all of it would wait for
-/// one another. The second is; and so is any when the next attempt is the last, so that what is only ever lost makes its last
-/// attempt alone and cannot die for another's fault.
-#[must_use]
-pub const fn is_suspect_after_loss(attempts: u8, losses: u8, attempts_max: u8) -> bool {
-    losses >= SUSPECT_LOSSES || attempts.saturating_add(1) >= attempts_max
-}
+/// Lost leases from which on a suspect is tried alone, however many attempts it has left.
+pub const ALONE_LOSSES: u8 = 2;
 
 /// What a new message's record says before any attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -227,7 +216,8 @@ impl Record {
         Priority::from_index(self.0[PRIORITY]).unwrap_or_default()
     }
 
-    /// Whether it is leased alone, because workers that had it were lost.
+    /// Whether a worker that had it was lost, and no attempt has ended since: it is leased with other suspects only, one batch of
+    /// them at a time in a process.
     #[must_use]
     pub fn is_suspect(&self) -> bool {
         self.0[FLAGS] & SUSPECT != 0
@@ -285,11 +275,13 @@ impl Record {
         charged_bytes(&self.0)
     }
 
-    /// Whether it is a suspect once a worker that has it is lost: [`is_suspect_after_loss`].
+    /// Whether a suspect is a batch of its own: it was lost at least [`ALONE_LOSSES`] times, or its next attempt is its last.
+    ///
+    /// The first loss is no reason, for one kill takes everything along that was under way. What is only ever lost makes its
+    /// last attempt alone, so that it cannot die for another's fault.
     #[must_use]
-    pub fn is_suspect_when_lost(&self) -> bool {
-        let counted = |count: u8| count.saturating_add(1);
-        is_suspect_after_loss(counted(self.attempts()), counted(self.losses()), self.attempts_max())
+    pub fn must_be_alone(&self) -> bool {
+        self.losses() >= ALONE_LOSSES || self.attempts().saturating_add(1) >= self.attempts_max()
     }
 
     /// The bytes after one more attempt. `suspect` says whether it is to be leased alone from now on.
@@ -397,9 +389,15 @@ mod tests {
         }
     }
 
+    fn lost(attempts: u8, losses: u8, attempts_max: u8) -> Record {
+        let mut bytes = encode(&Head { attempts_max, ..head(None) }, b"", b"x");
+        (bytes[ATTEMPTS], bytes[LOSSES]) = (attempts, losses);
+        Record::decode(bytes.into()).expect("sound")
+    }
+
     #[test]
-    fn a_first_loss_is_no_suspicion_unless_one_attempt_is_left() {
-        for (attempts, losses, attempts_max, suspect) in [
+    fn what_was_lost_twice_or_has_one_attempt_left_must_be_alone() {
+        for (attempts, losses, attempts_max, alone) in [
             (1, 1, 12, false),
             (10, 1, 12, false),
             (2, 2, 12, true),
@@ -410,21 +408,20 @@ mod tests {
             (2, 1, 3, true),
             (255, 1, 255, true),
         ] {
-            let is_suspect = is_suspect_after_loss(attempts, losses, attempts_max);
-            assert_eq!(is_suspect, suspect, "{attempts} attempts, {losses} lost, of {attempts_max}");
+            let record = lost(attempts, losses, attempts_max);
+            assert_eq!(
+                record.must_be_alone(),
+                alone,
+                "{attempts} attempts, {losses} lost, of {attempts_max}"
+            );
         }
     }
 
     proptest! {
         #[test]
         fn what_is_only_ever_lost_makes_its_last_attempt_alone(attempts_max in 2_u8..=255) {
-            let head = Head { attempts_max, ..head(None) };
-            let mut record = Record::decode(encode(&head, b"", b"x").into()).expect("sound");
-            while record.attempts() + 1 < attempts_max {
-                let suspect = record.is_suspect_when_lost();
-                record = Record::decode(record.after_attempt(true, suspect).into()).expect("sound");
-            }
-            prop_assert!(record.is_suspect());
+            let last = attempts_max - 1;
+            prop_assert!(lost(last, last, attempts_max).must_be_alone());
         }
     }
 

@@ -8,6 +8,9 @@ use crate::domain::timestamp::Timestamp;
 
 /// The longest wait that a receiver may ask for.
 pub const RETRY_HINT_MAX: Duration = Duration::from_hours(24);
+/// The shortest wait where the schedule is empty: without it a message that is allowed many attempts would use them up
+/// within seconds.
+pub const UNSCHEDULED_MIN: Duration = Duration::from_secs(1);
 /// The longest wait for a shut lane before it is looked at again.
 pub const DEFER_MAX: Duration = Duration::from_mins(5);
 
@@ -40,7 +43,7 @@ pub enum Verdict {
 /// When attempts are repeated, and how often.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct RetryPolicy<'a> {
-    /// The delay after each failed attempt; beyond its end the last delay repeats.
+    /// The delay after each failed attempt; beyond its end the last delay repeats. Without any it is [`UNSCHEDULED_MIN`].
     pub schedule: &'a [Duration],
     /// Spread around a delay, 0–1.
     pub jitter: f64,
@@ -55,13 +58,17 @@ impl<'a> RetryPolicy<'a> {
         Self { schedule: &settings.retry.schedule, jitter: settings.retry.jitter, attempts_max }
     }
 
-    /// The delay after attempt number `attempt` (from 1), spread by `random` (0 ≤ random < 1).
+    /// The delay after attempt number `attempt` (from 1), spread by `random` (0 ≤ random < 1); that of an empty schedule is
+    /// only spread upwards.
     #[must_use]
     pub fn backoff(&self, attempt: u8, random: f64) -> Duration {
         let place = usize::from(attempt).saturating_sub(1).min(self.schedule.len().saturating_sub(1));
-        let delay = self.schedule.get(place).copied().unwrap_or_default();
+        let (delay, least) = match self.schedule.get(place) {
+            Some(delay) => (*delay, Duration::ZERO),
+            None => (UNSCHEDULED_MIN, UNSCHEDULED_MIN),
+        };
         let spread = 1.0 + self.jitter.clamp(0.0, 1.0) * (2.0 * random.clamp(0.0, 1.0) - 1.0);
-        Duration::try_from_secs_f64(delay.as_secs_f64() * spread).unwrap_or(delay)
+        Duration::try_from_secs_f64(delay.as_secs_f64() * spread).unwrap_or(delay).max(least)
     }
 }
 
@@ -132,10 +139,29 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_schedule_its_last_delay_repeats_and_an_empty_one_means_at_once() {
+    fn beyond_the_schedule_its_last_delay_repeats() {
         assert_eq!(policy(200, 0.0).backoff(150, 0.5), Duration::from_mins(2));
-        let empty = RetryPolicy { schedule: &[], jitter: 0.2, attempts_max: 3 };
-        assert_eq!(decide(Outcome::retry(), 1, empty, NOW, 0.9), Verdict::Retry { delay: Duration::ZERO });
+        let at_once = RetryPolicy { schedule: &[Duration::ZERO], jitter: 0.2, attempts_max: 9 };
+        assert_eq!([1, 8].map(|attempt| at_once.backoff(attempt, 0.9)), [Duration::ZERO; 2]);
+    }
+
+    #[test]
+    fn without_a_schedule_a_retry_waits_for_a_second_at_least() {
+        let empty = RetryPolicy { schedule: &[], jitter: 0.2, attempts_max: 255 };
+        let after = |outcome, random| decide(outcome, 1, empty, NOW, random);
+        let second = Verdict::Retry { delay: UNSCHEDULED_MIN };
+        assert_eq!(
+            [0.0, 0.3, 0.5].map(|random| after(Outcome::retry(), random)),
+            [(); 3].map(|()| second.clone())
+        );
+        assert_eq!(empty.backoff(254, 1.0), Duration::from_millis(1_200), "spread upwards");
+        let hint = Duration::from_secs(7);
+        assert_eq!(after(Outcome::retry_after(hint), 0.5), Verdict::Retry { delay: hint });
+        assert_eq!(after(Outcome::retry_after(Duration::from_millis(3)), 0.5), second);
+        assert_eq!(
+            decide(Outcome::retry(), 255, empty, NOW, 0.5),
+            Verdict::Dead { reason: DeadReason::Exhausted, detail: None }
+        );
     }
 
     proptest! {

@@ -82,6 +82,14 @@ pub(super) fn named(mut answer: Answer, id: RequestId) -> Answer {
     answer
 }
 
+/// Adds that nothing was stored to the refusal of a publish that no route took; one that was taken says it itself.
+pub(super) fn refused_unread(mut answer: Answer) -> Answer {
+    if answer.status().is_client_error() && !answer.headers().contains_key(&STORED) {
+        answer.headers_mut().insert(STORED.clone(), HeaderValue::from_static(Stored::No.as_str()));
+    }
+    answer
+}
+
 /// Adds how long to wait before the next try, seconds: spread to twice the least, so that a crowd does not come back at once.
 pub(super) fn retry_after(mut answer: Answer, least_s: u16) -> Answer {
     let seconds = fastrand::u16(least_s..=least_s.saturating_mul(2));

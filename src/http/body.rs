@@ -129,7 +129,11 @@ pub(super) async fn read(
         gathered: Gathered::None,
     };
     match poll_fn(|context| reading.poll(context)).await {
-        Ok(()) => Ok(Body { bytes: reading.gathered.into_bytes(), _share: reading.share }),
+        Ok(()) => {
+            let bytes = reading.gathered.into_bytes();
+            connection.body_was_read(&bytes, declared.is_some());
+            Ok(Body { bytes, _share: reading.share })
+        }
         Err(refusal) => Err(refusal.unread(reading.payload)),
     }
 }

@@ -9,7 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use actix_http::{HttpMessage as _, Request, RequestHead};
+use actix_http::{HttpMessage as _, Payload, Request, RequestHead};
 use actix_service::{Service, ServiceFactory};
 use actix_web::dev::AppConfig;
 use futures_util::FutureExt as _;
@@ -69,12 +69,12 @@ impl Service<Request> for Front {
 
     actix_service::always_ready!();
 
-    fn call(&self, request: Request) -> Self::Future {
+    fn call(&self, mut request: Request) -> Self::Future {
         let id = RequestId::random();
         let connection = request.conn_data::<Rc<Connection>>().cloned().unwrap_or_default();
-        let serving = connection.serve();
-        let is_publish = publish::segment_of(request.head()).is_some();
-        let answering = answer(self.desk.clone(), self.routes.clone(), request, connection, id);
+        let serving = connection.serve(!matches!(request.payload(), Payload::None));
+        let is_publish = publish::segment_of(request.head()).is_some() || publish::is_meant(request.head());
+        let answering = answer(self.desk.clone(), self.routes.clone(), request, connection, id, is_publish);
         Box::pin(async move {
             // What a panic leaves behind is the request's own, and goes with it.
             let result = AssertUnwindSafe(answering).catch_unwind().await;
@@ -90,14 +90,14 @@ async fn answer(
     mut request: Request,
     connection: Rc<Connection>,
     id: RequestId,
+    is_publish: bool,
 ) -> Answer {
-    let segment = publish::segment_of(request.head());
     if let Err(refusal) = check_head(request.head(), desk.state.limits()) {
-        let stored = segment.map(|_| Stored::No);
+        let stored = is_publish.then_some(Stored::No);
         let payload = request.take_payload();
         return answer::refusal(refusal.unread(payload), id, stored);
     }
-    if segment.is_some() {
+    if publish::segment_of(request.head()).is_some() {
         let payload = request.take_payload();
         let head = request.head();
         let segment = publish::segment_of(head).unwrap_or_default();
@@ -105,10 +105,13 @@ async fn answer(
     }
     request.extensions_mut().insert(id);
     match routes.call(request).await {
-        Ok(response) => answer::named(response.into(), id),
+        Ok(response) => {
+            let answer = answer::named(response.into(), id);
+            if is_publish { answer::refused_unread(answer) } else { answer }
+        }
         Err(error) => {
             let refusal = Refusal::new(Code::Internal, FAILED).cause(format!("the router failed: {error}"));
-            answer::refusal(refusal, id, None)
+            answer::refusal(refusal, id, is_publish.then_some(Stored::Unknown))
         }
     }
 }

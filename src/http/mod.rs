@@ -130,7 +130,7 @@ impl Edge {
         let settings = &self.0.gateway.settings;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         let threads = settings.threads_on(cores);
-        let connections_max = usize::try_from(settings.limits.connections_max).unwrap_or(usize::MAX);
+        let connections_max = self.connections_max(threads);
         let builder = actix_server::Server::build()
             .workers(threads)
             .max_concurrent_connections((connections_max / threads).max(1))
@@ -142,6 +142,22 @@ impl Edge {
         let (handle, kill) = (serving.handle(), Arc::new(Notify::new()));
         Ok(Server { serving, stopper: Stopper { handle, kill }, address: listener.address })
     }
+
+    /// Connections that may be open at once: as set, and no more than this process has descriptors for beside its own needs,
+    /// so that no crowd of clients takes those of the store and of deliveries.
+    fn connections_max(&self, threads: usize) -> usize {
+        let gateway = &self.0.gateway;
+        let setting = gateway.settings.limits.connections_max;
+        let room = process::connections_room(threads, gateway.deliveries_max);
+        let room = u32::try_from(room.unwrap_or(u64::MAX)).unwrap_or(u32::MAX);
+        if room < setting {
+            log::warn!(
+                connections_max = room, setting = setting;
+                "the limit of open files is too low for server.limits.connections_max: fewer connections are accepted"
+            );
+        }
+        usize::try_from(setting.min(room)).unwrap_or(usize::MAX)
+    }
 }
 
 /// What is done with each connection of one thread.
@@ -150,7 +166,7 @@ fn connections(
     stopping: &GracefulShutdownSignal,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<>
 {
-    let head_timeout = state.limits().head_timeout;
+    let patience = state.limits().into();
     let stopping = stopping.clone();
     let requests = HttpService::build()
         // Ends idle connections when the server stops, as the server of actix-web itself does.
@@ -170,7 +186,7 @@ fn connections(
         if let Err(error) = stream.set_nodelay(true) {
             log::debug!("cause" = error.to_string().as_str(); "a connection cannot be told not to wait");
         }
-        ready(Ok((Guarded::new(stream, head_timeout), None)))
+        ready(Ok((Guarded::new(stream, patience), None)))
     })
     .and_then(requests)
 }

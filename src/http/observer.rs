@@ -47,7 +47,7 @@ pub(super) struct Observations(Mutex<Seen>);
 #[derive(Debug, Default)]
 struct Seen {
     queues: HashMap<QueueName, Track>,
-    stalled: HashMap<QueueName, (&'static str, Timestamp)>,
+    stalled: HashMap<QueueName, Stop>,
     sampled: Option<Tick>,
     last: Option<Snapshot>,
 }
@@ -67,6 +67,14 @@ pub(super) struct Snapshot {
 struct Track {
     generation: Generation,
     samples: VecDeque<Sample>,
+}
+
+/// Since when a queue has been stalled for which reason.
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    generation: Generation,
+    code: &'static str,
+    since: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +147,7 @@ impl Observations {
     fn stalled(
         &self,
         queue: &QueueName,
+        generation: Generation,
         why: Option<(&'static str, String)>,
         now: Timestamp,
     ) -> Option<Stalled> {
@@ -147,11 +156,12 @@ impl Observations {
             seen.stalled.remove(queue);
             return None;
         };
-        let known = seen.stalled.entry(queue.clone()).or_insert((code, now));
-        if known.0 != code {
-            *known = (code, now);
+        let new = Stop { generation, code, since: now };
+        let known = seen.stalled.entry(queue.clone()).or_insert(new);
+        if (known.generation, known.code) != (generation, code) {
+            *known = new;
         }
-        Some(Stalled { code: code.into(), detail, since: known.1 })
+        Some(Stalled { code: code.into(), detail, since: known.since })
     }
 
     fn lock(&self) -> MutexGuard<'_, Seen> {
@@ -207,7 +217,8 @@ fn reason(state: &State, entry: &QueueEntry) -> Option<(&'static str, String)> {
 
 /// Whether this queue is stalled, why, and since when.
 pub(super) fn stalled(state: &State, entry: &QueueEntry) -> Option<Stalled> {
-    state.observations.stalled(&entry.name, reason(state, entry), state.gateway.clock.now())
+    let (why, now) = (reason(state, entry), state.gateway.clock.now());
+    state.observations.stalled(&entry.name, entry.generation, why, now)
 }
 
 /// Every queue that is stalled.
@@ -329,14 +340,32 @@ mod tests {
     fn since_is_when_this_reason_was_first_seen() {
         let seen = Observations::default();
         let name: QueueName = "orders".parse().expect("a name");
-        let look = |code: Option<&'static str>, ms| {
+        let look = |generation, code: Option<&'static str>, ms| {
             let why = code.map(|code| (code, String::new()));
-            seen.stalled(&name, why, Timestamp::from_millis(ms)).map(|stalled| stalled.since.as_millis())
+            let stalled = seen.stalled(&name, Generation(generation), why, Timestamp::from_millis(ms));
+            stalled.map(|stalled| stalled.since.as_millis())
         };
-        assert_eq!(look(Some("paused"), 1), Some(1));
-        assert_eq!(look(Some("paused"), 2), Some(1));
-        assert_eq!(look(Some("dead_full"), 3), Some(3));
-        assert_eq!(look(None, 4), None);
-        assert_eq!(look(Some("dead_full"), 5), Some(5));
+        assert_eq!(look(1, Some("paused"), 1), Some(1));
+        assert_eq!(look(1, Some("paused"), 2), Some(1));
+        assert_eq!(look(1, Some("dead_full"), 3), Some(3));
+        assert_eq!(look(1, None, 4), None);
+        assert_eq!(look(1, Some("dead_full"), 5), Some(5));
+        assert_eq!(look(2, Some("dead_full"), 6), Some(6), "another queue of that name");
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_queue_that_went_away() {
+        let seen = Observations::default();
+        let (orders, gone) =
+            (queue(1, 0, 0), QueueStats { name: "gone".parse().expect("a name"), ..queue(2, 0, 0) });
+        note(&seen, 0, vec![orders.clone(), gone.clone()]);
+        for queue in [&orders, &gone] {
+            let why = Some(("paused", String::new()));
+            assert!(seen.stalled(&queue.name, queue.generation, why, Timestamp::from_millis(1)).is_some());
+        }
+        note(&seen, 10, vec![orders.clone()]);
+        let kept = seen.lock();
+        assert_eq!(kept.stalled.keys().collect::<Vec<_>>(), [&orders.name]);
+        assert_eq!(kept.queues.keys().collect::<Vec<_>>(), [&orders.name]);
     }
 }

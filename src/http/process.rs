@@ -1,4 +1,4 @@
-//! What the system says of this process.
+//! What the system says of this process, and how many connections its file descriptors are enough for.
 
 use std::fs;
 
@@ -7,17 +7,20 @@ use nix::sys::time::TimeValLike as _;
 
 use crate::api::status::ProcessStatus;
 
+/// Descriptors open at the start where the system does not tell.
+const OPEN_GUESSED: u64 = 64;
+/// Descriptors that each HTTP thread opens for itself: its runtime's three, and as many for the moment in which it is set up.
+const OPEN_PER_THREAD: u64 = 6;
+/// Descriptors for what comes and goes: files of the store and of certificates, look-ups of names, the listing of descriptors.
+const OPEN_AT_TIMES: u64 = 32;
+
 /// Reads memory, descriptors and processor time. What the system does not tell is `None`.
 pub(super) fn status() -> ProcessStatus {
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).ok();
     let cpu = getrusage(UsageWho::RUSAGE_SELF).ok().map(|usage| usage.user_time() + usage.system_time());
     ProcessStatus {
         rss_bytes: fs::read_to_string("/proc/self/status").ok().and_then(|text| rss_bytes(&text)),
-        // Less the one that the listing itself opens.
-        fds_open: fs::read_dir("/proc/self/fd")
-            .ok()
-            .map(|entries| (entries.count() as u64).saturating_sub(1)),
-        fds_max: limit.map(|(soft, _)| soft),
+        fds_open: fds_open(),
+        fds_max: fds_max(),
         cpu_s: cpu.map(|cpu| {
             #[expect(
                 clippy::cast_precision_loss,
@@ -27,6 +30,31 @@ pub(super) fn status() -> ProcessStatus {
             cpu_s
         }),
     }
+}
+
+/// Connections that may be open at once, for a server that is about to start its threads: as many as the descriptors that this
+/// process may have leave room for, and one at least. `None` where the system does not tell how many those are.
+pub(super) fn connections_room(threads: usize, deliveries_max: u64) -> Option<u64> {
+    let own = fds_open().unwrap_or(OPEN_GUESSED) + OPEN_PER_THREAD * threads as u64 + OPEN_AT_TIMES;
+    Some(room(fds_max()?, own, deliveries_max))
+}
+
+/// What is left of `fds_max` beside the process's own and a connection for each delivery in flight; where that is too much for
+/// both, deliveries and clients get half each: neither may starve the other.
+fn room(fds_max: u64, own: u64, deliveries_max: u64) -> u64 {
+    let left = fds_max.saturating_sub(own);
+    (left - deliveries_max.min(left / 2)).max(1)
+}
+
+/// Descriptors that this process may have open.
+fn fds_max() -> Option<u64> {
+    getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft)
+}
+
+/// Descriptors that it has open, less the one that the listing itself opens.
+fn fds_open() -> Option<u64> {
+    let entries = fs::read_dir("/proc/self/fd").ok()?;
+    Some((entries.count() as u64).saturating_sub(1))
 }
 
 fn rss_bytes(text: &str) -> Option<u64> {
@@ -43,6 +71,17 @@ mod tests {
     fn resident_memory_is_found_in_what_linux_writes() {
         assert_eq!(rss_bytes("Name:\tx\nVmRSS:\t    2048 kB\nThreads:\t1\n"), Some(2 << 20));
         assert_eq!(rss_bytes("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn clients_get_what_deliveries_leave_and_half_where_that_is_little() {
+        assert_eq!(room(20_000, 100, 512), 20_000 - 100 - 512);
+        assert_eq!(room(1_100, 100, 512), 500, "half each");
+        assert_eq!(room(1_124, 100, 512), 512, "just enough for both");
+        assert_eq!(room(200, 60, 70_000), 70);
+        assert_eq!(room(60, 60, 512), 1);
+        assert_eq!(room(20, 60, 512), 1);
+        assert_eq!(room(u64::MAX, 60, u64::MAX), u64::MAX - (u64::MAX - 60) / 2 - 60, "no limit at all");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::http::answer::{self, Answer, RequestId};
 use crate::http::body::{self, SizeLimit};
 use crate::http::connection::Connection;
 use crate::http::error::{Accepted, NotAccepted, Refusal, of_publish};
-use crate::http::extract::{parameters, queue_name};
+use crate::http::extract::{decode, parameters, queue_name};
 use crate::http::options::{Options, check_loop, credential_refused};
 use crate::http::state::Desk;
 use crate::store::QueueEntry;
@@ -34,6 +34,18 @@ pub(super) fn segment_of(head: &RequestHead) -> Option<&str> {
     let rest = head.uri.path().strip_prefix("/v1/queues/")?;
     let (segment, rest) = rest.split_once('/')?;
     (rest == "messages" && head.method == actix_http::Method::POST).then_some(segment)
+}
+
+/// Whether a request wants something published, however it is written and whether or not there is such a route: its refusal
+/// then says whether anything was stored.
+pub(super) fn is_meant(head: &RequestHead) -> bool {
+    let mut segments = head.uri.path().split('/');
+    let mut is_next = |name: &str| {
+        segments.next().is_some_and(|segment| segment == name || decode(segment).as_deref() == Some(name))
+    };
+    head.method == actix_http::Method::POST
+        && ["", "v1", "queues"].into_iter().all(&mut is_next)
+        && segments.nth(1).is_some_and(|segment| decode(segment).as_deref() == Some("messages"))
 }
 
 /// Publishes one message and answers.
@@ -251,6 +263,29 @@ mod tests {
             head.method = method;
             head.uri = path.parse::<Uri>().expect("a target");
             assert_eq!(segment_of(&head), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn whatever_posts_to_messages_means_to_publish() {
+        for (method, path, expected) in [
+            (Method::POST, "/v1/queues/orders/messages", true),
+            (Method::POST, "/v1/queues/a%2Fb/messages?x=1", true),
+            (Method::POST, "/v1/queues/orders/%6Dessages", true),
+            (Method::POST, "/v1/queues/orders/messages/", true),
+            (Method::POST, "/v1/queues/orders/messages/batch", true),
+            (Method::POST, "/v1/queues/orders/messages/x/y", true),
+            (Method::GET, "/v1/queues/orders/messages", false),
+            (Method::POST, "/v1/queues/orders/leases", false),
+            (Method::POST, "/v1/queues/messages", false),
+            (Method::POST, "/v1/queues/orders", false),
+            (Method::POST, "/v2/queues/orders/messages", false),
+            (Method::POST, "/", false),
+        ] {
+            let mut head = RequestHead::default();
+            head.method = method;
+            head.uri = path.parse::<Uri>().expect("a target");
+            assert_eq!(is_meant(&head), expected, "{path}");
         }
     }
 

@@ -88,6 +88,9 @@ pub struct ServerLimits {
     /// How long a head may take to arrive, 100 ms–10 min.
     #[serde(with = "duration")]
     pub head_timeout: Duration,
+    /// How long a connection may be idle between two requests, 100 ms–1 h.
+    #[serde(with = "duration")]
+    pub idle_timeout: Duration,
     /// How long a body may take to arrive, 100 ms–1 h.
     #[serde(with = "duration")]
     pub body_timeout: Duration,
@@ -135,6 +138,7 @@ impl Default for ServerLimits {
             head_bytes_max: 32 << 10,
             uri_bytes_max: 8 << 10,
             head_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(10),
             body_bytes_per_s_min: 1 << 10,
             body_rate_after: Duration::from_secs(5),
@@ -173,6 +177,7 @@ impl ServerSettings {
             ("limits.head_bytes_max", range::size(limits.head_bytes_max, &(1 << 10..=128 << 10))),
             ("limits.uri_bytes_max", range::size(limits.uri_bytes_max, &(256..=64 << 10))),
             ("limits.head_timeout", range::span(limits.head_timeout, &(short..=Duration::from_mins(10)))),
+            ("limits.idle_timeout", range::span(limits.idle_timeout, &(short..=hour))),
             ("limits.body_timeout", range::span(limits.body_timeout, &(short..=hour))),
             ("limits.body_bytes_per_s_min", range::size(limits.body_bytes_per_s_min, &(0..=1 << 30))),
             ("limits.body_rate_after", range::span(limits.body_rate_after, &(Duration::ZERO..=hour))),
@@ -229,6 +234,7 @@ mod tests {
                 head_bytes_max: 0,
                 uri_bytes_max: 0,
                 head_timeout: Duration::ZERO,
+                idle_timeout: Duration::ZERO,
                 body_timeout: Duration::ZERO,
                 body_bytes_per_s_min: u64::MAX,
                 body_rate_after: huge,
@@ -242,7 +248,7 @@ mod tests {
             ..ServerSettings::default()
         };
         let problems = settings.problems();
-        assert_eq!(problems.len(), 16);
+        assert_eq!(problems.len(), 17);
         let batch = problems.iter().find(|problem| problem.key == "limits.batch_bytes_max").expect("refused");
         assert_eq!(batch.detail, "65MiB is out of range: 1KiB to 64MiB");
     }

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
@@ -22,7 +22,7 @@ use crate::http::settings::{ServerLimits, ServerSettings};
 use crate::pipeline::catalog::{Catalog, CatalogView};
 use crate::pipeline::ingester::Ingester;
 use crate::pipeline::prober::StoreWatch;
-use crate::store::health::{Durability, StoreHealth};
+use crate::store::health::{Durability, StoreHealth, Warning};
 use crate::store::settings::RequiredDurability;
 use crate::store::{MessageStore, QueueEntry, Store};
 
@@ -55,6 +55,11 @@ pub struct Gateway {
     pub catalog: Catalog,
     /// The actors.
     pub supervisor: Supervisor,
+    /// Deliveries in flight at most, each of which may have a connection of its own: the edge leaves descriptors for them.
+    pub deliveries_max: u64,
+    /// What was seen when the queues were declared that an operator should look at: for `/status`, as long as the gateway
+    /// runs. Unset while the store was not there yet.
+    pub warnings: Arc<OnceLock<Vec<Warning>>>,
     /// The egress guard.
     pub judge_destination: JudgeDestination,
     /// Called once on each HTTP thread.
@@ -137,17 +142,27 @@ impl State {
 
     /// Why a 202 would mean less now than `store.durability` promises; `None` when it would not.
     pub(super) fn not_durable(&self, health: &StoreHealth) -> Option<String> {
-        let reasons = health.durability_reasons.join("; ");
-        match (self.gateway.durability, health.durability) {
-            (RequiredDurability::Strict, Durability::Strict | Durability::Assumed) => None,
-            (RequiredDurability::Strict, _) => Some(format!(
-                "store.durability is strict and the store is not, so nothing is accepted: {reasons}"
-            )),
-            // What is taken as it is must still be the store that it was.
-            (_, Durability::Unknown) => {
-                Some(format!("it is not known what the store keeps, so nothing is accepted: {reasons}"))
+        let (word, is_kept) = match self.gateway.durability {
+            RequiredDurability::Strict => {
+                ("strict", matches!(health.durability, Durability::Strict | Durability::Assumed))
             }
-            _ => None,
+            RequiredDurability::Relaxed => ("relaxed", self.is_as_taken(health.durability)),
+            RequiredDurability::None => ("none", true),
+        };
+        let reasons = || health.durability_reasons.join("; ");
+        (!is_kept).then(|| {
+            format!("store.durability is {word} and the store is not, so nothing is accepted: {}", reasons())
+        })
+    }
+
+    /// Whether the store keeps what can be expected of one that is taken as it is.
+    fn is_as_taken(&self, durability: Durability) -> bool {
+        match durability {
+            // It must still be the store that it was.
+            Durability::Unknown => false,
+            // A file keeps something, unless it is gone; memory never does, and a Redis need not.
+            Durability::None => self.gateway.store.kind() == "memory" || self.gateway.store.is_remote(),
+            _ => true,
         }
     }
 

@@ -1,14 +1,12 @@
 //! One attempt: from its turn to the report, and from the report to what is settled.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::actor::{Guard, panic_text};
@@ -18,7 +16,8 @@ use crate::domain::outcome::{Attempt, AttemptOutcome, DeadReason, Outcome};
 use crate::domain::retry::{RetryPolicy, Verdict, decide};
 use crate::domain::timestamp::Timestamp;
 use crate::pipeline::batch::{Batch, Ended, Taken};
-use crate::processor::{Delivery, Processor, Report};
+use crate::pipeline::slots::Slots;
+use crate::processor::{Delivery, Processor, Processors, Report};
 
 /// How long after a message's time-out its attempt is ended from outside: a processor that keeps its time knows more
 /// of why than we do.
@@ -30,9 +29,9 @@ pub(super) type Key = (u64, u16);
 /// What the attempts of a thread share.
 pub(super) struct Bench {
     pub(super) clock: Clock,
-    pub(super) processors: HashMap<String, Rc<dyn Processor>>,
-    /// One for each attempt that may be under way; first come, first served.
-    pub(super) slots: Semaphore,
+    pub(super) processors: Processors,
+    /// One for each attempt that may be under way.
+    pub(super) slots: Rc<Slots>,
     /// Every lease that has not ended.
     pub(super) in_hand: RefCell<Guard<Key, Taken>>,
 }
@@ -65,7 +64,7 @@ enum Beginning {
 pub(super) async fn attempt(bench: Rc<Bench>, batch: Arc<Batch>, key: Key) -> (Key, Finished) {
     // The lane first: what waits for it must not keep a slot from another queue's message.
     let _in_flight = batch.lane.enter().await;
-    let _slot = bench.slots.acquire().await.expect("this semaphore is never closed");
+    let _slot = bench.slots.take(&batch).await;
     let (processor, delivery) = match bench.begin(&batch, &key) {
         Beginning::Now(processor, delivery) => (processor, delivery),
         Beginning::Not(finished) => return (key, finished),
@@ -82,7 +81,7 @@ impl Bench {
         let mut in_hand = self.in_hand.borrow_mut();
         let Some(taken) = in_hand.start(key) else { return Beginning::Not(Finished::NotBegun) };
         let settings = &batch.entry.settings;
-        let Some(processor) = self.processors.get(&settings.processor) else {
+        let Some(processor) = self.processors.named(&settings.processor) else {
             return Beginning::Not(Finished::NoProcessor);
         };
         let Some(headers) = Headers::decode(&taken.lease.record.headers()) else {

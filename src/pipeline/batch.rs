@@ -11,6 +11,7 @@ use crate::domain::queue::QueueName;
 use crate::domain::retry::Verdict;
 use crate::pipeline::lanes::Lane;
 use crate::pipeline::settings::WorkerSettings;
+use crate::pipeline::slots::kept_bytes;
 use crate::store::QueueEntry;
 use crate::store::lease::{BatchRef, Lease, Settlement};
 
@@ -21,6 +22,12 @@ pub(super) struct Held {
     pub(super) thread: usize,
     messages: AtomicUsize,
     bytes: AtomicU64,
+    /// Messages on the way to the worker; each will want a slot or wait for its lane.
+    coming: AtomicUsize,
+    /// Attempts that have a slot.
+    in_slots: AtomicUsize,
+    /// Queues that have attempts in slots or waiting for one.
+    queues: AtomicUsize,
     /// Finished attempts that the settler has and that are not settled yet.
     unsettled: AtomicUsize,
     batches_so_far: AtomicU64,
@@ -38,18 +45,76 @@ impl Held {
         self.messages.load(Ordering::Relaxed)
     }
 
-    /// Messages and bytes that may be leased for a lane of which `early` may be leased before there is a slot.
-    pub(super) fn room(&self, settings: &WorkerSettings, early: usize) -> (usize, u64) {
+    /// Messages and bytes that may be leased of a queue, of which `early` messages may be leased before there is a slot.
+    ///
+    /// While `queues` have work, some of the bytes are kept for those that hold nothing here; and one of these may
+    /// always lease a message, whatever others have leased early.
+    pub(super) fn room(
+        &self,
+        settings: &WorkerSettings,
+        early: usize,
+        holds_nothing: bool,
+        queues: usize,
+    ) -> (usize, u64) {
         if self.unsettled.load(Ordering::Relaxed) >= settings.unsettled_max as usize {
             return (0, 0);
         }
         let (messages, slots) = (self.messages(), settings.concurrency as usize);
-        let bytes = settings.held_bytes_max.saturating_sub(self.bytes.load(Ordering::Relaxed));
-        // As in a lane: while more than half of the early ones wait, a lease of a few is not worth its call.
-        if bytes == 0 || messages.saturating_sub(slots) > early / 2 {
+        let kept = if holds_nothing { 0 } else { kept_bytes(settings.held_bytes_max, queues) };
+        let bytes = (settings.held_bytes_max - kept).saturating_sub(self.bytes.load(Ordering::Relaxed));
+        if bytes == 0 {
             return (0, 0);
         }
-        ((slots + early).saturating_sub(messages), bytes)
+        // As in a lane: while more than half of the early ones wait, a lease of a few is not worth its call.
+        let early_wait = messages.saturating_sub(slots) > early / 2;
+        let room = if early_wait { 0 } else { (slots + early).saturating_sub(messages) };
+        let first = usize::from(holds_nothing && messages < settings.held_max());
+        if room.max(first) == 0 { (0, 0) } else { (room.max(first), bytes) }
+    }
+
+    /// Slots that nobody has or is about to take, of so many.
+    pub(super) fn free_slots(&self, all: usize) -> usize {
+        all.saturating_sub(self.in_slots()).saturating_sub(self.coming.load(Ordering::Relaxed))
+    }
+
+    /// Attempts that have a slot.
+    pub(super) fn in_slots(&self) -> usize {
+        self.in_slots.load(Ordering::Relaxed)
+    }
+
+    /// Queues that have attempts in slots or waiting for one.
+    pub(super) fn queues(&self) -> usize {
+        self.queues.load(Ordering::Relaxed)
+    }
+
+    /// Notes that messages are on the way to the worker.
+    pub(super) fn sent(&self, count: usize) {
+        self.coming.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Notes that the worker has them, or never will.
+    pub(super) fn arrived(&self, count: usize) {
+        self.coming.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// Notes that an attempt has a slot.
+    pub(super) fn slot_taken(&self) {
+        self.in_slots.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that an attempt has given up its slot.
+    pub(super) fn slot_freed(&self) {
+        self.in_slots.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Notes that one more queue has attempts here.
+    pub(super) fn queue_came(&self) {
+        self.queues.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that a queue has no more attempts here.
+    pub(super) fn queue_left(&self) {
+        self.queues.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Says how many finished attempts wait to be settled.

@@ -12,7 +12,8 @@
 //! as the sweeper posts what is ready again and again, one that the store failed to post is late, not lost.
 //!
 //! # What it guarantees
-//! Nothing is leased beyond the room there is. A lease whose answer was lost is asked for again under the same batch
+//! Nothing is leased beyond the room there is, and no more of one queue than its fair part of the thread's slots lets
+//! begin ([`slots`](crate::pipeline::slots)). A lease whose answer was lost is asked for again under the same batch
 //! id, across a restart of the actor as well, so it is neither taken twice nor left to run out. Queues take turns. A
 //! suspect is leased only with the one permit of the process.
 //!
@@ -39,7 +40,8 @@ use crate::pipeline::catalog::Catalog;
 use crate::pipeline::lanes::{Lane, Lanes};
 use crate::pipeline::settings::WorkerSettings;
 use crate::pipeline::worker::{Work, pass_on};
-use crate::pipeline::{Registry, is_late, until_late};
+use crate::pipeline::{is_late, slots, until_late};
+use crate::processor::Registry;
 use crate::store::error::{StoreError, Stored};
 use crate::store::lease::{BatchId, LeaseKind, LeaseRequest, Leased};
 use crate::store::wake::{WakeBoard, WakeSubscription};
@@ -53,7 +55,7 @@ const LEASE_BYTES_MAX: u64 = 4 << 20;
 /// What a dispatcher works with, on its thread and beyond.
 pub(super) struct Tools {
     pub(super) catalog: Catalog,
-    pub(super) registry: Arc<Registry>,
+    pub(super) registry: Registry,
     pub(super) lanes: Lanes,
     pub(super) suspects: Suspects,
     pub(super) settings: Arc<WorkerSettings>,
@@ -118,6 +120,15 @@ impl Drop for Order {
     fn drop(&mut self) {
         self.lane.give_back(self.thread, self.reserved);
     }
+}
+
+/// What may be leased of a queue.
+struct Room {
+    /// Messages that its lane was asked for.
+    wanted: usize,
+    bytes: u64,
+    /// Messages that may be leased, taken of its lane.
+    reserved: usize,
 }
 
 enum Next {
@@ -223,17 +234,13 @@ impl Dispatcher {
                 continue;
             };
             let (lane, thread) = (self.tools.lanes.of(&entry), self.tools.held.thread);
-            let (settings, sharing) = (&self.tools.settings, self.tools.lanes.sharing(thread));
-            let early = lane.early(settings.prefetch as usize, settings.concurrency as usize, sharing);
-            let (room, bytes) = self.tools.held.room(settings, early);
-            let wanted = room.min(usize::from(settings.lease_max));
-            let reserved = lane.reserve(thread, wanted, early, sharing);
+            let Room { wanted, bytes, reserved } = self.reserve(&lane);
             if reserved == 0 {
                 // Room on this thread is told of by its worker; room in a lane may come from another thread.
                 if wanted > 0 {
                     longest = Some(LOOK_AGAIN);
                 }
-                if sharing > 1 && self.told_others.insert(name.clone()) {
+                if self.tools.lanes.sharing(thread) > 1 && self.told_others.insert(name.clone()) {
                     self.tools.wakes.post(&name);
                 }
                 self.ring.add(&name);
@@ -266,12 +273,29 @@ impl Dispatcher {
         Next::Wait(longest)
     }
 
+    /// Takes the right to lease of a queue what this thread has room for.
+    fn reserve(&self, lane: &Lane) -> Room {
+        let Tools { held, settings, lanes, .. } = &*self.tools;
+        let (here, sharing) = (lane.on(held.thread), lanes.sharing(held.thread));
+        let (all, lease_max) = (settings.concurrency as usize, usize::from(settings.lease_max));
+        let early = lane.early(settings.prefetch as usize, all, sharing);
+        // Those that have something here and those whose turn comes are mostly the same ones.
+        let queues = (held.queues() + usize::from(here.is_absent())).max(self.ring.turns.len() + 1);
+        let (room, bytes) = held.room(settings, early, here.leased() == 0, queues);
+        let at_once =
+            here.in_slots() + slots::takes(all, held.free_slots(all), here.in_slots(), queues, lease_max);
+        let wanted = room.min(lease_max);
+        let reserved =
+            if at_once == 0 { 0 } else { lane.reserve(held.thread, wanted, early, sharing, at_once) };
+        Room { wanted, bytes, reserved }
+    }
+
     fn is_leased(&self, entry: &QueueEntry) -> bool {
         let settings = &entry.settings;
         !entry.paused
             && entry.parked.is_none()
             && !settings.is_pull()
-            && self.tools.registry.contains_key(&settings.processor)
+            && self.tools.registry.contains(&settings.processor)
     }
 }
 
@@ -393,9 +417,13 @@ impl Dispatcher {
         let refused = if is_stopping {
             Some(taken)
         } else {
+            self.tools.held.sent(usize::from(size));
             match self.tools.worker.try_send(Work::Batch(batch, taken)) {
                 Ok(()) => None,
-                Err(error) => error.into_message().into_taken(),
+                Err(error) => {
+                    self.tools.held.arrived(usize::from(size));
+                    error.into_message().into_taken()
+                }
             }
         };
         for taken in refused.into_iter().flatten() {

@@ -122,11 +122,64 @@ pub(super) struct Lane {
     permits: Semaphore,
     permits_made: Mutex<PermitsMade>,
     leased: AtomicUsize,
-    leased_by_thread: Vec<AtomicUsize>,
+    on_threads: Vec<OnThread>,
     /// When the latest lease under way was begun; 0 when none is.
     leasing_since_us: AtomicU64,
     /// How long an attempt takes, microseconds, as a moving mean; 0 until one has ended.
     attempt_us: AtomicU64,
+}
+
+/// What a queue has on one thread. Only that thread writes it, and a line of memory of its own keeps the others from waiting for it.
+#[derive(Default)]
+#[repr(align(64))]
+pub(super) struct OnThread {
+    leased: AtomicUsize,
+    /// Attempts that have a slot or wait for one.
+    present: AtomicUsize,
+    /// Attempts that have a slot.
+    in_slots: AtomicUsize,
+}
+
+impl OnThread {
+    /// Messages leased whose attempts have not ended.
+    pub(super) fn leased(&self) -> usize {
+        self.leased.load(Ordering::Relaxed)
+    }
+
+    /// Attempts that have a slot.
+    pub(super) fn in_slots(&self) -> usize {
+        self.in_slots.load(Ordering::Relaxed)
+    }
+
+    /// Attempts that wait for a slot.
+    pub(super) fn waiting(&self) -> usize {
+        self.present.load(Ordering::Relaxed).saturating_sub(self.in_slots())
+    }
+
+    /// Whether it has none, neither in a slot nor waiting for one.
+    pub(super) fn is_absent(&self) -> bool {
+        self.present.load(Ordering::Relaxed) == 0
+    }
+
+    /// Notes that an attempt wants a slot; says whether it is the only one.
+    pub(super) fn come(&self) -> bool {
+        self.present.fetch_add(1, Ordering::Relaxed) == 0
+    }
+
+    /// Notes that an attempt neither has nor wants a slot any more; says whether it was the last one.
+    pub(super) fn leave(&self) -> bool {
+        self.present.fetch_sub(1, Ordering::Relaxed) == 1
+    }
+
+    /// Notes that an attempt which had come has a slot.
+    pub(super) fn begin(&self) {
+        self.in_slots.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that an attempt has given up its slot.
+    pub(super) fn end(&self) {
+        self.in_slots.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 struct PermitsMade {
@@ -165,7 +218,7 @@ impl Lane {
             permits: Semaphore::new(limit),
             permits_made: Mutex::new(PermitsMade { limit, count: limit }),
             leased: AtomicUsize::new(0),
-            leased_by_thread: (0..threads).map(|_| AtomicUsize::new(0)).collect(),
+            on_threads: (0..threads).map(|_| OnThread::default()).collect(),
             leasing_since_us: AtomicU64::new(0),
             attempt_us: AtomicU64::new(0),
         }
@@ -197,15 +250,28 @@ impl Lane {
         lock(&self.permits_made).count.saturating_sub(self.permits.available_permits())
     }
 
+    /// What the queue has on a thread.
+    pub(super) fn on(&self, thread: usize) -> &OnThread {
+        &self.on_threads[thread]
+    }
+
     /// Takes the right to lease up to `wanted` messages on a thread, of them up to `early` before they may be in
-    /// flight; gives how many. The thread is one of so many among which the work is shared.
+    /// flight; gives how many. The thread is one of so many among which the work is shared, and has slots for
+    /// `at_once` of them.
     ///
     /// While more than half of the early ones wait it gives 0: a lease of many costs little more than a lease of one.
-    pub(super) fn reserve(&self, thread: usize, wanted: usize, early: usize, sharing: usize) -> usize {
+    pub(super) fn reserve(
+        &self,
+        thread: usize,
+        wanted: usize,
+        early: usize,
+        sharing: usize,
+        at_once: usize,
+    ) -> usize {
         let limit = self.limit();
-        let share = limit.div_ceil(sharing);
+        let share = limit.div_ceil(sharing).min(at_once);
         // Only this thread adds to its own count, so nothing comes between.
-        let own = self.leased_by_thread[thread].load(Ordering::Acquire);
+        let own = self.on(thread).leased();
         if own.saturating_sub(share) > early / 2 {
             return 0;
         }
@@ -219,21 +285,21 @@ impl Lane {
         if self.leased.fetch_update(Ordering::AcqRel, Ordering::Acquire, reserve).is_err() {
             return 0;
         }
-        self.leased_by_thread[thread].fetch_add(count, Ordering::AcqRel);
+        self.on(thread).leased.fetch_add(count, Ordering::AcqRel);
         count
     }
 
     /// Takes the right to lease so many, whatever is leased already; gives the same number.
     pub(super) fn reserve_anyway(&self, thread: usize, count: usize) -> usize {
         self.leased.fetch_add(count, Ordering::AcqRel);
-        self.leased_by_thread[thread].fetch_add(count, Ordering::AcqRel);
+        self.on(thread).leased.fetch_add(count, Ordering::AcqRel);
         count
     }
 
     /// Gives back the right to lease so many: unused, or because those messages' attempts have ended.
     pub(super) fn give_back(&self, thread: usize, count: usize) {
         self.leased.fetch_sub(count, Ordering::AcqRel);
-        self.leased_by_thread[thread].fetch_sub(count, Ordering::AcqRel);
+        self.on(thread).leased.fetch_sub(count, Ordering::AcqRel);
     }
 
     /// Messages worth leasing before they may be in flight: those that one of so many threads, with so many slots,
@@ -307,7 +373,7 @@ mod tests {
     #[test]
     fn only_short_attempts_are_leased_early() {
         let lane = Lane::new(10, 1);
-        let reserve = || lane.reserve(0, 100, lane.early(50, 100, 1), 1);
+        let reserve = || lane.reserve(0, 100, lane.early(50, 100, 1), 1, 100);
         assert_eq!(reserve(), 10, "nothing is known of its attempts yet");
         assert_eq!(reserve(), 0);
         lane.give_back(0, 10);
@@ -330,11 +396,18 @@ mod tests {
     }
 
     #[test]
+    fn no_more_are_leased_than_the_thread_has_slots_for() {
+        let lane = Lane::new(10, 1);
+        assert_eq!([4, 4, 6, 20].map(|at_once| lane.reserve(0, 100, 0, 1, at_once)), [4, 0, 2, 4]);
+        assert_eq!(lane.on(0).leased(), 10);
+    }
+
+    #[test]
     fn threads_share_a_lane_and_one_that_is_alone_has_all_of_it() {
         let lane = Lane::new(9, 2);
-        assert_eq!((lane.reserve(0, 100, 0, 2), lane.reserve(0, 100, 0, 2)), (5, 0));
-        assert_eq!(lane.reserve(1, 100, 0, 2), 4, "the rest, although its share is larger");
+        assert_eq!((lane.reserve(0, 100, 0, 2, 9), lane.reserve(0, 100, 0, 2, 9)), (5, 0));
+        assert_eq!(lane.reserve(1, 100, 0, 2, 9), 4, "the rest, although its share is larger");
         lane.give_back(1, 4);
-        assert_eq!(lane.reserve(0, 100, 0, 1), 4, "the other one is full");
+        assert_eq!(lane.reserve(0, 100, 0, 1, 9), 4, "the other one is full");
     }
 }

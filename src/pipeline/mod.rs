@@ -10,6 +10,7 @@
 //! | `prober` | looks at the store and its queues about once a second |
 //! | `lanes` | how many messages of a queue are in flight, over all threads |
 //! | `batch` | what a worker thread holds, counted |
+//! | `slots` | who may take a worker thread's slots |
 //! | `catalog` | the queues as this process knows them |
 //!
 //! A [`Pipeline`] starts one thread for each worker, with a dispatcher, a worker and a settler on it, and one thread for
@@ -27,16 +28,16 @@ pub mod lanes;
 pub mod prober;
 pub mod settings;
 mod settler;
+mod slots;
 mod sweeper;
 #[cfg(test)]
 mod tests;
 mod worker;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::pending;
+use std::io;
 use std::num::NonZero;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::available_parallelism;
@@ -56,11 +57,8 @@ use crate::pipeline::settings::{IngestSettings, WorkerSettings};
 use crate::pipeline::settler::{Settler, Sheets};
 use crate::pipeline::sweeper::Sweeper;
 use crate::pipeline::worker::Worker;
-use crate::processor::{Build, Processor};
+use crate::processor::Registry;
 use crate::store::Store;
-
-/// The processors of this process, by the name that queues call them.
-pub type Registry = HashMap<String, Build>;
 
 /// The phases of a shutdown, in their order.
 pub mod phase {
@@ -147,17 +145,19 @@ impl fmt::Debug for Pipeline {
 impl Pipeline {
     /// Starts it on threads of its own: `workers.threads` for the workers, and one.
     ///
+    /// # Errors
+    /// The system gives no more threads or descriptors.
+    ///
     /// # Panics
-    /// When the system gives no more threads, or the supervisor lacks a phase.
-    #[must_use]
-    pub fn start(parts: Parts) -> Self {
+    /// When the supervisor lacks a phase.
+    pub fn start(parts: Parts) -> io::Result<Self> {
         let cores = available_parallelism().map_or(1, NonZero::get);
         let threads = parts.workers.threads_on(cores);
-        let workers: Vec<_> = (0..threads)
-            .map(|index| Place::On(parts.supervisor.arbiter(&format!("worker-{index}"))))
-            .collect();
-        let upkeep = Place::On(parts.supervisor.arbiter("upkeep"));
-        Self::start_in(parts, &workers, &upkeep)
+        let thread = |name: &str| parts.supervisor.try_arbiter(name).map(Place::On);
+        let workers: Vec<_> =
+            (0..threads).map(|index| thread(&format!("worker-{index}"))).collect::<io::Result<_>>()?;
+        let upkeep = thread("upkeep")?;
+        Ok(Self::start_in(parts, &workers, &upkeep))
     }
 
     /// Starts it with a worker in each of these places, and the sweeper and the prober in that one.
@@ -170,10 +170,9 @@ impl Pipeline {
         let lanes = Lanes::new(threads.clone(), parts.workers.concurrency as usize);
         let running = Running { parts, lanes, ingesters: AtomicUsize::new(0) };
         let suspects = Suspects::default();
-        let registry = Arc::new(running.parts.registry.clone());
         let settings = Arc::new(running.parts.workers.clone());
         for (place, held) in workers.iter().zip(&threads) {
-            running.start_worker(place, held, &suspects, &registry, &settings);
+            running.start_worker(place, held, &suspects, &settings);
         }
         running.start_upkeep(upkeep);
         Self(Arc::new(running))
@@ -216,12 +215,6 @@ impl Pipeline {
     pub fn lanes(&self) -> &Lanes {
         &self.0.lanes
     }
-
-    /// Whether this process has that processor. Pull queues need none.
-    #[must_use]
-    pub fn has_processor(&self, name: &str) -> bool {
-        self.0.parts.registry.contains_key(name)
-    }
 }
 
 impl Running {
@@ -230,10 +223,9 @@ impl Running {
         place: &Place,
         held: &Arc<Held>,
         suspects: &Suspects,
-        registry: &Arc<Registry>,
         settings: &Arc<WorkerSettings>,
     ) {
-        let Parts { supervisor, store, catalog, clock, .. } = &self.parts;
+        let Parts { supervisor, store, catalog, clock, registry, .. } = &self.parts;
         let index = held.thread;
         let settler = supervisor.start(
             place,
@@ -261,16 +253,13 @@ impl Running {
                 let (store, settler, held) = (store.clone(), settler.clone(), held.clone());
                 let (clock, registry, settings) = (clock.clone(), registry.clone(), settings.clone());
                 move || {
-                    let built = registry.iter().map(|(name, build)| (name.clone(), build()));
-                    let processors: HashMap<String, Rc<dyn Processor>> = built.collect();
-                    let concurrency = settings.concurrency as usize;
                     Worker::new(
                         store.connect(),
                         settler.clone(),
                         held.clone(),
                         clock.clone(),
-                        processors,
-                        concurrency,
+                        registry.build_all(),
+                        settings.concurrency as usize,
                     )
                 }
             },

@@ -13,7 +13,8 @@ use crate::domain::queue::SettingProblem;
 pub struct WorkerSettings {
     /// Threads that process messages, up to 1,024; 0: one for each core.
     pub threads: u16,
-    /// Messages in flight on each thread, 1–65,536.
+    /// Messages in flight on each thread, 1–65,536. A queue that is alone may have all but a sixteenth of them; while
+    /// several have work a quarter is kept for those that have few or none.
     pub concurrency: u32,
     /// Messages that each thread leases before it has a slot for them, up to 65,536. Only queues whose attempts
     /// are short use it: no more is leased early than is begun within 50 ms.
@@ -73,10 +74,12 @@ impl WorkerSettings {
         ])
     }
 
-    /// Messages that a thread holds leased at most: those in flight and those leased early.
+    /// Messages that a thread holds leased at most: those in flight, those leased early, and one of each queue that
+    /// still finds a slot then; a quarter of the slots is kept for these.
     #[must_use]
     pub(super) fn held_max(&self) -> usize {
-        self.concurrency as usize + self.prefetch as usize
+        let (slots, early) = (self.concurrency as usize, self.prefetch as usize);
+        slots + early + slots.div_ceil(4)
     }
 }
 

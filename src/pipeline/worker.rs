@@ -3,11 +3,13 @@
 //! # What it does
 //! Hands each message of the batches that its dispatcher sends to its processor, asks [`decide`] what follows from the
 //! report, and passes that on to the settler. At most `workers.concurrency` attempts are under way on the thread, and
-//! `delivery.concurrency_max` of one queue on all threads; what has no slot yet waits in the order of arrival. A
-//! batch's lease is extended at each third of its length for as long as an attempt of it waits or runs.
+//! `delivery.concurrency_max` of one queue on all threads; what has no slot yet waits in the order of arrival in its
+//! queue, and the queues take turns as [`slots`](crate::pipeline::slots) says. A batch's lease is extended at each third of its length for as long as an attempt of it waits or runs.
+//!
+//! Once a second it lets each processor do what time brings ([`Processors::tick`]).
 //!
 //! # What it waits for
-//! Attempts; batches; the next time to extend.
+//! Attempts; batches; the next time to extend; the next second.
 //!
 //! # What it guarantees
 //! Each lease that it was given is told of to the settler exactly once. An attempt ends at the message's time-out plus
@@ -32,21 +34,23 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, MissedTickBehavior, Sleep, interval_at, sleep};
 
 use crate::actor::{Actor, Address, Exit, Guard, Inbox, Life, Unfinished};
 use crate::clock::Clock;
 use crate::pipeline::attempt::{self, Bench, Finished, Key};
 use crate::pipeline::batch::{Batch, Ended, Held, Taken};
+use crate::pipeline::slots::Slots;
 use crate::pipeline::{is_late, until_late};
-use crate::processor::Processor;
+use crate::processor::Processors;
 use crate::store::MessageStore;
 use crate::store::error::StoreError;
 use crate::store::lease::Extended;
 
 /// Batches taken from the mailbox in one go.
 const TAKE_MAX: usize = 16;
+/// How often the processors hear of the time.
+const TICK: Duration = Duration::from_secs(1);
 /// Stands for "no batch to extend".
 const FAR_AWAY: Duration = Duration::from_hours(24);
 /// The longest pause before an extension that failed is tried again.
@@ -98,6 +102,8 @@ impl Actor for Worker {
         let mut attempts = FuturesUnordered::new();
         let mut extensions: FuturesUnordered<Extension> = FuturesUnordered::new();
         let mut timer = pin!(sleep(FAR_AWAY));
+        let mut seconds = interval_at(Instant::now() + TICK, TICK);
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut stopping, mut late) = (pin!(life.stopping()), pin!(until_late(life)));
         let (mut finished, mut work) = (Vec::new(), Vec::new());
         // The dispatcher ends first; what it gave goes on.
@@ -116,6 +122,7 @@ impl Actor for Worker {
                 biased;
                 // Extending comes first: under load there is always an attempt that has ended.
                 () = &mut timer => self.extend_due(&extensions, timer.as_mut()),
+                _ = seconds.tick() => self.bench.processors.tick(),
                 () = next_many(&mut attempts, &mut finished), if !attempts.is_empty() => {
                     for (key, finished) in finished.drain(..) {
                         self.finish(&key, finished);
@@ -162,7 +169,7 @@ impl Worker {
         settler: Address<Ended>,
         held: Arc<Held>,
         clock: Clock,
-        processors: HashMap<String, Rc<dyn Processor>>,
+        processors: Processors,
         concurrency: usize,
     ) -> Self {
         let give_back = {
@@ -179,7 +186,7 @@ impl Worker {
         let bench = Bench {
             clock,
             processors,
-            slots: Semaphore::new(concurrency),
+            slots: Rc::new(Slots::new(concurrency, held.clone())),
             in_hand: RefCell::new(Guard::new(give_back)),
         };
         Self { store, settler, held, bench: Rc::new(bench), batches: HashMap::new() }
@@ -187,6 +194,7 @@ impl Worker {
 
     /// Takes a batch in hand; gives the keys of its leases.
     fn take(&mut self, batch: &Arc<Batch>, taken: Vec<Taken>, timer: Pin<&mut Sleep>) -> Vec<Key> {
+        self.held.arrived(taken.len());
         let mut in_hand = self.bench.in_hand.borrow_mut();
         let mut keys = Vec::with_capacity(taken.len());
         for taken in taken {

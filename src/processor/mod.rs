@@ -75,7 +75,8 @@ pub trait Processor {
     /// Makes one attempt. Dropping the future abandons it.
     fn process(&self, delivery: Delivery) -> LocalBoxFuture<'static, Report>;
 
-    /// Called about once a second by the worker, also when no message comes; does nothing unless a processor has a use for it.
+    /// Called about once a second by the worker of each thread, also when no message comes; does nothing unless a processor has a
+    /// use for it.
     fn tick(&self) {}
 }
 

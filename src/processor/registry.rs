@@ -34,8 +34,8 @@ pub const PROCESSORS: [BuiltIn; 2] = [("http", http::build), ("log", log::build)
 /// The longest name of a registered function.
 const NAME_BYTES_MAX: usize = 64;
 
-/// All processors of a program: the built-in ones and its own functions.
-#[derive(Clone)]
+/// All processors of a program: the built-in ones and its own functions. The default one has none but `pull`.
+#[derive(Clone, Default)]
 pub struct Registry {
     builds: BTreeMap<Arc<str>, Build>,
 }
@@ -75,13 +75,21 @@ impl Registry {
         F: Fn(Message) -> R + Send + Clone + 'static,
         R: Future<Output = Outcome> + 'static,
     {
+        self.add(name, function::build(function))
+    }
+
+    /// Adds a processor that is built like this on each thread.
+    ///
+    /// # Errors
+    /// [`NameError::Invalid`] and [`NameError::Taken`].
+    pub fn add(&mut self, name: &str, build: Build) -> Result<(), NameError> {
         if !is_word(name) {
             return Err(NameError::Invalid(name.to_owned()));
         }
         if self.contains(name) {
             return Err(NameError::Taken(name.to_owned()));
         }
-        self.builds.insert(name.into(), function::build(function));
+        self.builds.insert(name.into(), build);
         Ok(())
     }
 
@@ -97,11 +105,6 @@ impl Registry {
         let mut names: Vec<&str> = self.builds.keys().map(|name| &**name).chain([PULL]).collect();
         names.sort_unstable();
         names
-    }
-
-    /// How each but `pull` is built, by name.
-    pub fn builds(&self) -> impl Iterator<Item = (&str, &Build)> {
-        self.builds.iter().map(|(name, build)| (&**name, build))
     }
 
     /// Builds all but `pull` for the current thread, on which they must stay.

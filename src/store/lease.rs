@@ -35,7 +35,7 @@ pub struct Token(pub u64);
 /// Who leases.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LeaseKind {
-    /// A worker of a gateway: when it is lost, its messages may become suspects; a restart of the embedded store takes them back at once.
+    /// A worker of a gateway: when it is lost, its messages become suspects; a restart of the embedded store takes them back at once.
     Worker,
     /// A pulling consumer, which may outlive the gateway: its batches survive a restart with their deadlines.
     Pull,
@@ -56,7 +56,8 @@ pub struct LeaseRequest {
     pub bytes_max: u64,
     /// Until when from now, 1 s–12 h.
     pub lease: Duration,
-    /// Whether a suspect may be handed out. One is always a batch of its own, and goes before all others.
+    /// Whether suspects may be handed out. They go before all others and share a batch with none of those; one that
+    /// [`must_be_alone`](crate::domain::record::Record::must_be_alone) is a batch of its own.
     pub suspects: bool,
 }
 

@@ -14,9 +14,9 @@
 //!   ended leaves a mark for [`CALL_MEMORY`]: a late `lease` with its id takes nothing, a `settle` sent again answers
 //!   `settled` and counts once.
 //! - **Lost leases** count an attempt and go back to the head of their queue, or into the dead letters as `poison` when
-//!   attempts are used up. What a *worker* lost is a suspect when it was lost at least twice or has one attempt left
-//!   ([`is_suspect_after_loss`](crate::domain::record::is_suspect_after_loss)): leased alone, and only when the request allows
-//!   suspects, until an attempt of it ends otherwise.
+//!   attempts are used up. What a *worker* lost is a suspect until an attempt of it ends otherwise: leased before all others,
+//!   only when the request allows suspects, with nothing but suspects; and alone when it was lost at least twice or has one
+//!   attempt left ([`must_be_alone`](crate::domain::record::Record::must_be_alone)).
 //! - **TTL** is judged when a message's turn comes (lease, promote, reap), never while it is leased.
 //! - **Order.** Best effort, first in first out within a priority. Retries, promoted and replayed messages wait apart from
 //!   fresh ones and are drawn one to one with them; priorities are drawn 16 : 4 : 1, an empty one passes its turn on.
@@ -227,11 +227,11 @@ pub trait MessageStore {
     fn put_queue(&self, name: QueueName, settings: Arc<QueueSettings>) -> Answer<'_, Put>;
 
     /// Applies an operator's file at start: makes or updates its queues; what an earlier file declared and this one does not
-    /// stays as made by API. Gives all queues, and the names of those whose settings another file had declared differently.
+    /// stays as made by API. Gives all queues, and as they were before those whose settings this replaced.
     fn declare(
         &self,
         queues: Vec<(QueueName, Arc<QueueSettings>)>,
-    ) -> Answer<'_, (Vec<QueueEntry>, Vec<QueueName>)>;
+    ) -> Answer<'_, (Vec<QueueEntry>, Vec<QueueEntry>)>;
 
     /// Deletes a queue by API; with `force` also what is in it.
     fn delete_queue(&self, queue: QueueRef, force: bool) -> Answer<'_, Deleted>;

@@ -104,7 +104,7 @@ impl StoreSettings {
         match scheme {
             "memory" if rest.is_empty() => Ok(()),
             "memory" => refused("has something behind memory:"),
-            "sqlite" if rest.is_empty() => refused("names no file"),
+            "sqlite" if rest.is_empty() || rest.ends_with('/') => refused("names no file"),
             "sqlite" if rest == ":memory:" => refused("is not a file"),
             "sqlite" if rest.starts_with("//") => refused("has slashes before the path"),
             "sqlite" if rest.contains(['?', '\0']) => refused("has options, and takes none"),
@@ -188,6 +188,7 @@ mod tests {
             ("posthaste.db", r#""posthaste.db" is not the URL of a store"#),
             ("", r#""" is not the URL of a store"#),
             ("sqlite:", r#""sqlite:" names no file"#),
+            ("sqlite:data/", r#""sqlite:data/" names no file"#),
             ("sqlite::memory:", r#""sqlite::memory:" is not a file"#),
             ("sqlite://data/x.db", r#""sqlite://data/x.db" has slashes before the path"#),
             ("sqlite:x.db?mode=ro", r#""sqlite:x.db?mode=ro" has options, and takes none"#),

@@ -1,6 +1,7 @@
 //! The command line of the real binary: what it says, and the code it ends with.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -42,6 +43,22 @@ fn ready_says_why_a_gateway_is_not() {
 }
 
 #[test]
+fn ready_gives_up_on_a_gateway_that_accepts_and_never_answers() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", silent.local_addr().expect("an address"));
+    let folder = tempfile::tempdir().expect("a folder");
+    for arguments in [&["ready"][..], &["ready", "--work", "--json", "--timeout", "100ms"]] {
+        let begun = Instant::now();
+        let ended = posthaste(folder.path(), arguments, &[("POSTHASTE_URL", &url)]);
+        assert!(begun.elapsed() < Duration::from_secs(5), "{arguments:?} took {:?}", begun.elapsed());
+        assert_eq!(ended.code, Some(4), "{ended:?}");
+        assert!(ended.stdout.is_empty() && ended.stderr.contains(&url), "{ended:?}");
+    }
+    let refused = posthaste(folder.path(), &["ready", "--timeout", "3"], &[]);
+    assert_eq!(refused.code, Some(2), "a duration has a unit: {refused:?}");
+}
+
+#[test]
 fn a_wrong_key_is_named_with_its_file_its_line_and_the_nearest_key() {
     let settings = "[server]\ngrace = '5s'\n\n[queues.mail]\nprocessor = 'log'\nretry.shedule = []\n";
     for arguments in [&["config", "check", "--config", "posthaste.toml"][..], &["--config", "posthaste.toml"]]
@@ -57,6 +74,72 @@ fn a_wrong_key_is_named_with_its_file_its_line_and_the_nearest_key() {
     assert_eq!(sound.code, Some(0), "{sound:?}");
 }
 
+/// Files that cannot be, each with the beginning of what is said against it.
+const REFUSED: [(&str, &str); 13] = [
+    ("[server]\nlistn = 1", "posthaste.toml:2: server.listn: no such key"),
+    ("server.grace = '2h'", "posthaste.toml:1: server.grace: 2h is out of range"),
+    (
+        "store.bytes_max = '1023KiB'",
+        "posthaste.toml:1: store.bytes_max: 1023KiB is out of range: 1MiB to 1024TiB",
+    ),
+    ("store.url = 'sqlite:data/'", "posthaste.toml:1: store.url: \"sqlite:data/\" names no file"),
+    ("store.url = 'memory:'", "posthaste.toml:1: store.durability: \"strict\" is not possible with memory:"),
+    (
+        "server.listen = '0.0.0.0:0'",
+        "posthaste.toml:1: server.listen: 0.0.0.0:0 can be reached from other machines",
+    ),
+    (
+        "[queues.a]\n\nprocessor = 'nope'",
+        "posthaste.toml:3: queues.a.processor: \"nope\" is not one of http, log, pull",
+    ),
+    ("[queues.a]\nprocessor = 'http'", "posthaste.toml:1: queues.a.destination: is required"),
+    (
+        "[queues.a]\nprocessor = 'http'\ndestination = 'http://10.0.0.1/'",
+        "posthaste.toml:3: queues.a.destination: http://10.0.0.1 is refused: the address 10.0.0.1 is private",
+    ),
+    (
+        "[queues.a]\nprocessor = 'http'\n[queue_defaults]\ndestination = 'http://localhost/'",
+        "posthaste.toml:4: queue_defaults.destination: http://localhost is refused",
+    ),
+    (
+        "[queue_defaults]\nprocessor = 'nope'",
+        "posthaste.toml:2: queue_defaults.processor: \"nope\" is not one of",
+    ),
+    (
+        "[queues.a]\nprocessor = 'log'\ndelivery.headers = { X-A = 'a', Host = 'b' }",
+        "posthaste.toml:3: queues.a.delivery.headers.Host: is not for a queue to set",
+    ),
+    (
+        "[queue_defaults]\ndelivery.headers.Host = 'b'\n[queues.a]\nprocessor = 'log'",
+        "posthaste.toml:2: queue_defaults.delivery.headers.Host: is not for a queue to set",
+    ),
+];
+
+#[test]
+fn check_and_serve_refuse_the_same_files_with_the_same_words() {
+    for (settings, beginning) in REFUSED {
+        let checked = with_file(settings, &["config", "check", "--config", "posthaste.toml"]);
+        assert_eq!(checked.code, Some(78), "{settings}: {checked:?}");
+        let words = checked.stderr.strip_prefix("posthaste: configuration:\n").expect("what it is about");
+        assert!(words.starts_with(beginning), "{settings}: {words}");
+        assert_eq!(words.lines().count(), 1, "once: {words}");
+        let served =
+            with_file(settings, &["serve", "--config", "posthaste.toml", "--set", "store.lock_wait=0s"]);
+        assert_eq!((served.code, &served.stderr), (checked.code, &checked.stderr), "{settings}");
+        assert!(checked.stdout.is_empty() && served.stdout.is_empty(), "{settings}");
+    }
+}
+
+#[test]
+fn what_is_sound_at_the_edge_of_a_range_is_served() {
+    let settings = "[store]\nbytes_max = '1MiB'\n";
+    let checked = with_file(settings, &["config", "check", "--config", "posthaste.toml"]);
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    let gateway = Gateway::start(settings, &[]);
+    let answer = gateway.request("POST", "/v1/queues/default/messages", &[], b"one");
+    assert_eq!(answer.status, 202, "the smallest store takes messages: {answer:?}");
+}
+
 #[test]
 fn what_is_printed_is_a_configuration() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -68,6 +151,12 @@ fn what_is_printed_is_a_configuration() {
     let again = posthaste(folder.path(), &arguments, &[("POSTHASTE__SERVER__THREADS", "3")]);
     assert_eq!(again.code, Some(0), "{again:?}");
     assert!(again.stdout.contains("grace = \"7s\"") && again.stdout.contains("threads = 3"), "{again:?}");
+    let json = posthaste(folder.path(), &[&arguments[..], &["--json"]].concat(), &[]);
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON alone on stdout");
+    assert_eq!(
+        (&json["server"]["grace"], &json["queues"]["default"]["processor"]),
+        (&json!("7s"), &json!("log"))
+    );
 }
 
 #[test]

@@ -230,7 +230,7 @@ impl MessageStore for FaultyConnection {
     fn declare(
         &self,
         queues: Vec<(QueueName, Arc<QueueSettings>)>,
-    ) -> Answer<'_, (Vec<QueueEntry>, Vec<QueueName>)> {
+    ) -> Answer<'_, (Vec<QueueEntry>, Vec<QueueEntry>)> {
         self.unless_away(self.inner.declare(queues))
     }
 

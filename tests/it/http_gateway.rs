@@ -12,7 +12,8 @@ use posthaste::http::{Edge, Gateway, ServerSettings, Stopper, bind};
 use posthaste::pipeline::catalog::Catalog;
 use posthaste::pipeline::prober::StoreWatch;
 use posthaste::pipeline::settings::{IngestSettings, WorkerSettings};
-use posthaste::pipeline::{Parts, Pipeline, Registry, phase};
+use posthaste::pipeline::{Parts, Pipeline, phase};
+use posthaste::processor::Registry;
 use posthaste::store::Store;
 use posthaste::store::settings::{RequiredDurability, StoreSettings};
 use serde_json::{Value, json};
@@ -86,7 +87,7 @@ impl TestGateway {
         let pipeline = Pipeline::start(Parts {
             supervisor: supervisor.clone(),
             store: store.clone(),
-            registry: Registry::new(),
+            registry: Registry::default(),
             catalog: catalog.clone(),
             watch: StoreWatch::default(),
             declare: None,
@@ -94,7 +95,8 @@ impl TestGateway {
             clock: clock.clone(),
             workers: WorkerSettings { threads: 1, ..WorkerSettings::default() },
             ingest: IngestSettings::default(),
-        });
+        })
+        .expect("the system gives threads");
         let listener = bind(&plan.server).expect("a free port");
         let make_ingester = pipeline.clone();
         let edge = Edge::new(Gateway {
@@ -108,6 +110,8 @@ impl TestGateway {
             store_watch: pipeline.store_watch().clone(),
             catalog,
             supervisor: supervisor.clone(),
+            deliveries_max: 256,
+            warnings: Arc::default(),
             judge_destination: Arc::new(|destination| {
                 let refused = destination.as_str().contains("127.0.0.1");
                 let result = if refused { Err("127.0.0.1 is loopback".to_owned()) } else { Ok(()) };
@@ -302,6 +306,7 @@ impl Client {
         let rest = self.read.split_off(head_end + 4 + length);
         reply.body = self.read.split_off(head_end + 4);
         self.read = rest;
+        reply.check_id();
         Some(reply)
     }
 
@@ -342,6 +347,20 @@ impl std::fmt::Debug for Reply {
 }
 
 impl Reply {
+    /// Every answer has a name of its own, the same in its problem, but for what the server itself answers in the gateway's place.
+    fn check_id(&self) {
+        let ids = self.headers.iter().filter(|(name, _)| name == "posthaste-request-id");
+        let ids: Vec<&str> = ids.map(|(_, id)| id.as_str()).collect();
+        let is_bare = matches!(self.status, 100 | 400 | 408 | 431) && self.header("content-type").is_none();
+        assert_eq!(ids.len(), usize::from(!is_bare), "{self:?}");
+        if let [id] = ids[..] {
+            assert!(id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{self:?}");
+            if let Some(named) = self.json().get("request_id") {
+                assert_eq!(named, id, "{self:?}");
+            }
+        }
+    }
+
     /// The value of a header, by its lower-case name.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())

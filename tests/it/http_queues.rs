@@ -54,6 +54,49 @@ fn a_queue_is_made_replaced_and_shown() {
 }
 
 #[test]
+fn a_credential_is_never_shown_and_what_stands_for_it_is_not_taken_for_it() {
+    let gateway = TestGateway::start();
+    let mut settings = json!({
+        "processor": "http", "destination": "https://a.example/hook?x=1&token=s3cret",
+        "delivery": {"headers": {"Authorization": "Bearer s3cret", "X-Shopify-Hmac": "s3cret", "X-Team": "mail"}},
+    });
+    let made = gateway.put("orders", &settings);
+    let published = gateway.publish("orders", &[], b"x");
+    let message = gateway.look(published.header("location").expect("a location"));
+    let shown = gateway.look("/v1/queues/orders");
+    for (reply, status) in [(&made, 201), (&message, 200), (&shown, 200)] {
+        assert_eq!(reply.status, status, "{reply:?}");
+        assert!(!String::from_utf8_lossy(&reply.body).contains("s3cret"), "{reply:?}");
+    }
+    assert_eq!(message.json()["destination"], "https://a.example/hook?x=1&token=***");
+    let mut queue = shown.json();
+    assert_eq!(queue["destination"], "https://a.example/hook?x=1&token=***");
+    let masked = json!({"Authorization": "***", "X-Shopify-Hmac": "***", "X-Team": "mail"});
+    assert_eq!(queue["delivery"]["headers"], masked);
+
+    // What was shown, put back as it is: refused for one credential after the other, and nothing changes.
+    for name in ["name", "source", "paused", "signed"] {
+        queue.as_object_mut().expect("an object").remove(name);
+    }
+    for (pointer, setting) in [
+        ("/delivery/headers/Authorization", "delivery.headers"),
+        ("/delivery/headers/X-Shopify-Hmac", "delivery.headers"),
+        ("/destination", "destination"),
+    ] {
+        let refused = gateway.put("orders", &queue);
+        assert_eq!((refused.status, refused.code().as_str()), (422, "setting_out_of_range"), "{refused:?}");
+        let problem = problem(&refused);
+        assert_eq!((problem.pointer.as_deref(), problem.setting.as_deref()), (Some(pointer), Some(setting)));
+        *queue.pointer_mut(pointer).expect("there") = settings.pointer(pointer).expect("there").clone();
+    }
+    // With the credentials themselves all of it comes back as it was shown.
+    let replaced = gateway.put("orders", &queue);
+    assert_eq!((replaced.status, replaced.json()), (200, shown.json()));
+    settings["delivery"]["headers"] = json!({"X-Team": "***"});
+    assert_eq!(gateway.put("orders", &settings).status, 200, "no credential by its name");
+}
+
+#[test]
 fn the_operators_defaults_are_under_what_the_api_sets() {
     let queue_defaults = json!({"timeout": "1m", "retry": {"schedule": ["1s"]}, "processor": "log"});
     let gateway = TestGateway::start_as(Plan { queue_defaults, ..Plan::default() });

@@ -173,6 +173,55 @@ fn a_panic_of_a_handler_is_answered_and_the_next_request_is_served() {
     assert!(gateway.stop(Duration::from_secs(10)));
 }
 
+/// What each kind of refusal looks like from outside: status, code, what is stored, and the request's name as a header and in
+/// the problem, the same in both.
+#[test]
+fn every_refusal_of_a_publish_names_the_request_and_says_what_is_stored() {
+    let mut server = ServerSettings::default();
+    server.listen.0.set_port(0);
+    server.threads = 1;
+    server.limits.body_timeout = Duration::from_millis(200);
+    let declared = [
+        ("default", json!({"processor": "log"})),
+        ("full", json!({"processor": "log", "limits": {"length_max": 1}})),
+    ];
+    let gateway = TestGateway::start_as(Plan { server, declared: declared.to_vec(), ..Plan::default() });
+    assert_eq!(gateway.publish("full", &[], b"x").status, 202);
+    assert_eq!(gateway.publish("default", &[("Idempotency-Key", "k")], b"x").status, 202);
+    let (long, queue) = ("x".repeat(9 << 10), "/v1/queues/default/messages");
+    let many: Vec<(String, String)> = (0..80).map(|number| (format!("X-{number}"), "v".to_owned())).collect();
+    let via = gateway.store.id().to_string();
+    let no_headers = Vec::new;
+    let one = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
+    let mut ids = std::collections::HashSet::new();
+    for (path, headers, status, code) in [
+        (queue.to_owned(), one("Posthaste-Delay", "soon"), 400, "invalid_value"),
+        (queue.to_owned(), one("Posthaste-Dealy", "1s"), 400, "unknown_header"),
+        (format!("{queue}?x=1"), no_headers(), 400, "unknown_parameter"),
+        ("/v1/queues/-/messages".to_owned(), no_headers(), 400, "invalid_queue_name"),
+        ("/v1/queues/nothing/messages".to_owned(), no_headers(), 404, "queue_unknown"),
+        (format!("{queue}/batch"), no_headers(), 404, "route_unknown"),
+        (format!("{queue}/x"), no_headers(), 405, "method_not_allowed"),
+        (queue.to_owned(), one("Content-Length", "5"), 408, "request_timeout"),
+        (queue.to_owned(), one("Content-Length", "2000000"), 413, "payload_too_large"),
+        (format!("{queue}?{long}"), no_headers(), 414, "uri_too_long"),
+        (queue.to_owned(), one("Content-Encoding", "gzip"), 415, "unsupported_content_encoding"),
+        (queue.to_owned(), one("Idempotency-Key", "k"), 422, "idempotency_key_reused"),
+        (queue.to_owned(), one("Posthaste-Forward-Host", "x"), 422, "header_not_forwardable"),
+        ("/v1/queues/full/messages".to_owned(), no_headers(), 429, "queue_full"),
+        (queue.to_owned(), many, 431, "head_too_large"),
+        (queue.to_owned(), one("Posthaste-Via", &via), 508, "loop_detected"),
+    ] {
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let reply = gateway.send(&format!("POST {path}"), &headers, b"y");
+        assert_eq!((reply.status, reply.code().as_str()), (status, code), "{reply:?}");
+        assert_eq!(reply.header("posthaste-stored"), Some("no"), "{code}");
+        let id = reply.header("posthaste-request-id").expect(code);
+        assert_eq!(reply.json()["request_id"], id, "{code}");
+        assert!(ids.insert(id.to_owned()), "{code}: a name of its own");
+    }
+}
+
 #[test]
 fn what_this_store_delivered_to_itself_is_refused() {
     let gateway = TestGateway::start();

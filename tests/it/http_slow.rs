@@ -35,6 +35,108 @@ fn a_head_that_does_not_come_is_cut_on_a_new_connection_and_on_a_used_one() {
     gateway.assert_alive("heads that did not come");
 }
 
+fn with_timeouts(head: Duration, idle: Duration) -> TestGateway {
+    let mut server = ServerSettings::default();
+    server.listen.0.set_port(0);
+    server.threads = 1;
+    server.limits.head_timeout = head;
+    server.limits.idle_timeout = idle;
+    TestGateway::start_as(Plan { server, ..Plan::default() })
+}
+
+/// Requests of every kind, each whole.
+fn whole_requests() -> Vec<(&'static str, Vec<u8>)> {
+    let chunked = [("Transfer-Encoding", "chunked")];
+    vec![
+        ("GET /health", request("GET /health", &[], b"")),
+        ("HEAD /status", request("HEAD /status", &[], b"")),
+        ("GET /status", request("GET /status", &[], b"")),
+        ("GET /v1/queues/default/messages/x", request("GET /v1/queues/default/messages/x", &[], b"")),
+        ("GET /nothing", request("GET /nothing", &[], b"")),
+        (PUBLISH, request(PUBLISH, &[], b"a")),
+        (PUBLISH, request(PUBLISH, &[], &[b'x'; 20_000])),
+        (PUBLISH, request(PUBLISH, &[("Content-Length", "0")], b"")),
+        (PUBLISH, request(PUBLISH, &chunked, b"1\r\na\r\n0\r\n\r\n")),
+        ("POST /v1/queues/none/messages", request("POST /v1/queues/none/messages", &[], b"")),
+    ]
+}
+
+#[test]
+fn an_idle_connection_is_closed_without_a_word_whatever_came_before() {
+    // The time for a head is long, so that what wakes the connection is its own time.
+    let idle_timeout = Duration::from_millis(200);
+    let gateway = with_timeouts(Duration::from_mins(10), idle_timeout);
+    let mut clients = Vec::new();
+    for (line, bytes) in whole_requests() {
+        let (mut client, sent) = (gateway.connect(), Instant::now());
+        // Twice, since a used connection has a timer already.
+        for _ in 0..2 {
+            client.send(&bytes);
+            client.reply_to(line);
+        }
+        clients.push((line, client, sent));
+    }
+    for (line, client, sent) in &mut clients {
+        assert!(client.is_closed(), "{line}");
+        assert!(sent.elapsed() >= idle_timeout, "{line}");
+    }
+}
+
+#[test]
+fn half_a_head_behind_a_request_in_one_segment_has_the_time_of_a_head() {
+    let gateway = with_timeouts(Duration::from_millis(200), Duration::from_hours(1));
+    let mut clients = Vec::new();
+    for (line, bytes) in whole_requests() {
+        let mut client = gateway.connect();
+        client.send(&[&bytes[..], b"GET /hea"].concat());
+        client.reply_to(line);
+        clients.push((line, client));
+    }
+    for (line, client) in &mut clients {
+        let reply = client.reply_to("GET");
+        assert_eq!((reply.status, reply.body.len()), (408, 0), "{line}: {reply:?}");
+        assert!(client.is_closed(), "{line}");
+    }
+}
+
+#[test]
+fn a_connection_that_was_served_for_long_is_closed_when_it_is_idle() {
+    let gateway = with_timeouts(Duration::from_millis(100), Duration::from_millis(200));
+    let mut client = gateway.connect();
+    client.send(&request(PUBLISH, &[("Content-Length", "2")], b"h"));
+    // Longer than any timer of the first client's runs: until two others were closed, one after the other.
+    for _ in 0..2 {
+        let mut other = gateway.connect();
+        other.send(&request("GET /health", &[], b""));
+        assert_eq!(other.reply_to("GET").status, 200);
+        assert!(other.is_closed());
+    }
+    client.send(b"i");
+    assert_eq!(client.reply_to(PUBLISH).status, 202);
+    assert!(client.is_closed());
+}
+
+#[test]
+fn a_connection_that_is_used_now_and_then_outlives_the_time_of_a_head() {
+    let gateway = with_timeouts(Duration::from_millis(100), Duration::from_hours(1));
+    let mut clients = Vec::new();
+    for (line, bytes) in whole_requests() {
+        let mut client = gateway.connect();
+        client.send(&bytes);
+        client.reply_to(line);
+        clients.push((line, bytes, client));
+    }
+    for _ in 0..2 {
+        let mut slow = gateway.connect();
+        slow.send(b"GET /health HTTP/1.1\r\n");
+        assert_eq!(slow.reply_to("GET").status, 408);
+    }
+    for (line, bytes, client) in &mut clients {
+        client.send(bytes);
+        assert_ne!(client.reply_to(line).status, 408, "{line}");
+    }
+}
+
 #[test]
 fn a_head_in_two_parts_that_comes_in_time_is_served() {
     let gateway = TestGateway::start();

@@ -93,7 +93,15 @@ fn queues_are_shown_by_name_all_or_those_asked_for() {
     };
     assert_eq!(names("/status"), ["B", "a", "b", "default"]);
     assert_eq!(names("/status?queue=b&queue=a&queue=b"), ["a", "b"]);
-    assert_eq!(names("/status?queue=nothing"), [""; 0]);
+    for path in ["/status?queue=nothing", "/status?queue=a&queue=nothing"] {
+        let unknown = gateway.look(path);
+        assert_eq!((unknown.status, unknown.code().as_str()), (404, "queue_unknown"), "{path}");
+        assert_eq!(unknown.json()["parameter"], "queue", "{path}");
+        assert!(
+            unknown.json()["detail"].as_str().is_some_and(|detail| detail.contains("\"nothing\"")),
+            "{path}"
+        );
+    }
     assert_eq!(names("/status?queue=d%65fault"), ["default"]);
     assert_eq!(gateway.look("/status").json()["totals"]["accepted"], 3);
     assert_eq!(gateway.look("/status?queue=a").json()["totals"]["accepted"], 1);
@@ -117,6 +125,12 @@ fn a_status_without_the_store_shows_what_was_known() {
     assert_eq!(queue["stalled"]["code"], "store_unavailable");
     assert!(queue["stalled"]["since"].is_string() && queue["accepted_per_s_1m"].is_null());
     assert_eq!(gateway.look("/status?queue=default").status, 200);
+    let unknown = gateway.look("/status?queue=default&queue=nothing");
+    assert_eq!(
+        (unknown.status, unknown.json()["queues"].as_array().map(Vec::len)),
+        (200, Some(1)),
+        "it may be there"
+    );
     let work = gateway.look("/ready?check=work").json();
     assert_eq!(work["reasons"].as_array().map(Vec::len), Some(2), "{work}");
     gateway.faults.set_away(false);

@@ -1,5 +1,7 @@
 //! A gateway's beginning and end: signals, restarts, one process to a store.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -7,15 +9,17 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use crate::support::client::Connection;
 use crate::support::command::posthaste;
 use crate::support::gateway::{END_WITHIN, Gateway};
 use crate::support::sink::{Answer, Sink};
+use crate::support::wait_until;
 
 const WITHIN: Duration = Duration::from_secs(30);
 
 #[test]
 fn ctrl_c_ends_an_idle_gateway_within_two_seconds() {
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let mut gateway = Gateway::start("", &[]);
         // A connection that is kept open does not hold it.
         let mut kept = crate::support::client::Connection::open(&gateway.address()).expect("it listens");
@@ -23,7 +27,46 @@ fn ctrl_c_ends_an_idle_gateway_within_two_seconds() {
         gateway.signal(signal);
         let status = gateway.wait_for_exit(Duration::from_secs(2));
         assert_eq!(status.code(), Some(0), "{signal}: {status:?}");
+        assert!(gateway.log().contains(signal.as_str()), "{}", gateway.log());
     }
+}
+
+#[test]
+fn a_terminal_that_closes_lets_attempts_under_way_end() {
+    let (release, gate) = std::sync::mpsc::sync_channel(1);
+    let gate = std::sync::Mutex::new(gate);
+    let sink = Sink::start(move |_| {
+        gate.lock().expect("nobody panicked").recv_timeout(WITHIN).expect("released");
+        Answer::status(200)
+    });
+    let settings = format!("[queues.orders]\nprocessor = 'http'\ndestination = '{}'\n", sink.url("/"));
+    let mut gateway = Gateway::start(&settings, &["--dev"]);
+    let path = gateway.publish("orders", &[], b"in flight");
+    sink.wait_for(1, WITHIN);
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_for("it is draining", WITHIN, |gateway| {
+        let answer = crate::support::client::request(&gateway.address(), "GET", "/ready", &[], b"");
+        answer.map_or(true, |answer| answer.status == 503).then_some(())
+    });
+    release.send(()).expect("the receiver waits");
+    assert_eq!(gateway.wait_for_exit(END_WITHIN).code(), Some(0));
+    gateway.launch_until_ready();
+    let message = gateway.wait_until_message_is("delivered", &path, WITHIN);
+    assert_eq!((&message["attempt_count"], sink.count()), (&json!(1), 1), "{message}");
+    gateway.stop();
+}
+
+#[test]
+fn a_terminal_that_closes_does_not_end_what_was_told_to_outlive_it() {
+    // As nohup does it.
+    let wrapper = ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"].map(str::to_owned).to_vec();
+    let mut gateway = Gateway::prepare("", &[]).wrapped(wrapper, "sqlite:posthaste.db");
+    gateway.launch_until_ready();
+    gateway.signal(Signal::SIGHUP);
+    gateway.publish("default", &[], b"still here");
+    gateway.signal(Signal::SIGTERM);
+    assert_eq!(gateway.wait_for_exit(END_WITHIN).code(), Some(0));
+    assert!(gateway.log().contains("SIGTERM") && !gateway.log().contains("SIGHUP"), "{}", gateway.log());
 }
 
 #[test]
@@ -54,6 +97,91 @@ fn a_second_signal_ends_at_once_and_loses_nothing() {
     gateway.launch_until_ready();
     gateway.wait_until_message_is("delivered", &path, WITHIN);
     gateway.stop();
+}
+
+/// A gateway that is started with these limits of open files.
+fn limited(settings: &str, limits: &str) -> Gateway {
+    let script = format!("{limits}; exec \"$@\"");
+    let wrapper = ["sh", "-c", &script, "sh"].map(str::to_owned).to_vec();
+    let mut gateway = Gateway::prepare(settings, &["--dev"]).wrapped(wrapper, "sqlite:posthaste.db");
+    gateway.launch_until_ready();
+    gateway
+}
+
+#[test]
+fn the_gateway_opens_as_many_files_as_the_system_allows() {
+    for (limits, fds_max, is_told) in
+        [("ulimit -Sn 150; ulimit -Hn 900", 900, true), ("ulimit -n 12000", 12_000, false)]
+    {
+        let gateway = limited("", limits);
+        assert_eq!(gateway.status()["process"]["fds_max"], fds_max);
+        let told = gateway.log().matches("the limit of open files is too low").count();
+        assert_eq!(told, usize::from(is_told), "{}", gateway.log());
+    }
+}
+
+#[test]
+fn idle_clients_leave_descriptors_for_deliveries() {
+    let messages = 40;
+    // None is answered before all have come, so that they have that many connections at once.
+    let sink = Sink::start(|_| Answer::After(Duration::from_secs(1), Box::new(Answer::status(200))));
+    let url = sink.url("/");
+    let settings =
+        format!("[queues.orders]\nprocessor = 'http'\ndestination = '{url}'\nretry.schedule = []\n");
+    let mut gateway = limited(&settings, "ulimit -n 200");
+    let mut publisher = Connection::open(&gateway.address()).expect("it listens");
+    let mut ask = |method: &str, path: &str, body: &[u8]| {
+        publisher.request(method, path, &[], body).expect("an answer on a connection that is kept")
+    };
+    let mut idle = Vec::new();
+    for _ in 0..260 {
+        // What the system itself no longer takes until others were accepted takes nothing of the gateway.
+        let address = gateway.address().parse().expect("an address");
+        let Ok(client) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else { break };
+        (&client).write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+        idle.push(client);
+        // Gives the gateway a chance to take all that it will.
+        assert_eq!(ask("GET", "/health", b"").status, 200);
+    }
+    assert!(idle.len() > 100, "{} clients", idle.len());
+    let open = ask("GET", "/status", b"").json()["process"]["fds_open"].as_u64().expect("a number");
+    assert!((60..=200 - messages).contains(&open), "{open} descriptors are open");
+    for number in 0..messages {
+        let answer = ask("POST", "/v1/queues/orders/messages", &number.to_be_bytes());
+        assert_eq!(answer.status, 202, "{}", answer.text());
+    }
+    let totals = wait_until("all are delivered", WITHIN, || {
+        let totals = ask("GET", "/status", b"").json()["totals"].clone();
+        let ended = ["delivered", "dead", "retried"].map(|key| totals[key].as_u64().expect("a number"));
+        (ended.iter().sum::<u64>() >= messages).then_some(totals)
+    });
+    assert_eq!((&totals["delivered"], &totals["retried"]), (&json!(messages), &json!(0)), "{totals}");
+    assert!(!gateway.log().contains("os error 24"), "{}", gateway.log());
+    drop(idle);
+    gateway.wait_until_ready(WITHIN);
+    gateway.stop();
+}
+
+#[test]
+fn what_strangers_send_does_not_fill_the_log() {
+    for (filter, is_logged) in [("info", false), ("info,actix_http=error", true)] {
+        let mut gateway = Gateway::start("", &["--log", filter]);
+        let sent =
+            [&b"\x16\x03\x01\x02\x00 no HTTP\r\n\r\n"[..], b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n"];
+        for bytes in sent.into_iter().cycle().take(20) {
+            let mut stranger = TcpStream::connect(gateway.address()).expect("it listens");
+            stranger.write_all(bytes).expect("sent");
+            let mut answer = Vec::new();
+            stranger.read_to_end(&mut answer).expect("it is answered and closed");
+            assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&answer));
+        }
+        gateway.publish("default", &[], b"is still shown");
+        let log = gateway.wait_for("it logs", WITHIN, |gateway| {
+            Some(gateway.log()).filter(|log| log.contains("payload_bytes=14"))
+        });
+        assert_eq!(log.contains("actix_http"), is_logged, "{filter}: {log}");
+        gateway.stop();
+    }
 }
 
 #[test]
@@ -152,5 +280,35 @@ fn kills_while_starting_lose_nothing() {
         gateway.wait_until_message_is("delivered", &path, WITHIN);
     }
     assert_eq!(sink.count(), 20);
+    gateway.stop();
+}
+
+#[test]
+fn settings_that_replace_others_in_the_store_are_warned_of_once_and_without_secrets() {
+    let mut gateway = Gateway::start("[queues.orders]\nprocessor = 'pull'\n", &[]);
+    let json = [("content-type", "application/json")];
+    let made = gateway.request("PUT", "/v1/queues/mails", &json, br#"{"processor":"pull","ttl":"1h"}"#);
+    assert_eq!(made.status, 201, "{}", made.text());
+    gateway.restart();
+    assert_eq!(gateway.status()["store"]["warnings"], json!([]), "the same file again changes nothing");
+
+    let edited = "[queues.orders]\nprocessor = 'pull'\nlimits.length_max = 5\n\
+                  delivery.headers = { X-Key = 'hunter2' }\n[queues.mails]\nprocessor = 'pull'\n";
+    std::fs::write(gateway.folder().join("posthaste.toml"), edited).expect("the settings");
+    gateway.restart();
+    let words = "at the start of this gateway its declared settings replaced others that the store had";
+    let changes = [
+        "ttl: nothing, before \"1h\"",
+        "delivery.headers.X-Key: ***, before nothing, limits.length_max: 5, before 1000000",
+    ];
+    let warning = |queue, changes| json!({"code": "queue_redeclared", "detail": format!("queues.{queue}: {words}: {changes}")});
+    let expected = json!([warning("mails", changes[0]), warning("orders", changes[1])]);
+    assert_eq!(gateway.status()["store"]["warnings"], expected);
+    let log = gateway.log();
+    assert!(log.contains("limits.length_max: 5, before 1000000"), "{log}");
+    assert!(!log.contains("hunter2"), "{log}");
+
+    gateway.restart();
+    assert_eq!(gateway.status()["store"]["warnings"], json!([]));
     gateway.stop();
 }

@@ -222,6 +222,20 @@ fn every_command_of_the_readme_does_what_it_promises() {
 }
 
 #[test]
+fn the_settings_that_the_readme_shows_are_sound() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("README.md");
+    let blocks = blocks(&readme);
+    let shown: Vec<&Block> = blocks.iter().filter(|block| block.language == "toml").collect();
+    assert!(!shown.is_empty(), "the README shows settings");
+    for block in shown {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("shown.toml"), &block.text).expect("a file");
+        let checked = command::posthaste(folder.path(), &["config", "check", "--config", "shown.toml"], &[]);
+        assert_eq!(checked.code, Some(0), "{}{checked:?}", block.text);
+    }
+}
+
+#[test]
 fn a_promise_is_compared_with_the_output() {
     let promised = "HTTP/1.1 202 Accepted\nlocation: /v1/019f…\n…\n{\"id\":\"019f…\",\n \"n\":1}\n";
     let output =

@@ -64,6 +64,73 @@ fn the_manual_explains_every_key_right_above_it() {
     assert_eq!(settings, KEYS.len());
 }
 
+/// A number of the manual: a count or a size in bytes.
+fn amount(text: &str) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let shift = match &text[digits..] {
+        "" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return None,
+    };
+    Some(text[..digits].parse::<u64>().ok()? << shift)
+}
+
+/// Every key of the manual whose comment begins with a range, `A to B`: key, A, B.
+fn ranges() -> Vec<(String, String, String)> {
+    let (mut section, mut comment, mut found) = (String::new(), None, Vec::new());
+    for line in BUILT_IN.lines() {
+        if let Some(header) = line.strip_prefix('[') {
+            header.trim_end_matches(']').clone_into(&mut section);
+        }
+        let setting = commented_out(line).unwrap_or(line);
+        if let Some((key, _)) = setting.split_once(" = ").filter(|_| !setting.starts_with('#')) {
+            let first: Option<&str> = comment.take();
+            let words: Vec<&str> = first.unwrap_or_default().split(' ').skip(1).take(3).collect();
+            if let [from, "to", to] = words[..]
+                && from.starts_with(|first: char| first.is_ascii_digit())
+            {
+                let to = to.trim_end_matches([';', '.', ',', ':']);
+                found.push((format!("{section}.{key}"), from.to_owned(), to.to_owned()));
+            }
+        } else if line.starts_with("# ") {
+            comment = comment.or(Some(line));
+        } else {
+            comment = None;
+        }
+    }
+    found
+}
+
+#[test]
+fn the_ranges_of_the_manual_are_those_of_the_code() {
+    let ranges = ranges();
+    assert!(ranges.len() >= 45, "{ranges:?}");
+    for (key, from, to) in ranges {
+        let given = |value: &str| {
+            let is_number = value.bytes().all(|byte| byte.is_ascii_digit());
+            file(&if is_number { format!("{key} = {value}") } else { format!("{key} = '{value}'") }).load()
+        };
+        for end in [&from, &to] {
+            assert!(given(end).is_ok(), "{key} = {end}: {:?}", given(end));
+        }
+        // A time-span as it is written, so that its first unit may be followed by a smaller one.
+        let (below, above) = match (amount(&from), amount(&to)) {
+            (Some(from), Some(to)) => {
+                (from.checked_sub(1).map(|below| below.to_string()), (to + 1).to_string())
+            }
+            _ => (Some("0s".to_owned()).filter(|_| from != "0s"), format!("{to}1ms")),
+        };
+        for beyond in below.into_iter().chain([above]) {
+            let problems = given(&beyond).expect_err(&key);
+            let expected = format!("is out of range: {from} to {to}");
+            assert!(problems[0].contains(&expected), "{key} = {beyond}: {problems:?}");
+        }
+    }
+}
+
 #[test]
 fn what_the_manual_shows_commented_out_is_possible() {
     let settings = file(&with_all_put_in()).settings();

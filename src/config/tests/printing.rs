@@ -1,9 +1,10 @@
 //! What `config print` shows.
 
+use super::super::layers::BUILT_IN;
 use super::*;
 
 #[test]
-fn what_is_printed_names_the_origin_of_what_is_not_built_in() {
+fn what_is_printed_names_the_origin_of_each_value() {
     let given = Given {
         file: "[server]\ngrace = '90s'\n[queues.mail]\nprocessor = 'pull'\nretry.schedule = ['5s', '24h']",
         environment: &[
@@ -22,12 +23,25 @@ fn what_is_printed_names_the_origin_of_what_is_not_built_in() {
     has("[server]");
     has("listen = \"127.0.0.1:9000\"  # --listen");
     has("limits.batch_bytes_max = \"1MiB\"  # POSTHASTE__SERVER__LIMITS__BATCH_BYTES_MAX");
-    has("limits.bodies_bytes_max = \"64MiB\"");
+    let built_in = |start: &str| {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(start))
+            .unwrap_or_else(|| panic!("no {start} in\n{text}"));
+        let (_, number) = line.split_once("  # built-in default.toml:").expect(line);
+        // The manual says more at that line.
+        let key =
+            start.split([' ', '.']).find(|word| !matches!(*word, "limits" | "delivery")).expect("a key");
+        let manual =
+            BUILT_IN.lines().nth(number.parse::<usize>().expect("a line") - 1).expect("it has that line");
+        assert!(manual.starts_with(key), "{line}: {manual}");
+    };
+    built_in("limits.bodies_bytes_max = \"64MiB\"");
     has("allow = [\"10.0.0.1\"]  # --set egress.allow");
     has("delivery.headers.x-team = \"mail\"  # POSTHASTE__QUEUE_DEFAULTS__DELIVERY__HEADERS");
-    has("delivery.reject = [400, 413, 415, 422, 451]");
+    built_in("delivery.reject = [400, 413, 415, 422, 451]");
     has("[queues.default]");
-    has("processor = \"log\"");
+    built_in("processor = \"log\"");
     has("[queues.mail]");
     let line = text.lines().find(|line| line.starts_with("grace")).expect("it is printed");
     assert!(line.starts_with("grace = \"1m30s\"  # ") && line.ends_with("posthaste.toml:2"), "{line}");
@@ -88,13 +102,41 @@ fn an_unset_variable_is_not_printed_and_dev_is() {
 fn no_secret_is_printed() {
     let text = "
         [queue_defaults]
-        delivery.headers = { Authorization = 'Bearer s3cret', X-Api-Key = 's3cret', X-Team = 'mail' }";
+        delivery.headers = { Authorization = 'Bearer s3cret', X-Custom-Auth = 's3cret', X-Team = 'mail' }";
     let mut settings = file(text).settings();
     settings.store.url = "redis://user:s3cret@host:6379/0".to_owned();
+    let json = settings.print_json();
+    assert!(!json.contains("s3cret"), "{json}");
     let text = settings.print();
     assert!(!text.contains("s3cret"), "{text}");
     assert!(text.contains("delivery.headers.Authorization = \"***\""), "{text}");
     assert!(text.contains("delivery.headers.X-Team = \"mail\""), "{text}");
     assert!(text.contains("url = \"redis://user:***@host:6379/0\""), "{text}");
     assert!(!format!("{settings:?}").contains("s3cret"), "not even for debugging");
+}
+
+#[test]
+fn the_json_has_what_the_toml_has() {
+    let text = "
+        [server]
+        grace = '90s'
+        [queue_defaults]
+        delivery.headers = { Authorization = 'Bearer s3cret', X-Team = 'mail' }
+        [queues.mail]
+        processor = 'http'
+        destination = 'https://a.example:1/@me?x=1&token=s3cret'";
+    let settings = file(text).settings();
+    let json: serde_json::Value = serde_json::from_str(&settings.print_json()).expect("JSON");
+    let toml: toml::Table = settings.print().parse().expect("TOML");
+    assert_eq!(json, serde_json::to_value(toml).expect("TOML's values are JSON's"));
+    for (pointer, value) in [
+        ("/server/grace", "1m30s"),
+        ("/server/listen", "127.0.0.1:8080"),
+        ("/queue_defaults/delivery/headers/Authorization", "***"),
+        ("/queue_defaults/delivery/headers/X-Team", "mail"),
+        ("/queues/default/processor", "log"),
+        ("/queues/mail/destination", "https://a.example:1/@me?x=1&token=***"),
+    ] {
+        assert_eq!(json.pointer(pointer).and_then(serde_json::Value::as_str), Some(value), "{pointer}");
+    }
 }

@@ -1,6 +1,17 @@
-//! Showing a URL without what must not be seen.
+//! Showing what has secrets in it without them: URLs, destinations, headers.
 
 use std::borrow::Cow;
+
+/// What is shown in the place of a secret.
+pub const MASK: &str = "***";
+
+/// What the name of a header or query parameter has in it whose value is a secret. It hides too much rather than too little: a
+/// value that is shown once is known for good.
+const SECRET_PARTS: [&str; 9] =
+    ["auth", "cookie", "credential", "hmac", "key", "password", "secret", "signature", "token"];
+
+/// The names of query parameters whose value is a secret, besides those: what is usual in the URLs of webhooks.
+const SECRET_PARAMETER_NAMES: [&str; 3] = ["pass", "sig", "code"];
 
 /// Query parameters whose value is a password (Redis clients read them).
 const SECRET_PARAMETERS: [&str; 2] = ["pass=", "password="];
@@ -34,6 +45,40 @@ pub fn url(text: &str) -> Cow<'_, str> {
     shown
 }
 
+/// Whether the value of a header of this name is a secret.
+#[must_use]
+pub fn is_header(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SECRET_PARTS.iter().any(|part| name.contains(part))
+}
+
+fn is_parameter(name: &str) -> bool {
+    is_header(name) || SECRET_PARAMETER_NAMES.iter().any(|secret| name.eq_ignore_ascii_case(secret))
+}
+
+/// A destination with the values of its secret query parameters as `***`. It has neither user-info nor fragment.
+#[must_use]
+pub fn destination(text: &str) -> Cow<'_, str> {
+    let Some((before, query)) = text.split_once('?') else { return Cow::Borrowed(text) };
+    let is_secret = |pair: &str| pair.split_once('=').is_some_and(|(name, _)| is_parameter(name));
+    if !query.split('&').any(is_secret) {
+        return Cow::Borrowed(text);
+    }
+    let shown = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((name, _)) if is_parameter(name) => format!("{name}={MASK}"),
+        _ => pair.to_owned(),
+    });
+    Cow::Owned(format!("{before}?{}", shown.collect::<Vec<_>>().join("&")))
+}
+
+/// Whether a destination has `***` in the place of a secret: it was shown, and somebody gives it back.
+#[must_use]
+pub fn is_masked_destination(text: &str) -> bool {
+    let query = text.split_once('?').map_or("", |(_, query)| query);
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.into_iter().any(|(name, value)| value == MASK && is_parameter(name))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -55,6 +100,55 @@ mod tests {
             ("nothing", "nothing"),
         ] {
             assert_eq!(url(text), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_destination_is_shown_without_the_values_of_secret_parameters() {
+        for (text, shown) in [
+            ("https://a.example/hook", "https://a.example/hook"),
+            ("https://a.example:8443/@me?x=1&y", "https://a.example:8443/@me?x=1&y"),
+            ("https://a.example/?token=pw", "https://a.example/?token=***"),
+            ("https://a.example/?x=1&Access_Token=a=b&y=2", "https://a.example/?x=1&Access_Token=***&y=2"),
+            (
+                "https://a.example/?key=k&sig=s&code=c&pass=",
+                "https://a.example/?key=***&sig=***&code=***&pass=***",
+            ),
+            ("https://a.example/?coder=k&token", "https://a.example/?coder=k&token"),
+            ("https://a.example/?x=y?token=pw", "https://a.example/?x=y?token=pw"),
+        ] {
+            assert_eq!(destination(text), shown, "{text}");
+            assert_eq!(destination(shown), shown, "{text}");
+            assert_eq!(is_masked_destination(shown), shown.contains(MASK), "{text}");
+            assert!(!is_masked_destination(text), "{text}");
+        }
+        assert!(!is_masked_destination("https://a.example/***?x=***"), "no secret has these places");
+    }
+
+    #[test]
+    fn a_header_is_a_secret_by_its_name() {
+        for (name, expected) in [
+            ("Authorization", true),
+            ("Proxy-Authorization", true),
+            ("Cookie", true),
+            ("X-Api-Key", true),
+            ("X-Hub-Signature-256", true),
+            ("X-Auth-Token", true),
+            ("X-Custom-Auth", true),
+            ("X-Shopify-Hmac-Sha256", true),
+            ("X-Amz-Credential", true),
+            ("X-Functions-Key", true),
+            ("x-passwords", true),
+            ("SET-COOKIE", true),
+            ("X-Client-Secret", true),
+            ("X-Team", false),
+            ("X-Request-Id", false),
+            ("Accept", false),
+            ("Accept-Language", false),
+            ("Content-Type", false),
+            ("User-Agent", false),
+        ] {
+            assert_eq!(is_header(name), expected, "{name}");
         }
     }
 

@@ -7,6 +7,7 @@ use actix_http::StatusCode;
 use super::Call;
 use crate::api::Message;
 use crate::api::code::Code;
+use crate::domain::format::secret;
 use crate::domain::id::MessageId;
 use crate::domain::message::{Headers, State};
 use crate::domain::queue::HTTP;
@@ -119,5 +120,6 @@ fn message(entry: &QueueEntry, id: MessageId, found: Found, with_payload: bool) 
         message.max_attempts = Some(finished.attempts_max);
         message.attempt_count = finished.attempts;
     }
+    message.destination = message.destination.map(|text| secret::destination(&text).into_owned());
     message
 }

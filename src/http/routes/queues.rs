@@ -111,12 +111,13 @@ async fn check(state: &State, settings: &QueueSettings) -> Result<(), Refusal> {
 
 /// The queue as the API shows it.
 fn shape(entry: &QueueEntry) -> Queue {
-    Queue {
+    let queue = Queue {
         name: entry.name.clone(),
         source: entry.source,
         paused: entry.paused,
         parked: entry.parked,
         signed: false,
         settings: QueueSettings::clone(&entry.settings),
-    }
+    };
+    queue.masked()
 }

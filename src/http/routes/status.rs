@@ -9,6 +9,7 @@ use futures_util::future::join;
 use tokio::time::timeout;
 
 use super::Call;
+use crate::api::code::Code;
 use crate::api::status::{
     ActorStatus, Counts, DurabilityStatus, History, Instance, QueueStatus, Rates, Status, StoreStatus,
     Totals, Warning,
@@ -44,6 +45,15 @@ pub(super) async fn show(call: Call) -> Result<Answer, Refusal> {
     }
     let named = Some(named).filter(|named| !named.is_empty());
     let desk = &call.desk;
+    for name in named.iter().flatten() {
+        // With the store away nobody knows whether it is there, and the status answers all the same, without it.
+        match timeout(STORE_TIMEOUT, desk.queue(name.as_str())).await {
+            Ok(Err(refusal)) if refusal.code() == Code::QueueUnknown => {
+                return Err(refusal.parameter("queue"));
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
     Ok(answer::json(StatusCode::OK, &status(&desk.state, &*desk.store, named.as_ref()).await))
 }
 
@@ -220,16 +230,17 @@ fn store_status(state: &State, live: Option<StoreHealth>) -> StoreStatus {
     let health = live.or_else(|| gateway.store_watch.now().health.clone());
     let durability =
         health.as_ref().filter(|_| reachable).map_or(Durability::Unknown, |health| health.durability);
-    let mut warnings = Vec::new();
+    let warning = |warning: crate::store::health::Warning| Warning {
+        code: warning.code.into(),
+        detail: warning.detail,
+    };
+    let mut warnings: Vec<Warning> =
+        gateway.warnings.get().into_iter().flatten().cloned().map(warning).collect();
     let mut reasons = Vec::new();
     let mut latency = None;
     if let Some(health) = health {
         latency = health.latency;
         reasons = health.durability_reasons;
-        let warning = |warning: crate::store::health::Warning| Warning {
-            code: warning.code.into(),
-            detail: warning.detail,
-        };
         warnings.extend(health.warnings.into_iter().map(warning));
         warnings.extend(health.full.map(|detail| Warning { code: "store_full".into(), detail }));
         warnings.extend(health.newer.map(|detail| Warning { code: "store_newer".into(), detail }));

@@ -1,6 +1,7 @@
 //! The actors together, on the memory store and real threads.
 
 mod dispatching;
+mod fairness;
 mod ingesting;
 mod peer;
 mod rig;

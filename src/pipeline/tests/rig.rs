@@ -1,6 +1,5 @@
 //! A pipeline on a memory store, with processors that do what a test says.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,8 +20,8 @@ use crate::pipeline::ingester::Ingester;
 use crate::pipeline::prober::StoreWatch;
 use crate::pipeline::settings::{IngestSettings, WorkerSettings};
 use crate::pipeline::tests::peer::Peer;
-use crate::pipeline::{Parts, Pipeline, Registry, phase};
-use crate::processor::{Build, Delivery, Processor, Report};
+use crate::pipeline::{Parts, Pipeline, phase};
+use crate::processor::{Build, Delivery, Processor, Registry, Report};
 use crate::store::enqueue::{Due, Group, GroupResult, NewMessage};
 use crate::store::memory::Memory;
 use crate::store::settings::{RequiredDurability, StoreSettings};
@@ -144,7 +143,7 @@ impl Bed {
         let peer = Peer::new(Memory::open(&settings, &clock).expect("a memory store opens"));
         let workers = WorkerSettings { threads: 1, ..WorkerSettings::default() };
         let ingest = IngestSettings::default();
-        let (catalog, registry) = (Catalog::default(), HashMap::new());
+        let (catalog, registry) = (Catalog::default(), Registry::default());
         Self { peer, clock, catalog, workers, ingest, grace: PATIENCE, registry }
     }
 
@@ -159,7 +158,7 @@ impl Bed {
         processor: Build,
         change: impl FnOnce(&mut QueueSettings),
     ) -> QueueEntry {
-        self.registry.insert(name.to_owned(), processor);
+        self.registry.add(name, processor).expect("a name of its own");
         let mut settings = QueueSettings { processor: name.to_owned(), ..QueueSettings::default() };
         change(&mut settings);
         let entry = put(&*self.peer.connect(), name, settings).await;
@@ -181,7 +180,7 @@ impl Bed {
             workers: self.workers,
             ingest: self.ingest,
         };
-        let pipeline = Pipeline::start(parts);
+        let pipeline = Pipeline::start(parts).expect("the system gives threads");
         let ingester = pipeline.ingester_in(&Place::On(supervisor.arbiter("http")));
         let store = self.peer.connect();
         Rig {
@@ -286,4 +285,17 @@ pub(super) async fn until(what: &str, condition: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "waited too long until {what}");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+}
+
+/// Waits until a number stays the same for a while; gives it.
+pub(super) async fn until_still<N: Copy + PartialEq>(what: &str, number: impl Fn() -> N) -> N {
+    let (deadline, mut last, mut looks) = (soon(), number(), 0);
+    while looks < 30 {
+        assert!(Instant::now() < deadline, "waited too long until {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let now = number();
+        looks = if now == last { looks + 1 } else { 0 };
+        last = now;
+    }
+    last
 }

@@ -105,10 +105,21 @@ impl Queue {
                 match self.judge(*seq, now)? {
                     Fate::Dead(reason, detail) => self.plan_death(&mut plan, *seq, reason, detail),
                     Fate::Taken(record) => {
+                        let alone = record.must_be_alone();
+                        let bytes = plan.taken_bytes + record.charged_bytes();
+                        if !plan.take.is_empty() && (alone || bytes > request.bytes_max) {
+                            return Ok(plan);
+                        }
+                        plan.taken_bytes = bytes;
                         plan.take.push((*seq, record));
-                        return Ok(plan);
+                        if alone || plan.take.len() == usize::from(request.max) {
+                            return Ok(plan);
+                        }
                     }
                 }
+            }
+            if !plan.take.is_empty() {
+                return Ok(plan);
             }
         }
         let mut draws = self.lists.draws();
@@ -229,8 +240,7 @@ impl Queue {
         batch.slots[place] = Slot::Lost;
         let (kind, leased_at) = (batch.kind, batch.leased_at);
         self.counters.recovered += 1;
-        let suspected = self.message(seq).record().is_ok_and(|record| record.is_suspect_when_lost());
-        let record = self.count_attempt(seq, true, kind == LeaseKind::Worker && suspected);
+        let record = self.count_attempt(seq, true, kind == LeaseKind::Worker);
         let duration_ms = u64::try_from(now.wall.since(leased_at).as_millis()).unwrap_or(u64::MAX);
         let (number, outcome) = (record.attempts(), AttemptOutcome::Lost);
         let attempt =

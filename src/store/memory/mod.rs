@@ -15,8 +15,8 @@
 //! - The lists keep their order when the store is opened again; the wheel starts anew.
 //!
 //! **Lease.** A batch that lives is found again by its id before anything else is looked at (held or not): what is left of
-//! it, with the token it has. With `suspects` the first suspect that is sound is the whole batch; dead ones before it are
-//! put away. A lease ends early when it put away [`SWEEP_MESSAGES_MAX`](crate::store::SWEEP_MESSAGES_MAX) messages or
+//! it, with the token it has. With `suspects` the first sound suspect and those behind it are the whole batch, up to the first that must
+//! be alone, which is a batch of its own; dead ones before and among them are put away. A lease ends early when it put away [`SWEEP_MESSAGES_MAX`](crate::store::SWEEP_MESSAGES_MAX) messages or
 //! [`SWEEP_BYTES_MAX`](crate::store::SWEEP_BYTES_MAX) bytes of dead ones, or when that parks the queue. A record of a newer
 //! version ends the call with nothing changed. `more` says whether a list that the request may draw from is not empty
 //! afterwards; it is false when the queue is held and for a batch that ended.
@@ -29,8 +29,7 @@
 //!
 //! **Lost.** An attempt and a loss are counted and logged (begun when the batch was leased). Attempts used up: `poison`; else
 //! expired: `expired`; else it is followed by another attempt and counts as retried. A worker's loss marks the message as a
-//! suspect if [`is_suspect_after_loss`](crate::domain::record::is_suspect_after_loss) says so, any other counted attempt clears
-//! that mark.
+//! suspect, any other counted attempt clears that mark.
 //!
 //! **Dead letters.** Oldest first is by the moment of death, ties in the order of dying. The status is that of the attempt
 //! that was settled with the death, for `expired` and `damaged` that of the last attempt remembered, for `poison` none. A
@@ -292,7 +291,7 @@ impl MessageStore for Connection {
     fn declare(
         &self,
         queues: Vec<(QueueName, Arc<QueueSettings>)>,
-    ) -> Answer<'_, (Vec<QueueEntry>, Vec<QueueName>)> {
+    ) -> Answer<'_, (Vec<QueueEntry>, Vec<QueueEntry>)> {
         self.call(move |state, _| Ok(state.declare(queues)))
     }
 

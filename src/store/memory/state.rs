@@ -162,13 +162,14 @@ impl State {
     pub(super) fn declare(
         &mut self,
         queues: Vec<(QueueName, Arc<QueueSettings>)>,
-    ) -> (Vec<QueueEntry>, Vec<QueueName>) {
+    ) -> (Vec<QueueEntry>, Vec<QueueEntry>) {
         let mut differing = Vec::new();
-        for queue in self.queues.values_mut().filter(|queue| queue.entry.source == Source::File) {
-            let declared = queues.iter().find(|(name, _)| *name == queue.entry.name);
-            match declared {
+        for queue in self.queues.values_mut() {
+            match queues.iter().find(|(name, _)| *name == queue.entry.name) {
                 None => queue.entry.source = Source::Api,
-                Some((name, settings)) if *settings != queue.entry.settings => differing.push(name.clone()),
+                Some((_, settings)) if *settings != queue.entry.settings => {
+                    differing.push(queue.entry.clone());
+                }
                 Some(_) => {}
             }
         }

@@ -141,7 +141,7 @@ impl MessageStore for Connection {
     fn declare(
         &self,
         queues: Vec<(QueueName, Arc<QueueSettings>)>,
-    ) -> Answer<'_, (Vec<QueueEntry>, Vec<QueueName>)> {
+    ) -> Answer<'_, (Vec<QueueEntry>, Vec<QueueEntry>)> {
         Box::pin(self.declare_all(queues))
     }
 

@@ -184,7 +184,7 @@ mod tests {
     }
 
     const fn is_of_store(key: Key) -> bool {
-        matches!(key, Key::Queues | Key::Due | Key::DueClock)
+        matches!(key, Key::Queues | Key::Due | Key::DueClock | Key::Instances)
     }
 
     #[test]

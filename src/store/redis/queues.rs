@@ -153,7 +153,12 @@ impl Connection {
     }
 
     /// Gives the queue's own hash the generation and the settings of its entry.
-    async fn adopt(&self, name: &QueueName, kept: &Kept, was: Option<&Kept>) -> Result<QueueEntry, StoreError> {
+    async fn adopt(
+        &self,
+        name: &QueueName,
+        kept: &Kept,
+        was: Option<&Kept>,
+    ) -> Result<QueueEntry, StoreError> {
         let mut call = Call::of_name(&self.state, script::ADOPT, name, None);
         let batches = Names::batches(&call.base);
         call.push(kept.generation.0).push(pack::settings(&kept.settings));
@@ -204,11 +209,12 @@ impl Connection {
     pub(super) async fn declare_all(
         &self,
         queues: Vec<(QueueName, Arc<QueueSettings>)>,
-    ) -> Result<(Vec<QueueEntry>, Vec<QueueName>), StoreError> {
+    ) -> Result<(Vec<QueueEntry>, Vec<QueueEntry>), StoreError> {
         self.state.check_open()?;
         let mut differing = Vec::new();
+        let before = self.list().await?;
         let declared: HashMap<_, _> = queues.iter().map(|(name, settings)| (name, settings)).collect();
-        for entry in self.list().await? {
+        for entry in &before {
             if entry.source == Source::File && !declared.contains_key(&entry.name) {
                 let let_go =
                     |was: Option<&Kept>| was.map(|kept| Kept { source: Source::Api, ..kept.clone() });
@@ -223,12 +229,14 @@ impl Connection {
                     Some(Kept { generation, source: Source::File, settings: Arc::clone(settings) })
                 })
                 .await?;
-            if was.is_some_and(|was| was.source == Source::File && was.settings != *settings) {
-                differing.push(name.clone());
+            if let Some(was) = was.filter(|was| was.settings != *settings) {
+                let held = before.iter().find(|entry| entry.name == *name);
+                let (paused, parked) = held.map_or((false, None), |entry| (entry.paused, entry.parked));
+                differing.push(was.entry(name.clone(), paused, parked));
             }
         }
         self.touch().await;
-        differing.sort_unstable();
+        differing.sort_unstable_by(|one: &QueueEntry, other| one.name.cmp(&other.name));
         Ok((self.listed().await?, differing))
     }
 

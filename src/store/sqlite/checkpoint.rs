@@ -16,15 +16,19 @@
 //! It drops its connection and takes a new one at the next bell. After an error of the writer's it does so in any case:
 //! a descriptor on which a flush failed is never flushed again.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, DEFAULT_NAME};
 
 use crate::store::sqlite::schema;
+use crate::store::sqlite::whereabouts::Whereabouts;
 use crate::store::sqlite::work::Sql;
+
+/// How long a checkpoint between two transactions waits for readers.
+const RESTART_WAIT: Duration = Duration::from_millis(20);
 
 /// Where checkpoints are asked for and kept apart.
 #[derive(Default)]
@@ -82,21 +86,30 @@ impl Checkpoints {
         self.rung.notify_one();
     }
 
-    /// Writes everything back on the writer's own connection; the log begins anew, and shrinks to nothing with `truncate`.
-    pub(super) fn now(&self, sql: &Connection, truncate: bool) -> Sql<()> {
+    /// Writes everything back on the writer's own connection and lets the log begin anew; `BUSY` when a reader's snapshot
+    /// keeps it from that for longer than [`RESTART_WAIT`].
+    pub(super) fn restart(&self, sql: &Connection) -> Sql<()> {
         let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
-        let mode = if truncate { CheckpointMode::TRUNCATE } else { CheckpointMode::RESTART };
-        checkpoint(sql, mode)?;
-        Ok(())
+        sql.busy_timeout(RESTART_WAIT)?;
+        let done = checkpoint(sql, CheckpointMode::RESTART);
+        sql.busy_timeout(schema::BUSY_WAIT)?;
+        done.map(drop)
+    }
+
+    /// Writes everything back on the writer's own connection and empties the log.
+    pub(super) fn truncate(&self, sql: &Connection) -> Sql<()> {
+        let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        checkpoint(sql, CheckpointMode::TRUNCATE).map(drop)
     }
 
     /// Starts the thread.
-    pub(super) fn start(self: &Arc<Self>, path: PathBuf) -> std::io::Result<JoinHandle<()>> {
+    pub(super) fn start(self: &Arc<Self>, whereabouts: Arc<Whereabouts>) -> std::io::Result<JoinHandle<()>> {
         let checkpoints = Arc::clone(self);
-        std::thread::Builder::new().name("store-checkpoint".to_owned()).spawn(move || checkpoints.run(&path))
+        let thread = std::thread::Builder::new().name("store-checkpoint".to_owned());
+        thread.spawn(move || checkpoints.run(&whereabouts))
     }
 
-    fn run(&self, path: &std::path::Path) {
+    fn run(&self, whereabouts: &Whereabouts) {
         let mut connection: Option<Connection> = None;
         let mut epoch = 0;
         loop {
@@ -116,7 +129,7 @@ impl Checkpoints {
             }
             let _gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
             if connection.is_none() {
-                connection = schema::open_checkpointer(path).ok();
+                connection = whereabouts.open_with(schema::open_checkpointer).ok();
             }
             let done = connection.as_ref().map(|connection| checkpoint(connection, CheckpointMode::PASSIVE));
             if let Some(Err(error)) = done {

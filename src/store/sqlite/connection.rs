@@ -233,7 +233,7 @@ impl MessageStore for Connection {
     fn declare(
         &self,
         queues: Vec<(QueueName, Arc<QueueSettings>)>,
-    ) -> Answer<'_, (Vec<QueueEntry>, Vec<QueueName>)> {
+    ) -> Answer<'_, (Vec<QueueEntry>, Vec<QueueEntry>)> {
         self.write(Rank::Rest, 1, true, move |work| work.declare(&queues).map(Ok)).boxed_local()
     }
 
@@ -250,7 +250,13 @@ impl MessageStore for Connection {
     }
 
     fn health(&self) -> Answer<'_, StoreHealth> {
-        async move { Ok(self.0.shared.vitals.health(self.0.shared.inbox.is_closed())) }.boxed_local()
+        async move {
+            let shared = &self.0.shared;
+            let is_closed = shared.inbox.is_closed();
+            let astray = if is_closed { None } else { shared.whereabouts.astray() };
+            Ok(shared.vitals.health(is_closed, astray))
+        }
+        .boxed_local()
     }
 
     fn audit(&self) -> Answer<'_, Vec<String>> {

@@ -217,15 +217,27 @@ fn plan(
                 return Ok(Ok(plan));
             }
             let bytes = read_one(sql, apart.0)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-            plan.suspects_drawn += 1;
             match judge(&bytes, now) {
                 Fate::Newer(version) => return Ok(Err(version)),
                 Fate::Dead(reason, detail) => plan.bury(*apart, bytes, reason, detail),
                 Fate::Taken(record) => {
+                    let alone = record.must_be_alone();
+                    let total = plan.taken_bytes + record.charged_bytes();
+                    if !plan.take.is_empty() && (alone || total > request.bytes_max) {
+                        return Ok(Ok(plan));
+                    }
+                    plan.taken_bytes = total;
                     plan.take.push((apart.0, record));
-                    return Ok(Ok(plan));
+                    if alone || plan.take.len() == usize::from(request.max) {
+                        plan.suspects_drawn += 1;
+                        return Ok(Ok(plan));
+                    }
                 }
             }
+            plan.suspects_drawn += 1;
+        }
+        if !plan.take.is_empty() {
+            return Ok(Ok(plan));
         }
     }
     let mut statements: [Option<CachedStatement<'_>>; 6] = [const { None }; 6];

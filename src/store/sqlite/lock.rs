@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::clock::{Clock, Tick};
 use crate::store::error::OpenError;
 use crate::store::sqlite::space::beside;
+use crate::store::sqlite::whereabouts::Whereabouts;
 
 /// How often a lock that another process holds is tried.
 const TRY_EVERY: Duration = Duration::from_millis(50);
@@ -38,6 +39,11 @@ impl FileLock {
         let beside = locked(&beside(path, ".lock"), &clock, until)?;
         let database = locked(path, &clock, until)?;
         Ok(Self { beside, database })
+    }
+
+    /// The database that is locked, by the name it was opened by.
+    pub(super) fn whereabouts(&self, path: &Path) -> std::io::Result<Whereabouts> {
+        Whereabouts::of(path, &self.database)
     }
 }
 

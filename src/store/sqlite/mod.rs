@@ -6,7 +6,7 @@
 //! - [`key`] says how rows are keyed, [`schema`] which tables there are, [`state`] and [`batch`] what is kept in memory,
 //!   [`recovery`] how that is built from the file.
 //! - [`reader`], `letters` and `audit` look things up beside the writer; [`vitals`] is seen without asking anybody.
-//! - [`space`], [`checkpoint`] and [`lock`] keep the disk, the log and other processes in their bounds.
+//! - [`whereabouts`] knows whether the file is still in its place; [`space`], [`checkpoint`] and [`lock`] keep the disk, the log and other processes in their bounds.
 
 mod audit;
 mod batch;
@@ -45,6 +45,7 @@ mod sweep;
 mod tests;
 mod transaction;
 mod vitals;
+mod whereabouts;
 mod work;
 mod writer;
 
@@ -63,6 +64,7 @@ use crate::store::sqlite::reader::Reader;
 use crate::store::sqlite::space::Space;
 use crate::store::sqlite::transaction::Engine;
 use crate::store::sqlite::vitals::Vitals;
+use crate::store::sqlite::whereabouts::Whereabouts;
 use crate::store::sqlite::writer::Writer;
 use crate::store::wake::WakeBoard;
 use crate::store::{MessageStore, Store};
@@ -75,6 +77,7 @@ struct Shared {
     inbox: Inbox,
     reader: Mutex<Option<Reader>>,
     vitals: Vitals,
+    whereabouts: Arc<Whereabouts>,
     wakes: WakeBoard,
     clock: Clock,
 }
@@ -169,20 +172,21 @@ fn open_handle(settings: &StoreSettings, clock: &Clock) -> Result<Arc<Handle>, O
     let path = path.canonicalize().map_err(|error| failed(&error))?;
     let lock = FileLock::acquire(&path, settings.lock_wait)?;
     let connection = schema::open(&path)?;
-    let id: String = connection.query_row(READ_ID, [], |row| row.get(0)).map_err(|error| failed(&error))?;
+    let broken = |error: rusqlite::Error| schema::failed(&path, &error);
+    let id: String = connection.query_row(READ_ID, [], |row| row.get(0)).map_err(broken)?;
     let space = Space::open(&path, settings)?;
     let shared = Arc::new(Shared {
         id: id.into(),
         inbox: Inbox::default(),
         reader: Mutex::new(None),
         vitals: Vitals::new(settings.durability),
+        whereabouts: Arc::new(lock.whereabouts(&path).map_err(|error| failed(&error))?),
         wakes: WakeBoard::default(),
         clock: clock.clone(),
     });
     let is_relaxed = settings.durability == RequiredDurability::Relaxed;
     let engine = Engine::new(path.clone(), connection, space, Arc::clone(&shared), is_relaxed);
-    let engine = engine.map_err(|error| failed(&error))?;
-    let writer = start(&path, engine, lock, &shared).map_err(|error| failed(&error))?;
+    let writer = start(&path, engine.map_err(broken)?, lock, &shared)?;
     Ok(Arc::new(Handle { shared, writer: Mutex::new(Some(writer)) }))
 }
 
@@ -192,15 +196,16 @@ fn start(
     engine: Engine,
     lock: FileLock,
     shared: &Arc<Shared>,
-) -> Result<JoinHandle<()>, Box<dyn std::error::Error>> {
+) -> Result<JoinHandle<()>, OpenError> {
+    let failed = |error: std::io::Error| OpenError::Failed(format!("{}: {error}", path.display()));
     let checkpoints = Arc::clone(&engine.checkpoints);
     let shared_by_writer = Arc::clone(shared);
     let mut writer =
         Writer { engine, shared: shared_by_writer, lock, threads: Vec::new(), checkpoint_failed: None };
-    writer.take_over()?;
-    writer.threads.push(checkpoints.start(path.to_owned())?);
-    let (reader, reader_thread) = Reader::start(path.to_owned())?;
+    writer.take_over().map_err(|error| schema::failed(path, &error))?;
+    writer.threads.push(checkpoints.start(Arc::clone(&shared.whereabouts)).map_err(failed)?);
+    let (reader, reader_thread) = Reader::start(Arc::clone(&shared.whereabouts)).map_err(failed)?;
     writer.threads.push(reader_thread);
     *shared.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
-    Ok(std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run())?)
+    std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run()).map_err(failed)
 }

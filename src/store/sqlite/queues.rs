@@ -91,19 +91,17 @@ impl Work<'_> {
     pub(super) fn declare(
         &mut self,
         declared: &[(QueueName, Arc<QueueSettings>)],
-    ) -> Sql<(Vec<QueueEntry>, Vec<QueueName>)> {
+    ) -> Sql<(Vec<QueueEntry>, Vec<QueueEntry>)> {
         self.effects.durable = true;
         let mut differing = Vec::new();
-        let from_file: Vec<QueueEntry> =
-            self.entries().into_iter().filter(|entry| entry.source == Source::File).collect();
-        for entry in from_file {
+        for entry in self.entries() {
             match declared.iter().find(|(name, _)| *name == entry.name) {
-                None => {
+                None if entry.source == Source::File => {
                     let number = self.state.names[&entry.name];
                     self.set(number, entry.settings, Source::Api)?;
                 }
-                Some((name, settings)) if *settings != entry.settings => differing.push(name.clone()),
-                Some(_) => {}
+                Some((_, settings)) if *settings != entry.settings => differing.push(entry),
+                _ => {}
             }
         }
         for (name, settings) in declared {

@@ -3,7 +3,7 @@
 //! Each read is one snapshot, given up when its answer is made; no read but the audit takes longer than a moment, so none keeps
 //! the log from being written back for long.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
@@ -14,6 +14,7 @@ use crate::store::QueueRef;
 use crate::store::error::StoreError;
 use crate::store::sqlite::key::QueueNumber;
 use crate::store::sqlite::schema;
+use crate::store::sqlite::whereabouts::Whereabouts;
 use crate::store::sqlite::work::{Sql, one};
 
 /// Reads that may wait: more than the gateway serves such requests at once.
@@ -28,10 +29,10 @@ pub(super) struct Reader(SyncSender<Read>);
 
 impl Reader {
     /// Starts the thread; it ends when the last `Reader` is dropped.
-    pub(super) fn start(path: PathBuf) -> std::io::Result<(Self, JoinHandle<()>)> {
+    pub(super) fn start(whereabouts: Arc<Whereabouts>) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (sender, reads) = sync_channel(READS_MAX);
-        let thread =
-            std::thread::Builder::new().name("store-reader".to_owned()).spawn(move || run(&path, &reads))?;
+        let thread = std::thread::Builder::new().name("store-reader".to_owned());
+        let thread = thread.spawn(move || run(&whereabouts, &reads))?;
         Ok((Self(sender), thread))
     }
 
@@ -72,11 +73,11 @@ fn snapshot<T>(connection: &Connection, read: impl FnOnce(&Connection) -> Sql<T>
     Ok(outcome)
 }
 
-fn run(path: &std::path::Path, reads: &Receiver<Read>) {
+fn run(whereabouts: &Whereabouts, reads: &Receiver<Read>) {
     let mut connection: Option<Connection> = None;
     while let Ok(read) = reads.recv() {
         if connection.is_none() {
-            match schema::open_reader(path) {
+            match whereabouts.open_with(schema::open_reader) {
                 Ok(opened) => connection = Some(opened),
                 Err(error) => {
                     read(Err(&StoreError::Unavailable(error.to_string())));

@@ -12,6 +12,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::store::error::OpenError;
+use crate::store::sqlite::transaction::is_damage;
 
 /// The format that this program writes.
 const FORMAT: i32 = 1;
@@ -23,7 +24,7 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 pub(super) const PAGE_BYTES: u64 = 4_096;
 /// How long a statement waits for a lock that another connection holds. Only checkpoints and readers of this process hold
 /// any, and none for longer than a second.
-const BUSY_WAIT: Duration = Duration::from_millis(1_500);
+pub(super) const BUSY_WAIT: Duration = Duration::from_millis(1_500);
 /// Pages that the writer caches, in KiB: the inner pages of every tree and what one transaction touches.
 const WRITER_CACHE_KIB: i64 = 8_192;
 /// Pages that a reader caches, in KiB.
@@ -116,10 +117,24 @@ INSERT INTO meta (one, store, transactions) VALUES (1, randomblob(16), 0);
 
 const COUNT_TABLES: &str = "SELECT count(*) FROM sqlite_schema";
 
+/// Why the store at `path` cannot be opened; when it is damaged, with what can be done.
+pub(super) fn failed(path: &Path, error: &rusqlite::Error) -> OpenError {
+    let shown = path.display();
+    // What SQLite reads without complaint and is not what we wrote is damaged as well.
+    let is_foreign = !matches!(error, rusqlite::Error::SqliteFailure(..));
+    if !is_damage(error) && !is_foreign {
+        return OpenError::Failed(format!("{shown}: {error}"));
+    }
+    OpenError::Failed(format!(
+        "{shown} is damaged: {error}. Keep it, with its -wal if there is one; then restore a copy, or save what can be read \
+         (sqlite3 {shown} .recover | sqlite3 {shown}.recovered) and put that in its place, or name another file in store.url \
+         to begin with an empty store; docs/OPERATIONS.md says more"
+    ))
+}
+
 /// Opens the file for writing and brings it to the present format. The file may be new.
 pub(super) fn open(path: &Path) -> Result<Connection, OpenError> {
-    let shown = path.display();
-    let failed = |error: rusqlite::Error| OpenError::Failed(format!("{shown}: {error}"));
+    let failed = |error: rusqlite::Error| failed(path, &error);
     refuse_junk(path)?;
     let connection = connect_writer(path).map_err(failed)?;
     // Nothing may change before it is known whose file this is: not even a left-over log is written back.
@@ -161,8 +176,8 @@ pub(super) fn open_checkpointer(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 fn connect_writer(path: &Path) -> rusqlite::Result<Connection> {
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // The file is there since it was locked: one that is not must not come into being by being opened again.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_WAIT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
@@ -196,8 +211,7 @@ fn format_of(connection: &Connection, path: &Path) -> Result<i32, OpenError> {
         let tables: i64 = connection.query_row(COUNT_TABLES, [], |row| row.get(0))?;
         Ok((application, read("user_version")?, tables))
     });
-    let (application, format, tables) =
-        looked.map_err(|error| OpenError::Failed(format!("{shown}: {error}")))?;
+    let (application, format, tables) = looked.map_err(|error| failed(path, &error))?;
     match (application, format) {
         (0, 0) if tables == 0 => Ok(0),
         (APPLICATION_ID, 1..=FORMAT) => Ok(format),

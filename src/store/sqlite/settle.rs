@@ -271,7 +271,7 @@ impl Work<'_> {
         let wall = self.now.wall;
         self.queue_mut(number).tally.counters.recovered += 1;
         let Some(record) = self.read_held(number, held)? else { return Ok(false) };
-        let suspect = batch.kind == LeaseKind::Worker && record.is_suspect_when_lost();
+        let suspect = batch.kind == LeaseKind::Worker;
         let bytes = record.after_attempt(true, suspect);
         let attempts = record.attempts().saturating_add(1);
         let duration_ms = u64::try_from(wall.since(batch.leased_at).as_millis()).unwrap_or(u64::MAX);

@@ -272,9 +272,9 @@ impl Engine {
     pub(super) fn reconnect(&mut self) -> Sql<()> {
         self.connection = None;
         self.checkpoints.distrust();
-        let connection = schema::reopen(&self.path)?;
+        let connection = self.shared.whereabouts.open_with(schema::reopen)?;
         self.flushes = true;
-        self.checkpoints.now(&connection, true)?;
+        self.checkpoints.truncate(&connection)?;
         let last = recovery::last_transaction(&connection)?;
         if let Some(Undecided { number, effects }) = self.undecided.take() {
             if last >= number {

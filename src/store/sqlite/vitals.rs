@@ -100,23 +100,29 @@ impl Vitals {
         seen.stats.values().filter(wanted).cloned().collect()
     }
 
-    /// Health as of now.
-    pub(super) fn health(&self, is_closed: bool) -> StoreHealth {
+    /// Health as of now; `astray` says why what is written will not be found again.
+    pub(super) fn health(&self, is_closed: bool, astray: Option<String>) -> StoreHealth {
         let seen = self.lock();
         let away = if is_closed { Some("the store is closed".to_owned()) } else { seen.away.clone() };
-        let reasons = match self.durability {
+        let mut reasons = match self.durability {
             RequiredDurability::Strict => Vec::new(),
             RequiredDurability::Relaxed | RequiredDurability::None => {
                 vec!["store.durability is relaxed: SQLite flushes at checkpoints, a power loss may undo the last moments".to_owned()]
             }
         };
+        let durability = match &astray {
+            _ if away.is_some() => Durability::Unknown,
+            Some(_) => Durability::None,
+            None => self.durability.into(),
+        };
+        reasons.extend(astray);
         let mut warnings: Vec<_> =
             seen.warnings.iter().map(|(code, detail)| Warning { code, detail: detail.clone() }).collect();
         warnings.extend(away.iter().map(|why| Warning { code: "store_away", detail: why.clone() }));
         StoreHealth {
             reachable: away.is_none(),
             latency: seen.latency,
-            durability: if away.is_some() { Durability::Unknown } else { self.durability.into() },
+            durability,
             durability_reasons: reasons,
             full: seen.full.clone(),
             newer: seen.newer.values().next().cloned(),

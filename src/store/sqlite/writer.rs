@@ -219,7 +219,7 @@ impl Writer {
             return Ok(());
         }
         // A snapshot that is still read keeps the log from beginning anew; it ends soon, and the next round tries again.
-        let done = self.engine.checkpoints.now(connection, false);
+        let done = self.engine.checkpoints.restart(connection);
         self.checkpoint_failed = done.is_err().then_some(tick);
         Ok(())
     }
@@ -254,7 +254,7 @@ impl Writer {
     fn make_room(&mut self) -> Sql<()> {
         let Some(connection) = &self.engine.connection else { return Ok(()) };
         space::shrink(connection, VACUUM_STEP_PAGES)?;
-        self.engine.checkpoints.now(connection, true)?;
+        self.engine.checkpoints.truncate(connection)?;
         self.engine.space.restore_reserve();
         if self.engine.space.has_reserve {
             log::info!("there is room again: the reserve stands, publishes are taken");
@@ -295,7 +295,7 @@ impl Writer {
             drop(thread.join());
         }
         if let Some(connection) = self.engine.connection.take() {
-            if let Err(error) = self.engine.checkpoints.now(&connection, true) {
+            if let Err(error) = self.engine.checkpoints.truncate(&connection) {
                 log::warn!("the log could not be written back at the end, the next start does it: {error}");
             }
             if let Err((_, error)) = connection.close() {

@@ -151,7 +151,7 @@ macro_rules! every_behaviour {
                 a_late_settlement_does_not_touch_the_next_lease_of_the_message
                 only_what_was_not_settled_is_lost
                 after_one_loss_all_that_was_in_flight_is_leased_together_again
-                what_has_one_attempt_left_is_a_suspect_after_one_loss
+                what_has_one_attempt_left_is_tried_alone_after_one_loss
                 what_workers_lost_twice_is_leased_alone_and_before_all_others
                 a_request_without_suspects_finds_nothing_where_only_suspects_wait
                 what_a_pulling_consumer_lost_is_no_suspect

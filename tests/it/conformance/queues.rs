@@ -11,7 +11,7 @@ use posthaste::store::enqueue::{CallId, Due};
 use posthaste::store::error::{StoreError, Stored};
 use posthaste::store::lease::{Extended, Settled};
 use posthaste::store::stats::{Counters, Gauges};
-use posthaste::store::{Deleted, Hold, Put, QueueRef};
+use posthaste::store::{Deleted, Hold, Put, QueueEntry, QueueRef};
 
 use super::stand::{Draft, START, Stand, dead, draft, plain_settings, refusal, request, seconds, settlement};
 
@@ -87,31 +87,34 @@ fn declared(queues: &[(&str, u64)]) -> Vec<(posthaste::domain::queue::QueueName,
     queues.iter().map(of).collect()
 }
 
-async fn declare(stand: &Stand, queues: &[(&str, u64)]) -> (Vec<(String, Source, u64)>, Vec<String>) {
-    let (all, differing) = stand.connection.declare(declared(queues)).await.expect("the store answers");
-    let all =
-        all.into_iter().map(|entry| (entry.name.to_string(), entry.source, entry.settings.limits.length_max));
-    (all.collect(), differing.iter().map(ToString::to_string).collect())
+/// A queue by its name, who declared it, and a setting.
+type Shown = (String, Source, u64);
+
+/// All queues, and as they were those whose settings were replaced.
+async fn declare(stand: &Stand, queues: &[(&str, u64)]) -> (Vec<Shown>, Vec<Shown>) {
+    let (all, replaced) = stand.connection.declare(declared(queues)).await.expect("the store answers");
+    let shown = |entry: QueueEntry| (entry.name.to_string(), entry.source, entry.settings.limits.length_max);
+    (all.into_iter().map(shown).collect(), replaced.into_iter().map(shown).collect())
 }
 
 pub(super) async fn a_file_declares_queues_and_the_last_one_wins(stand: &mut Stand) {
     let shown = |name: &str, source, length_max| (name.to_owned(), source, length_max);
     stand.queue_with("mails", |settings| settings.limits.length_max = 1).await;
-    let (all, differing) = declare(stand, &[("orders", 5), ("alerts", 6)]).await;
+    let (all, replaced) = declare(stand, &[("orders", 5), ("alerts", 6)]).await;
     assert_eq!(
         all,
         [shown("alerts", Source::File, 6), shown("mails", Source::Api, 1), shown("orders", Source::File, 5)]
     );
-    assert_eq!(differing, Vec::<String>::new());
+    assert_eq!(replaced, []);
     let before = stand.connection.queues().await.expect("the store answers");
 
     // The same again, one changed, one no longer declared, one taken over from the API.
-    let (all, differing) = declare(stand, &[("orders", 7), ("mails", 2)]).await;
+    let (all, replaced) = declare(stand, &[("orders", 7), ("mails", 2)]).await;
     assert_eq!(
         all,
         [shown("alerts", Source::Api, 6), shown("mails", Source::File, 2), shown("orders", Source::File, 7)]
     );
-    assert_eq!(differing, ["orders"]);
+    assert_eq!(replaced, [shown("mails", Source::Api, 1), shown("orders", Source::File, 5)]);
     assert_eq!(declare(stand, &[("orders", 7), ("mails", 2)]).await, (all, vec![]));
     let after = stand.connection.queues().await.expect("the store answers");
     let same = before.iter().zip(&after).all(|(before, after)| before.generation == after.generation);

@@ -302,12 +302,12 @@ impl Stand {
         }
     }
 
-    /// Publishes so many messages, which must be all that is pending, and has workers lose them until they are suspects; two of
+    /// Publishes so many messages, which must be all that is pending, and has workers lose them until each must be alone; two of
     /// their five attempts are then counted.
     pub(crate) async fn publish_suspects(&self, queue: &QueueRef, count: usize) -> Vec<MessageId> {
         let published = self.publish_plain(queue, count).await;
         for _ in 0..2 {
-            let leased = self.take(LeaseRequest { suspects: false, ..request(queue) }).await;
+            let leased = self.take(request(queue)).await;
             assert_eq!(ids(&leased), published);
             self.pass(seconds(30)).await;
         }

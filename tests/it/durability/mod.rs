@@ -2,6 +2,7 @@
 
 mod commit;
 mod disk;
+mod file;
 mod kills;
 mod poison;
 mod sigterm;

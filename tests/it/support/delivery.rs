@@ -44,8 +44,6 @@ pub(crate) fn http() -> Http {
 
 /// An `http` processor behind this guard.
 pub(crate) fn http_with(guard: Guard) -> Http {
-    // Whoever comes second finds it installed.
-    let _installed = rustls::crypto::ring::default_provider().install_default();
     Http::new(guard, std::sync::Arc::new(|| "store-1".into()))
 }
 

@@ -24,8 +24,6 @@ impl Embedded {
         change: impl FnOnce(&mut Settings),
         register: impl FnOnce(Builder) -> Builder,
     ) -> Self {
-        // As a program does that pushes over HTTP; whoever comes second finds it installed.
-        let _installed = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().expect("a folder");
         let mut settings = Settings::default();
         settings.server.listen.0.set_port(0);

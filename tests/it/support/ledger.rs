@@ -105,3 +105,75 @@ pub(crate) fn is_refused_at_first(received: &Received) -> bool {
     });
     received.header("posthaste-attempt") == Some("1") && (hash >> 32).is_multiple_of(10)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn sent(number: u64, fate: Fate) -> Sent {
+        Sent { number, sha256: [1; 32], content_type: "text/plain", fate }
+    }
+
+    fn accepted(number: u64, id: &str) -> Sent {
+        sent(number, Fate::Accepted(id.to_owned()))
+    }
+
+    fn received(number: u64, id: &str, sha256: [u8; 32]) -> Arc<Received> {
+        let header = |name: &str, value: String| (name.to_owned(), value);
+        Arc::new(Received {
+            order: 0,
+            connection: 0,
+            at: Instant::now(),
+            method: "POST".to_owned(),
+            target: "/".to_owned(),
+            headers: vec![
+                header("webhook-id", id.to_owned()),
+                header("x-number", number.to_string()),
+                header("content-type", "text/plain".to_owned()),
+            ],
+            body: None,
+            body_bytes: 0,
+            sha256,
+        })
+    }
+
+    #[test]
+    fn what_came_more_than_once_and_what_came_after_all_is_counted() {
+        let sent = [accepted(0, "a"), sent(1, Fate::Unknown), sent(2, Fate::Unknown)];
+        let received = [received(0, "a", [1; 32]), received(1, "b", [1; 32]), received(0, "a", [1; 32])];
+        let expected = Reconciled { messages: 2, refusals: 0, duplicates: 1, recovered: 1 };
+        assert_eq!(reconcile(&sent, &received, |_| false), expected);
+    }
+
+    #[test]
+    #[should_panic(expected = "1 accepted messages never arrived")]
+    fn a_lost_message_is_seen() {
+        reconcile(&[accepted(0, "a"), accepted(1, "b")], &[received(0, "a", [1; 32])], |_| false);
+    }
+
+    #[test]
+    #[should_panic(expected = "1 accepted messages never arrived")]
+    fn what_the_sink_only_refused_did_not_arrive() {
+        reconcile(&[accepted(0, "a")], &[received(0, "a", [1; 32])], |_| true);
+    }
+
+    #[test]
+    #[should_panic(expected = "this was never sent")]
+    fn an_invented_message_is_seen() {
+        reconcile(&[accepted(0, "a")], &[received(0, "a", [1; 32]), received(7, "b", [1; 32])], |_| false);
+    }
+
+    #[test]
+    #[should_panic(expected = "was changed on its way")]
+    fn a_changed_message_is_seen() {
+        reconcile(&[accepted(0, "a")], &[received(0, "a", [2; 32])], |_| false);
+    }
+
+    #[test]
+    #[should_panic(expected = "was accepted once and is here as")]
+    fn a_message_stored_twice_is_seen() {
+        reconcile(&[accepted(0, "a")], &[received(0, "a", [1; 32]), received(0, "b", [1; 32])], |_| false);
+    }
+}

@@ -5,6 +5,7 @@
 
 mod proofs;
 mod rules;
+mod settings;
 mod source;
 
 use rules::Breach;
@@ -119,6 +120,14 @@ fn every_actor_says_what_it_does_waits_for_and_guarantees_and_when_it_fails() {
     });
     let breaches: Vec<Breach> = sources.iter().flat_map(rules::missing_actor_headings).collect();
     assert_none("every actor's doc has the four headings", why, &breaches);
+}
+
+#[test]
+fn every_setting_does_something_or_the_manual_says_that_it_does_not() {
+    let why = "who sets a key relies on it; one that is only checked and printed is worse than none";
+    let manual = std::fs::read_to_string(source::root().join("config/default.toml")).expect("the manual");
+    let breaches = settings::without_effect(&posthaste::config::KEYS, &manual, &rust_sources("src"));
+    assert_none("every setting is read", why, &breaches);
 }
 
 #[test]

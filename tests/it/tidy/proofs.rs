@@ -1,6 +1,7 @@
 //! Shows that each rule fires on what it forbids, stays silent on what it allows, and that the scanner is not fooled.
 
 use super::rules::{self, Breach};
+use super::settings::without_effect;
 use super::source::Source;
 
 fn lines(breaches: &[Breach]) -> Vec<usize> {
@@ -147,6 +148,32 @@ fn unfinished_work_and_machine_paths_are_seen() {
         machine(concat!("a\n\"/wo", "rk/b\"\nat /tm", "p/c\nhttp://d/wo", "rk/e\n/wo", "rkers/f")),
         [2, 3]
     );
+}
+
+#[test]
+fn a_setting_that_nothing_reads_is_seen() {
+    let manual = "[store]\n\n# 1 to 9.\nsize = 1\n\n[queue_defaults]\n# Only 1: reserved.\nshards = 1\n";
+    let judge = |code: &str, manual: &str| {
+        let sources = [
+            Source::new("src/config/check.rs", "fn a(b: B) { b.size; b.shards }"),
+            Source::new("src/store/mod.rs", code),
+        ];
+        let keys = ["store.size".to_owned(), "queue_defaults.shards".to_owned()];
+        lines(&without_effect(&keys, manual, &sources))
+    };
+    assert_eq!(judge("fn open(a: A) { a.size }", manual), [0; 0]);
+    for unread in [
+        "struct A { size: u64 }",
+        "fn problems(&self) { self.size }",
+        "fn open(a: A) { a.size() }",
+        "#[cfg(test)]\nmod tests { fn b(a: A) { a.size } }",
+        "fn open() { /* a.size */ }",
+    ] {
+        assert_eq!(judge(unread, manual), [4], "{unread}");
+    }
+    assert_eq!(judge("fn open(a: A) { (a.size, a.shards) }", manual), [8], "it is said to have no effect");
+    let silent = manual.replace(": reserved", "");
+    assert_eq!(judge("fn open(a: A) { a.size }", &silent), [8], "the manual does not say so");
 }
 
 #[test]

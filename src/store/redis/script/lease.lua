@@ -79,6 +79,8 @@ local function judge(record)
   end
   return not has_our_id(record) and 'foreign' or nil
 end
+-- Whether a suspect is a batch of its own: it was lost at least twice, or its next attempt is its last.
+local function must_be_alone(record) return byte(record, 19) >= 2 or byte(record, 18) + 1 >= byte(record, 20) end
 -- Notes what became of a message that is not taken.
 local function set_aside(record, fate)
   if fate == 'foreign' then
@@ -93,16 +95,22 @@ local sources = {}
 if suspects then
   local source = feed(0)
   sources[1] = source
-  while source and source.record and not ends() do
+  while source and source.record and #taken < most and not ends() do
     local record = source.record
     local fate = judge(record)
     if fate == 'newer' then break end
-    advance(source)
     if not fate then
-      taken[1], taken_bytes = record, charged(record)
-      break
+      local alone, bytes = must_be_alone(record), charged(record)
+      if #taken > 0 and (alone or taken_bytes + bytes > bytes_most) then break end
+      taken[#taken + 1], taken_bytes = record, taken_bytes + bytes
+      if alone then
+        advance(source)
+        break
+      end
+    else
+      set_aside(record, fate)
     end
-    set_aside(record, fate)
+    advance(source)
   end
 end
 

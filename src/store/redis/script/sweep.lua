@@ -19,9 +19,7 @@ local function take_back(record, kind, leased_at)
   move('leased', 'bytes_leased', -1, -charged(record))
   count('recovered', 1)
   reaped = reaped + 1
-  -- As `is_suspect_after_loss` says: lost at least twice, or one attempt left.
-  local suspected = record:byte(19) + 1 >= 2 or record:byte(18) + 2 >= record:byte(20)
-  record = after_attempt(record, true, kind == 'W' and suspected)
+  record = after_attempt(record, true, kind == 'W')
   local attempts, id = record:byte(18), id_of(record)
   -- Lost is outcome 3.
   local entry = string.char(attempts, 3, 0) .. pack('>I6I6I2', leased_at, math.max(now - leased_at, 0), 0)

@@ -61,33 +61,3 @@ fn every_statement_finds_its_rows_by_key() {
         assert_by_key(&sql, text);
     }
 }
-
-#[test]
-#[ignore = "takes a minute and prints figures"]
-fn a_million_pending_cost_no_more_than_a_thousand() {
-    run(async {
-        let mut stand = Stand::new(Clock::system());
-        let limits = crate::domain::queue::LimitSettings { length_max: 10_000_000, ..Default::default() };
-        let mut costs = Vec::new();
-        let connection = stand.connect();
-        let queue = make_queue(&connection, "orders", QueueSettings { limits, ..settings() }).await;
-        for (first, count) in [(0, 20_000), (100_000, 1_000_000)] {
-            publish(&connection, &queue, first, count, 2_000).await;
-            let began = std::time::Instant::now();
-            for _ in 0..100 {
-                let leased = connection.lease(request(&queue, LeaseKind::Worker, 128)).await.expect("leased");
-                connection.settle(leased.batch.clone(), acknowledge(&leased)).await.expect("settled");
-            }
-            costs.push(began.elapsed());
-        }
-        println!(
-            "100 × lease and settle of 128: {:?} with 20,000 pending, {:?} with 1,000,000",
-            costs[0], costs[1]
-        );
-        drop(connection);
-        stand.end();
-        let began = std::time::Instant::now();
-        stand.open();
-        println!("opened in {:?}", began.elapsed());
-    });
-}

@@ -5,7 +5,6 @@ mod damage;
 mod file;
 mod large;
 mod room;
-mod speed;
 
 use std::path::PathBuf;
 use std::rc::Rc;
