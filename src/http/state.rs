@@ -149,10 +149,16 @@ impl State {
             RequiredDurability::Relaxed => ("relaxed", self.is_as_taken(health.durability)),
             RequiredDurability::None => ("none", true),
         };
-        let reasons = || health.durability_reasons.join("; ");
-        (!is_kept).then(|| {
-            format!("store.durability is {word} and the store is not, so nothing is accepted: {}", reasons())
-        })
+        if is_kept {
+            return None;
+        }
+        let what = match (self.gateway.durability, health.durability) {
+            (RequiredDurability::Relaxed, Durability::Unknown) => {
+                "it is not known what the store keeps".to_owned()
+            }
+            _ => format!("store.durability is {word} and the store is not"),
+        };
+        Some(format!("{what}, so nothing is accepted: {}", health.durability_reasons.join("; ")))
     }
 
     /// Whether the store keeps what can be expected of one that is taken as it is.
