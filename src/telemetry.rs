@@ -84,6 +84,8 @@ fn filtered(level: &str) -> env_logger::Builder {
     builder.filter_module("actix_server", log::LevelFilter::Warn);
     // Its lines, of level ERROR, tell of clients that send what is no HTTP: any stranger could fill the disk with them.
     builder.filter_module("actix_http", log::LevelFilter::Off);
+    // It says for each refused certificate what the attempt says, and for each look at the machine's what the processor says.
+    builder.filter_module("rustls_platform_verifier", log::LevelFilter::Off);
     builder.parse_filters(level);
     builder
 }

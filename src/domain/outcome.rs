@@ -35,9 +35,9 @@ pub enum Outcome {
         /// Why.
         reason: String,
     },
-    /// It was not attempted because its lane was shut; no attempt is counted.
+    /// It could not be attempted, because its lane was shut or the gateway itself is short of something; no attempt is counted.
     Deferred {
-        /// When the lane may open.
+        /// When it may be worth another look.
         until: RetryHint,
     },
 }

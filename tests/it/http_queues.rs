@@ -58,7 +58,7 @@ fn a_credential_is_never_shown_and_what_stands_for_it_is_not_taken_for_it() {
     let gateway = TestGateway::start();
     let mut settings = json!({
         "processor": "http", "destination": "https://a.example/hook?x=1&token=s3cret",
-        "delivery": {"headers": {"Authorization": "Bearer s3cret", "X-Team": "mail"}},
+        "delivery": {"headers": {"Authorization": "Bearer s3cret", "X-Shopify-Hmac": "s3cret", "X-Team": "mail"}},
     });
     let made = gateway.put("orders", &settings);
     let published = gateway.publish("orders", &[], b"x");
@@ -71,15 +71,18 @@ fn a_credential_is_never_shown_and_what_stands_for_it_is_not_taken_for_it() {
     assert_eq!(message.json()["destination"], "https://a.example/hook?x=1&token=***");
     let mut queue = shown.json();
     assert_eq!(queue["destination"], "https://a.example/hook?x=1&token=***");
-    assert_eq!(queue["delivery"]["headers"], json!({"Authorization": "***", "X-Team": "mail"}));
+    let masked = json!({"Authorization": "***", "X-Shopify-Hmac": "***", "X-Team": "mail"});
+    assert_eq!(queue["delivery"]["headers"], masked);
 
-    // What was shown, put back as it is: refused for one credential and then for the other, and nothing changes.
+    // What was shown, put back as it is: refused for one credential after the other, and nothing changes.
     for name in ["name", "source", "paused", "signed"] {
         queue.as_object_mut().expect("an object").remove(name);
     }
-    for (pointer, setting) in
-        [("/delivery/headers/Authorization", "delivery.headers"), ("/destination", "destination")]
-    {
+    for (pointer, setting) in [
+        ("/delivery/headers/Authorization", "delivery.headers"),
+        ("/delivery/headers/X-Shopify-Hmac", "delivery.headers"),
+        ("/destination", "destination"),
+    ] {
         let refused = gateway.put("orders", &queue);
         assert_eq!((refused.status, refused.code().as_str()), (422, "setting_out_of_range"), "{refused:?}");
         let problem = problem(&refused);

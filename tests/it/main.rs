@@ -24,5 +24,7 @@ mod processor_http;
 mod processor_http_hostile;
 mod processor_log;
 mod readme;
+mod shortage;
 mod support;
 mod tidy;
+mod tls;

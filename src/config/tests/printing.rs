@@ -102,7 +102,7 @@ fn an_unset_variable_is_not_printed_and_dev_is() {
 fn no_secret_is_printed() {
     let text = "
         [queue_defaults]
-        delivery.headers = { Authorization = 'Bearer s3cret', X-Api-Key = 's3cret', X-Team = 'mail' }";
+        delivery.headers = { Authorization = 'Bearer s3cret', X-Custom-Auth = 's3cret', X-Team = 'mail' }";
     let mut settings = file(text).settings();
     settings.store.url = "redis://user:s3cret@host:6379/0".to_owned();
     let json = settings.print_json();

@@ -5,12 +5,13 @@ use std::borrow::Cow;
 /// What is shown in the place of a secret.
 pub const MASK: &str = "***";
 
-/// What the name of a header or query parameter has in it whose value is a secret.
-const SECRET_NAMES: [&str; 9] =
-    ["authorization", "cookie", "token", "secret", "password", "signature", "api-key", "api_key", "apikey"];
+/// What the name of a header or query parameter has in it whose value is a secret. It hides too much rather than too little: a
+/// value that is shown once is known for good.
+const SECRET_PARTS: [&str; 9] =
+    ["auth", "cookie", "credential", "hmac", "key", "password", "secret", "signature", "token"];
 
 /// The names of query parameters whose value is a secret, besides those: what is usual in the URLs of webhooks.
-const SECRET_PARAMETER_NAMES: [&str; 4] = ["pass", "key", "sig", "code"];
+const SECRET_PARAMETER_NAMES: [&str; 3] = ["pass", "sig", "code"];
 
 /// Query parameters whose value is a password (Redis clients read them).
 const SECRET_PARAMETERS: [&str; 2] = ["pass=", "password="];
@@ -48,7 +49,7 @@ pub fn url(text: &str) -> Cow<'_, str> {
 #[must_use]
 pub fn is_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    SECRET_NAMES.iter().any(|part| name.contains(part))
+    SECRET_PARTS.iter().any(|part| name.contains(part))
 }
 
 fn is_parameter(name: &str) -> bool {
@@ -113,7 +114,7 @@ mod tests {
                 "https://a.example/?key=k&sig=s&code=c&pass=",
                 "https://a.example/?key=***&sig=***&code=***&pass=***",
             ),
-            ("https://a.example/?keys=k&token", "https://a.example/?keys=k&token"),
+            ("https://a.example/?coder=k&token", "https://a.example/?coder=k&token"),
             ("https://a.example/?x=y?token=pw", "https://a.example/?x=y?token=pw"),
         ] {
             assert_eq!(destination(text), shown, "{text}");
@@ -133,8 +134,19 @@ mod tests {
             ("X-Api-Key", true),
             ("X-Hub-Signature-256", true),
             ("X-Auth-Token", true),
+            ("X-Custom-Auth", true),
+            ("X-Shopify-Hmac-Sha256", true),
+            ("X-Amz-Credential", true),
+            ("X-Functions-Key", true),
+            ("x-passwords", true),
+            ("SET-COOKIE", true),
+            ("X-Client-Secret", true),
             ("X-Team", false),
+            ("X-Request-Id", false),
             ("Accept", false),
+            ("Accept-Language", false),
+            ("Content-Type", false),
+            ("User-Agent", false),
         ] {
             assert_eq!(is_header(name), expected, "{name}");
         }

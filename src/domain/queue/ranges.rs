@@ -120,6 +120,12 @@ impl QueueSettings {
             );
             ("delivery.headers", (header::is_name(name) && header::is_value(value), detail))
         }));
+        let mut names: Vec<_> = self.delivery.headers.keys().map(|name| name.to_ascii_lowercase()).collect();
+        names.sort_unstable();
+        if let Some([twice, _]) = names.array_windows().find(|[one, other]| one == other) {
+            let detail = format!("the header {twice:?} is there twice: case does not tell names apart");
+            checks.push(("delivery.headers", (false, detail)));
+        }
         checks
     }
 }
@@ -130,6 +136,16 @@ mod tests {
 
     fn sound() -> QueueSettings {
         QueueSettings { processor: "log".to_owned(), ..QueueSettings::default() }
+    }
+
+    #[test]
+    fn header_names_that_differ_in_case_only_are_one_name() {
+        let mut settings = sound();
+        for name in ["X-Tenant", "x-tenant"] {
+            settings.delivery.headers.insert(name.to_owned(), "a".to_owned());
+        }
+        let problems: Vec<_> = settings.problems().into_iter().map(|problem| problem.detail).collect();
+        assert_eq!(problems, ["the header \"x-tenant\" is there twice: case does not tell names apart"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! | 410, and what `delivery.reject` lists | rejected |
 //! | 408, 425, 429, 5xx, 3xx (never followed), any other 4xx, anything else | retry, not before `Retry-After` |
 //! | no answer | retry |
+//! | not asked, for the gateway itself is short of something ([`shortage`](super::shortage)) | deferred, no attempt counted |
 
 use std::error::Error;
 use std::fmt;
@@ -125,7 +126,14 @@ impl fmt::Display for Failure {
 
 /// Everything that `error` says it comes from, outermost first; also what `io::Error` wraps without calling it a source.
 pub(super) fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    std::iter::successors(error.source(), |error| cause_of(*error))
+    chain(error.source())
+}
+
+/// An error and everything that it says it comes from.
+pub(super) fn chain<'e>(
+    first: Option<&'e (dyn Error + 'static)>,
+) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    std::iter::successors(first, |error| cause_of(*error))
 }
 
 fn cause_of<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {

@@ -4,7 +4,8 @@
 //! is in use. Connections that were let in by an exempt origin are thus never used for another one.
 //!
 //! TLS is set up for each client, so that a program needs to install nothing: with the provider that it has installed, else
-//! with ring, and with the certificates that the machine trusts.
+//! with ring, and with the certificates that the machine trusts. A client for https whose certificates could not be read is never
+//! kept, for they may be readable the next moment; one for http needs none.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -20,6 +21,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::Verifier;
 
 use super::guard::{Guard, Trust};
+use super::shortage;
 
 /// Clients kept by a thread. Queues rarely differ in `connect_timeout`; beyond, the one that was not used for longest is
 /// dropped with its idle connections.
@@ -37,32 +39,49 @@ const ADDRESSES_MAX: usize = 8;
 /// Header lines read of an answer; one with more is not HTTP to us.
 const ANSWER_HEADERS_MAX: usize = 128;
 
-type Key = (Duration, Trust);
+/// What makes a client another one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Kind {
+    /// How long it waits for a connection.
+    pub(super) connect_timeout: Duration,
+    /// Which addresses it may be given.
+    pub(super) trust: Trust,
+    /// Whether it is for https destinations.
+    pub(super) is_secure: bool,
+}
 
 /// The clients made so far, the last used first.
 pub(super) struct Clients {
     guard: Guard,
-    made: RefCell<VecDeque<(Key, Client)>>,
+    made: RefCell<VecDeque<(Kind, Client)>>,
 }
 
-/// No client can be made on this machine as it is.
+/// No client can be made now.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("no HTTP client: {0}")]
-pub(super) struct ClientError(String);
+pub(super) enum ClientError {
+    /// For lack of descriptors or memory.
+    #[error("no HTTP client: {0}")]
+    Short(String),
+    /// There are no certificates to judge those of receivers by.
+    #[error("no HTTP client for https: {0}")]
+    Roots(String),
+    /// TLS or the client refuse their settings.
+    #[error("no HTTP client: {0}")]
+    Settings(String),
+}
 
 impl Clients {
     pub(super) fn new(guard: Guard) -> Self {
         Self { guard, made: RefCell::new(VecDeque::with_capacity(CLIENTS_MAX)) }
     }
 
-    /// The client that gives up connecting after `connect_timeout` and is given the addresses that `trust` allows.
-    pub(super) fn client(&self, connect_timeout: Duration, trust: Trust) -> Result<Client, ClientError> {
-        let key = (connect_timeout, trust);
+    /// The client of this kind. Whatever keeps it from being made is tried again the next time.
+    pub(super) fn client(&self, kind: Kind) -> Result<Client, ClientError> {
         let mut made = self.made.borrow_mut();
-        let entry = match made.iter().position(|(made, _)| *made == key) {
+        let entry = match made.iter().position(|(made, _)| *made == kind) {
             Some(0) => return Ok(made[0].1.clone()),
             Some(place) => made.remove(place).expect("its place was just found"),
-            None => (key, build(&self.guard, key)?),
+            None => (kind, build(&self.guard, kind)?),
         };
         let client = entry.1.clone();
         made.truncate(CLIENTS_MAX - 1);
@@ -71,37 +90,42 @@ impl Clients {
     }
 }
 
-fn build(guard: &Guard, (connect_timeout, trust): Key) -> Result<Client, ClientError> {
-    let tls = tls().map_err(|error| ClientError(error.to_string()))?;
-    let resolver = CheckedResolver { guard: guard.clone(), trust };
+fn build(guard: &Guard, kind: Kind) -> Result<Client, ClientError> {
+    let resolver = CheckedResolver { guard: guard.clone(), trust: kind.trust };
     let builder = settings(Client::builder())
-        .connect_timeout(connect_timeout)
+        .connect_timeout(kind.connect_timeout)
         .dns_resolver(resolver)
-        .tls_backend_preconfigured(tls);
+        .tls_backend_preconfigured(tls(kind.is_secure)?);
     let cause = |error: reqwest::Error| error.source().map_or_else(|| error.to_string(), ToString::to_string);
-    builder.build().map_err(|error| ClientError(cause(error)))
+    builder.build().map_err(|error| ClientError::Settings(cause(error)))
 }
 
-/// TLS 1.2 and 1.3 to receivers whose certificates the machine trusts, HTTP/1.1 inside.
-fn tls() -> Result<ClientConfig, rustls::Error> {
+/// TLS 1.2 and 1.3 to receivers whose certificates the machine trusts, HTTP/1.1 inside; to nobody unless `is_secure`.
+fn tls(is_secure: bool) -> Result<ClientConfig, ClientError> {
     let provider = CryptoProvider::get_default().cloned();
     let provider = provider.unwrap_or_else(|| Arc::new(ring::default_provider()));
-    let builder =
-        ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
-    let mut tls = match Verifier::new(provider) {
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ClientError::Settings(error.to_string()))?;
+    let mut tls = if is_secure {
+        let verifier = Arc::new(verifier(provider)?);
         // "Dangerous" is what takes any verifier; this one is the platform's.
-        Ok(verifier) => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
-        }
-        Err(error) => {
-            // Without root certificates plain HTTP still works; https then fails at each certificate, as it must.
-            let cause = error.to_string();
-            log::warn!("cause" = cause.as_str(); "https destinations cannot be verified, so none is delivered to");
-            builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
-        }
+        builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
+    } else {
+        builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
     };
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(tls)
+}
+
+/// Judges certificates by those that the machine trusts, which are read here, all of them.
+fn verifier(provider: Arc<CryptoProvider>) -> Result<Verifier, ClientError> {
+    let enough = || shortage::now().map_or(Ok(()), |error| Err(ClientError::Short(error.to_string())));
+    enough()?;
+    let verifier = Verifier::new(provider);
+    // It passes over files that it could not open, so it may have read some of them only.
+    enough()?;
+    verifier.map_err(|error| ClientError::Roots(error.to_string()))
 }
 
 /// What all clients have in common. Their other time-outs are kept by the attempt itself.

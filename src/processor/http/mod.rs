@@ -9,6 +9,7 @@ pub mod classify;
 mod client;
 pub mod guard;
 pub mod headers;
+mod shortage;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -24,8 +25,9 @@ use tokio::time::{Instant, timeout_at};
 pub use self::answer::excerpt;
 use self::answer::{describe, innermost};
 use self::classify::{Failure, causes, classify};
-use self::client::Clients;
-use self::guard::{Guard, Refusal, ResolveError, Trust};
+use self::client::{ClientError, Clients, Kind};
+use self::guard::{Guard, LookupError, Refusal, ResolveError, Trust};
+use self::shortage::{Lack, Shortages};
 use crate::domain::destination::Destination;
 use crate::domain::format::duration;
 use crate::domain::outcome::Outcome;
@@ -46,6 +48,7 @@ pub struct Http {
     via: HeaderValue,
     clients: Clients,
     routes: RefCell<HashMap<QueueName, Rc<Route>>>,
+    shortages: Arc<Shortages>,
 }
 
 /// What all messages of a queue have in common, as long as its settings stay the same.
@@ -64,12 +67,14 @@ struct Attempt {
     route: Rc<Route>,
     request: Request,
     timeout: Duration,
+    shortages: Arc<Shortages>,
 }
 
 /// How `http` is built on each thread.
 pub(super) fn build(context: &Context) -> Build {
     let (guard, store_id) = (context.guard.clone(), context.store_id.clone());
-    Arc::new(move || Rc::new(Http::new(guard.clone(), &store_id)))
+    let shortages = Arc::<Shortages>::default();
+    Arc::new(move || Rc::new(Http::saying(guard.clone(), &store_id, shortages.clone())))
 }
 
 impl Processor for Http {
@@ -85,8 +90,12 @@ impl Http {
     /// A processor for the current thread. `store_id` names the store in `posthaste-via`; of it only visible ASCII is sent.
     #[must_use]
     pub fn new(guard: Guard, store_id: &str) -> Self {
+        Self::saying(guard, store_id, Arc::default())
+    }
+
+    fn saying(guard: Guard, store_id: &str, shortages: Arc<Shortages>) -> Self {
         let (via, clients) = (headers::via(store_id), Clients::new(guard.clone()));
-        Self { guard, via, clients, routes: RefCell::default() }
+        Self { guard, via, clients, routes: RefCell::default(), shortages }
     }
 
     fn prepare(&self, delivery: &Delivery) -> Result<Attempt, Report> {
@@ -103,7 +112,8 @@ impl Http {
             request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         *request.body_mut() = Some(Body::from(payload));
-        Ok(Attempt { guard: self.guard.clone(), route, request, timeout: delivery.timeout() })
+        let (guard, shortages) = (self.guard.clone(), self.shortages.clone());
+        Ok(Attempt { guard, route, request, timeout: delivery.timeout(), shortages })
     }
 
     /// The route of the delivery's queue, made anew when its settings are others than last time.
@@ -129,10 +139,13 @@ impl Http {
         let trust = self.guard.trust(&destination).map_err(|refusal| refused(&refusal))?;
         // What an operator can mend is tried again.
         let mendable = |error: String| Report { error: Some(error), ..Report::from(Outcome::retry()) };
-        let client = self
-            .clients
-            .client(settings.connect_timeout, trust)
-            .map_err(|error| mendable(error.to_string()))?;
+        let is_secure = destination.url().scheme() == "https";
+        let kind = Kind { connect_timeout: settings.connect_timeout, trust, is_secure };
+        let client = self.clients.client(kind).map_err(|error| match &error {
+            ClientError::Short(cause) => self.shortages.defer(Lack::Resources, cause),
+            ClientError::Roots(cause) => self.shortages.defer(Lack::Roots, cause),
+            ClientError::Settings(_) => mendable(error.to_string()),
+        })?;
         let headers = headers::of_queue(queue, &self.via, &settings.delivery.headers)
             .map_err(|error| mendable(format!("delivery.headers: {error}")))?;
         let method = Method::from_bytes(settings.delivery.method.as_bytes())
@@ -144,10 +157,10 @@ impl Http {
 impl Attempt {
     async fn make(self) -> Report {
         let began = Instant::now();
-        let Self { guard, route, request, timeout } = self;
+        let Self { guard, route, request, timeout, shortages } = self;
         let response = match timeout_at(began + timeout, route.client.execute(request)).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return failed(&error, &route),
+            Ok(Err(error)) => return failed(&error, &route, &shortages),
             Err(_) => {
                 return unanswered(Failure::Timeout, format!("no answer within {}", duration::show(timeout)));
             }
@@ -173,11 +186,17 @@ async fn received(guard: &Guard, route: &Route, response: Response, until: Insta
 }
 
 /// No answer came.
-fn failed(error: &reqwest::Error, route: &Route) -> Report {
+fn failed(error: &reqwest::Error, route: &Route, shortages: &Shortages) -> Report {
+    if let Some(lack) = shortage::behind(error) {
+        return shortages.defer(Lack::Resources, &lack.to_string());
+    }
     let unresolved = causes(error).find_map(|cause| cause.downcast_ref::<ResolveError>());
     match unresolved {
         Some(ResolveError::Refused(rules)) => {
             refused(&Refusal::of_resolved(&route.destination, rules.clone()))
+        }
+        Some(ResolveError::Lookup(LookupError::Short { cause, .. })) => {
+            shortages.defer(Lack::Resources, cause)
         }
         Some(ResolveError::Lookup(cause)) => unanswered(Failure::Dns, cause.to_string()),
         None if error.is_timeout() && error.is_connect() => {

@@ -10,6 +10,7 @@ pub(crate) mod ledger;
 pub(crate) mod load;
 pub(crate) mod sink;
 pub(crate) mod small_disk;
+pub(crate) mod tls;
 
 use std::thread;
 use std::time::{Duration, Instant};

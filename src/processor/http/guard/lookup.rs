@@ -12,6 +12,8 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use crate::processor::http::shortage;
+
 /// How a name becomes addresses. Blocks, as the system's resolver does, on a thread made for that.
 pub type Lookup = Arc<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync>;
 
@@ -39,6 +41,14 @@ pub enum LookupError {
     /// It has no address.
     #[error("the name {0:?} has no address")]
     Empty(Arc<str>),
+    /// This machine or process is short of what a lookup takes.
+    #[error("the name {name:?} cannot be looked up: {cause}")]
+    Short {
+        /// The name.
+        name: Arc<str>,
+        /// In the system's words.
+        cause: Arc<str>,
+    },
     /// It took longer than [`LOOKUP_TIMEOUT`].
     #[error("the name {0:?} did not resolve within 5s")]
     TimedOut(Arc<str>),
@@ -92,7 +102,8 @@ impl Lookups {
             let place = places.acquire_owned().await.expect("the semaphore is never closed");
             let asked = name.clone();
             let task = spawn_blocking(move || {
-                let found = lookup(&asked);
+                // At once, for a shortage may be over the next moment.
+                let found = lookup(&asked).map_err(|error| shortage::now().unwrap_or(error));
                 // Only now: a lookup nobody waits for any longer still holds a thread.
                 drop(place);
                 found
@@ -102,6 +113,9 @@ impl Lookups {
             match found {
                 Ok(addresses) if addresses.is_empty() => Err(LookupError::Empty(name)),
                 Ok(addresses) => Ok(addresses.into()),
+                Err(error) if shortage::is_lack(&error) => {
+                    Err(LookupError::Short { name, cause: error.to_string().into() })
+                }
                 Err(error) => Err(LookupError::Failed { name, cause: error.to_string().into() }),
             }
         }
@@ -185,12 +199,15 @@ mod tests {
     async fn failures_and_empty_answers_are_told_apart() {
         let lookups = Lookups::new(Arc::new(|name| match name {
             "empty.example" => Ok(Vec::new()),
+            "short.example" => Err(io::Error::from_raw_os_error(24)),
             "panics.example" => panic!("a resolver that panics"),
             _ => Err(io::Error::other("no such name")),
         }));
         let error = lookups.addresses("none.example").await.expect_err("fails").to_string();
         assert_eq!(error, r#"the name "none.example" does not resolve: no such name"#);
         assert_eq!(lookups.addresses("empty.example").await, Err(LookupError::Empty("empty.example".into())));
+        let error = lookups.addresses("short.example").await.expect_err("fails");
+        assert!(matches!(error, LookupError::Short { .. }), "{error:?}");
         assert!(lookups.addresses("panics.example").await.is_err());
     }
 
