@@ -78,17 +78,6 @@ pub struct Message {
 impl Message {
     /// The most attempts that are shown.
     pub const ATTEMPTS_MAX: usize = 20;
-
-    /// Puts a payload in: as text when it is valid UTF-8, else in base64.
-    pub fn show_payload(&mut self, payload: &[u8]) {
-        use base64::Engine as _;
-        match std::str::from_utf8(payload) {
-            Ok(text) => self.payload = Some(text.to_owned()),
-            Err(_) => {
-                self.payload_base64 = Some(base64::engine::general_purpose::STANDARD.encode(payload));
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -142,16 +131,6 @@ mod tests {
             )
         );
         assert_eq!(serde_json::from_str::<Message>(&text).expect("valid"), message());
-    }
-
-    #[test]
-    fn a_payload_is_text_where_it_can_be_and_base64_elsewhere() {
-        let mut shown = message();
-        shown.show_payload("grüß".as_bytes());
-        assert_eq!((shown.payload.as_deref(), shown.payload_base64), (Some("grüß"), None));
-        let mut shown = message();
-        shown.show_payload(b"\xff\x00");
-        assert_eq!((shown.payload, shown.payload_base64.as_deref()), (None, Some("/wA=")));
     }
 
     #[test]

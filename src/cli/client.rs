@@ -97,7 +97,8 @@ impl Client {
 
     /// Waits for a call on this thread.
     pub fn block_on<F: Future>(&self, call: F) -> F::Output {
-        self.runtime.as_ref().expect("there until it is dropped").block_on(call)
+        let runtime = self.runtime.as_ref().unwrap_or_else(|| unreachable!("there until it is dropped"));
+        runtime.block_on(call)
     }
 
     /// `GET /ready`: whether it is ready, and why not.

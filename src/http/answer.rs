@@ -55,6 +55,13 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
     typed(status, &JSON, body.into())
 }
 
+/// 200 with JSON that is written as the client takes it.
+pub(super) fn found(body: impl MessageBody + 'static) -> Answer {
+    let mut answer = Response::with_body(StatusCode::OK, BoxBody::new(body));
+    answer.headers_mut().insert(header::CONTENT_TYPE, JSON.clone());
+    answer
+}
+
 /// A status with a text.
 pub(super) fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
     typed(status, &TEXT, text.into())

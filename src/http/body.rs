@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,54 +15,13 @@ use tokio::time::Instant;
 
 use crate::api::code::Code;
 use crate::domain::format::{bytes, duration};
+use crate::http::budget::{Budget, Share};
 use crate::http::connection::Connection;
 use crate::http::error::Refusal;
 use crate::http::settings::ServerLimits;
 
 /// How often the speed of a body is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// Bytes of bodies in memory, over all requests of all threads.
-#[derive(Debug)]
-pub(super) struct BodyBudget {
-    used: AtomicU64,
-    bytes_max: u64,
-}
-
-impl BodyBudget {
-    /// A budget of so many bytes.
-    pub(super) fn new(bytes_max: u64) -> Arc<Self> {
-        Arc::new(Self { used: AtomicU64::new(0), bytes_max })
-    }
-
-    /// Bytes in use.
-    #[cfg(test)]
-    fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
-    }
-}
-
-/// A part of the budget, given back when it is dropped.
-#[derive(Debug)]
-struct Share {
-    budget: Arc<BodyBudget>,
-    bytes: u64,
-}
-
-impl Share {
-    /// Takes so much more, or says that it is not there.
-    fn grow(&mut self, bytes: u64) -> bool {
-        let before = self.budget.used.fetch_add(bytes, Ordering::Relaxed);
-        self.bytes += bytes;
-        before + bytes <= self.budget.bytes_max
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
 
 /// A body that came whole, with the memory it takes.
 #[derive(Debug)]
@@ -110,14 +68,14 @@ pub(super) async fn read(
     headers: &HeaderMap,
     limit: SizeLimit,
     limits: &ServerLimits,
-    budget: &Arc<BodyBudget>,
+    budget: &Arc<Budget>,
     connection: &Connection,
 ) -> Result<Body, Refusal> {
     let declared = declared(headers);
     if declared.is_some_and(|length| length > limit.bytes_max) {
         return Err(limit.refusal().unread(payload));
     }
-    let share = Share { budget: budget.clone(), bytes: 0 };
+    let share = budget.share();
     let mut reading = Reading {
         payload,
         declared,
@@ -302,7 +260,7 @@ mod tests {
     }
 
     async fn read_within(
-        budget: &Arc<BodyBudget>,
+        budget: &Arc<Budget>,
         limits: &ServerLimits,
         declared: Option<&'static str>,
         parts: impl IntoIterator<Item = Part>,
@@ -327,7 +285,7 @@ mod tests {
         declared: Option<&'static str>,
         parts: impl IntoIterator<Item = Part>,
     ) -> Result<Vec<u8>, &'static str> {
-        let budget = BodyBudget::new(16);
+        let budget = Budget::new(16);
         let result = code(read_within(&budget, &ServerLimits::default(), declared, parts).await);
         assert_eq!(budget.used(), 0);
         result
@@ -339,7 +297,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_chunk_is_used_as_it_is_and_several_become_one() {
-        let (budget, limits) = (BodyBudget::new(16), ServerLimits::default());
+        let (budget, limits) = (Budget::new(16), ServerLimits::default());
         let chunk = Bytes::from(b"hello".to_vec());
         let parts = [Data(chunk.clone()), End];
         let body = read_within(&budget, &limits, Some("5"), parts).await.expect("whole");
@@ -373,7 +331,7 @@ mod tests {
 
     #[tokio::test]
     async fn all_bodies_together_stay_within_the_budget() {
-        let (budget, limits) = (BodyBudget::new(16), ServerLimits::default());
+        let (budget, limits) = (Budget::new(16), ServerLimits::default());
         let held = read_within(&budget, &limits, None, [data("0123456789"), End]).await.expect("room");
         let refused = read_within(&budget, &limits, None, [data("0123456"), End]).await;
         assert_eq!(code(refused), Err("overloaded"));
@@ -384,7 +342,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_stops_or_trickles_is_cut() {
-        let (budget, limits) = (BodyBudget::new(16), ServerLimits::default());
+        let (budget, limits) = (Budget::new(16), ServerLimits::default());
         let before = Instant::now();
         assert_eq!(code(read_within(&budget, &limits, Some("5"), []).await), Err("request_timeout"));
         assert_eq!(before.elapsed().as_secs(), 5, "nothing at all is less than 1 KiB/s");

@@ -11,17 +11,20 @@
 //! | `front` | limits of the head, request ids, panics |
 //! | `extract` | path segments and query parameters |
 //! | `options` `trace` | the headers of a publish |
+//! | `budget` | memory by the byte, and a share of it |
 //! | `body` | reading a body within size, time and memory |
 //! | `publish` | the hot path |
 //! | `door` | publish and status for a program that embeds the gateway |
 //! | `error` | refusals: from what went wrong to status, code and header |
 //! | `answer` | how each kind of answer is written |
+//! | `payload` | a payload inside an answer, written piece by piece |
 //! | `observer` | rates, and since when a queue stands still |
 //! | `process` | what the system says of this process |
 //! | `routes` | everything else, by path |
 
 mod answer;
 mod body;
+mod budget;
 mod connection;
 pub mod door;
 mod error;
@@ -29,6 +32,7 @@ mod extract;
 mod front;
 pub mod observer;
 mod options;
+mod payload;
 mod process;
 mod publish;
 mod routes;

@@ -103,6 +103,9 @@ pub struct ServerLimits {
     /// Bytes of bodies in memory over all requests, 1 MiB–1 TiB.
     #[serde(with = "bytes")]
     pub bodies_bytes_max: u64,
+    /// Bytes of payloads in answers over all requests, 1 MiB–1 TiB; one may exceed it alone.
+    #[serde(with = "bytes")]
+    pub answers_bytes_max: u64,
     /// Publishes that wait for the store at once, 1–1,000,000.
     pub publishes_in_flight_max: u32,
     /// Messages of a batch, 1–10,000.
@@ -143,6 +146,7 @@ impl Default for ServerLimits {
             body_bytes_per_s_min: 1 << 10,
             body_rate_after: Duration::from_secs(5),
             bodies_bytes_max: 64 << 20,
+            answers_bytes_max: 64 << 20,
             publishes_in_flight_max: 4_096,
             batch_messages_max: 1_000,
             batch_bytes_max: 8 << 20,
@@ -182,6 +186,7 @@ impl ServerSettings {
             ("limits.body_bytes_per_s_min", range::size(limits.body_bytes_per_s_min, &(0..=1 << 30))),
             ("limits.body_rate_after", range::span(limits.body_rate_after, &(Duration::ZERO..=hour))),
             ("limits.bodies_bytes_max", range::size(limits.bodies_bytes_max, &(1 << 20..=1 << 40))),
+            ("limits.answers_bytes_max", range::size(limits.answers_bytes_max, &(1 << 20..=1 << 40))),
             (
                 "limits.publishes_in_flight_max",
                 range::number(limits.publishes_in_flight_max, &(1..=1_000_000)),
@@ -239,6 +244,7 @@ mod tests {
                 body_bytes_per_s_min: u64::MAX,
                 body_rate_after: huge,
                 bodies_bytes_max: 0,
+                answers_bytes_max: 0,
                 publishes_in_flight_max: 0,
                 batch_messages_max: 10_001,
                 batch_bytes_max: 65 << 20,
@@ -248,7 +254,7 @@ mod tests {
             ..ServerSettings::default()
         };
         let problems = settings.problems();
-        assert_eq!(problems.len(), 17);
+        assert_eq!(problems.len(), 18);
         let batch = problems.iter().find(|problem| problem.key == "limits.batch_bytes_max").expect("refused");
         assert_eq!(batch.detail, "65MiB is out of range: 1KiB to 64MiB");
     }

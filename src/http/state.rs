@@ -4,17 +4,20 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout};
 
 use crate::actor::Supervisor;
 use crate::api::code::Code;
 use crate::clock::{Clock, Tick};
 use crate::domain::destination::Destination;
+use crate::domain::format::bytes;
 use crate::domain::timestamp::Timestamp;
-use crate::http::body::BodyBudget;
+use crate::http::budget::{Budget, Share};
 use crate::http::error::{Refusal, of_store, shutting_down};
 use crate::http::extract::shown;
 use crate::http::observer::Observations;
@@ -72,6 +75,11 @@ impl fmt::Debug for Gateway {
     }
 }
 
+/// Bytes that one permit of a look-up stands for.
+const LOOK_UP_PERMIT_BYTES: u64 = 1 << 10;
+/// How long a look-up waits until those before it have what they look for.
+const LOOK_UP_WITHIN: Duration = Duration::from_secs(10);
+
 /// What all HTTP threads share.
 #[derive(Debug)]
 pub(super) struct State {
@@ -81,7 +89,12 @@ pub(super) struct State {
     pub(super) started_at: Timestamp,
     started: Tick,
     /// The memory of all bodies.
-    pub(super) bodies: Arc<BodyBudget>,
+    pub(super) bodies: Arc<Budget>,
+    /// The memory of all payloads in answers.
+    answers: Arc<Budget>,
+    /// The memory of what the store finds, until it is known how much of it is shown.
+    look_ups: Semaphore,
+    look_up_permits: u32,
     /// What was seen of the store before.
     pub(super) observations: Observations,
     publishes: AtomicU32,
@@ -91,10 +104,15 @@ pub(super) struct State {
 impl State {
     /// The state of a gateway that starts now.
     pub(super) fn new(gateway: Gateway) -> Self {
+        let answers_bytes_max = gateway.settings.limits.answers_bytes_max;
+        let look_up_permits = u32::try_from(answers_bytes_max / LOOK_UP_PERMIT_BYTES).unwrap_or(u32::MAX);
         Self {
+            answers: Budget::new(answers_bytes_max),
+            look_ups: Semaphore::new(look_up_permits as usize),
+            look_up_permits,
             started_at: gateway.clock.now(),
             started: gateway.clock.tick(),
-            bodies: BodyBudget::new(gateway.settings.limits.bodies_bytes_max),
+            bodies: Budget::new(gateway.settings.limits.bodies_bytes_max),
             observations: Observations::default(),
             publishes: AtomicU32::new(0),
             is_draining: AtomicBool::new(false),
@@ -181,6 +199,29 @@ impl State {
         } else {
             Err(self.too_many_publishes())
         }
+    }
+
+    /// Waits until the store may be asked for one more message with a payload of at most so many bytes. It gives the whole
+    /// message, be its payload shown or not; so only as many may be on their way as there is memory for.
+    pub(super) async fn begin_look_up(&self, bytes_max: u64) -> Result<SemaphorePermit<'_>, Refusal> {
+        let permits = u32::try_from(bytes_max.div_ceil(LOOK_UP_PERMIT_BYTES)).unwrap_or(u32::MAX);
+        let looking = self.look_ups.acquire_many(permits.min(self.look_up_permits));
+        match timeout(LOOK_UP_WITHIN, looking).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(self.too_many_answers("too many look-ups wait for the store")),
+        }
+    }
+
+    /// Takes the memory of an answer that shows so many bytes of payload.
+    pub(super) fn take_answer(&self, bytes: u64) -> Result<Share, Refusal> {
+        let too_many = || self.too_many_answers("the payloads in all answers together are too large");
+        self.answers.take(bytes).ok_or_else(too_many)
+    }
+
+    fn too_many_answers(&self, what: &str) -> Refusal {
+        let (setting, limit) = ("server.limits.answers_bytes_max", self.limits().answers_bytes_max);
+        let detail = format!("{what}: {setting} is {}", bytes::show(limit));
+        Refusal::new(Code::Overloaded, detail).setting(setting, Some(limit))
     }
 
     /// The limits of requests.

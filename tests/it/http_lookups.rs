@@ -1,16 +1,20 @@
 //! What a publish answers and what a lookup shows, over the life of a message.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
 use posthaste::api::{Message, Published};
 use posthaste::domain::message::{Priority, State};
 use posthaste::domain::outcome::{Attempt, AttemptOutcome, DeadReason};
 use posthaste::domain::retry::Verdict;
+use posthaste::http::ServerSettings;
 use posthaste::store::lease::{BatchId, LeaseKind, LeaseRequest, Settlement};
 use serde_json::json;
 
-use super::http_gateway::{Reply, TestGateway, block_on};
+use super::http_gateway::{PATIENCE, Plan, Reply, TestGateway, block_on, request};
 
 fn message(gateway: &TestGateway, published: &Reply, query: &str) -> Message {
     let path = published.header("location").expect("a location");
@@ -140,6 +144,72 @@ fn a_message_is_shown_through_its_life_and_death() {
     assert_eq!((attempt.duration_ms, &attempt.excerpt), (7, &None), "of the answer only the status is kept");
     assert_eq!((found.content_type.as_deref(), found.payload_bytes), (Some("text/plain"), Some(3)));
     assert_eq!((found.payload, found.payload_base64), (None, None), "it is no longer kept");
+}
+
+/// Looks a message up with its payload and reads no more of the answer than its status.
+fn begin_to_look(gateway: &TestGateway, path: &str) -> (u16, TcpStream) {
+    let mut stream = TcpStream::connect(gateway.address).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    stream.write_all(&request(&format!("GET {path}"), &[], b"")).expect("sent");
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).expect("an answer");
+    let status = std::str::from_utf8(&status[9..]).expect("digits");
+    (status.parse().expect("a status"), stream)
+}
+
+#[test]
+fn payloads_that_nobody_takes_stay_within_their_memory() {
+    let mut server = ServerSettings::default();
+    server.listen.0.set_port(0);
+    server.threads = 1;
+    server.limits.answers_bytes_max = 40 << 20;
+    let declared = vec![("default", json!({"processor": "pull", "limits": {"payload_max": "16MiB"}}))];
+    let gateway = TestGateway::start_as(Plan { server, declared, ..Plan::default() });
+    // More than what the system keeps of an answer that nobody reads.
+    let payload = vec![0xfe; 16 << 20];
+    let published = gateway.publish("default", &[], &payload);
+    let path = format!("{}?payload=true", published.header("location").expect("a location"));
+    let looks: Vec<_> = std::thread::scope(|scope| {
+        let looks: Vec<_> = (0..12).map(|_| scope.spawn(|| begin_to_look(&gateway, &path))).collect();
+        looks.into_iter().map(|look| look.join().expect("answered")).collect()
+    });
+    let count = |wanted| looks.iter().filter(|(status, _)| *status == wanted).count();
+    assert_eq!((count(200), count(503)), (2, 10), "as many as fit");
+    assert_eq!(gateway.look("/health").status, 200);
+    gateway.assert_alive("payloads that nobody takes");
+    let refused = gateway.look(&path);
+    assert_eq!((refused.status, refused.code().as_str()), (503, "overloaded"), "{refused:?}");
+    assert_eq!(refused.json()["setting"], "server.limits.answers_bytes_max");
+    assert!(refused.header("retry-after").is_some() && refused.header("posthaste-stored").is_none());
+    assert_eq!(
+        message(&gateway, &published, "").payload_bytes,
+        Some(16 << 20),
+        "without its payload it is shown"
+    );
+    drop(looks);
+    gateway.wait_for(&format!("HEAD {path}"), 200);
+    let found = message(&gateway, &published, "?payload=true");
+    let shown = found.payload_base64.expect("it is no text");
+    assert!(base64::engine::general_purpose::STANDARD.decode(shown).expect("base64") == payload);
+    let head = gateway.send(&format!("HEAD {path}"), &[], b"");
+    let whole = gateway.look(&path);
+    assert_eq!((head.status, head.header("content-length")), (200, whole.header("content-length")));
+    assert_eq!(whole.header("content-length"), Some(whole.body.len().to_string().as_str()));
+}
+
+#[test]
+fn a_payload_larger_than_the_memory_of_answers_is_shown_alone() {
+    let mut server = ServerSettings::default();
+    server.listen.0.set_port(0);
+    server.threads = 1;
+    server.limits.answers_bytes_max = 1 << 20;
+    let declared = vec![("default", json!({"processor": "pull", "limits": {"payload_max": "16MiB"}}))];
+    let gateway = TestGateway::start_as(Plan { server, declared, ..Plan::default() });
+    let text = "\u{1}\"€".repeat(400_000);
+    let published = gateway.publish("default", &[], text.as_bytes());
+    for _ in 0..2 {
+        assert!(message(&gateway, &published, "?payload=true").payload.as_deref() == Some(&*text));
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use actix_http::StatusCode;
+use actix_http::{Method, StatusCode};
 
 use super::Call;
 use crate::api::Message;
@@ -11,9 +11,11 @@ use crate::domain::format::secret;
 use crate::domain::id::MessageId;
 use crate::domain::message::{Headers, State};
 use crate::domain::queue::HTTP;
+use crate::domain::record::Record;
 use crate::http::answer::{self, Answer};
 use crate::http::error::{Refusal, of_store};
 use crate::http::extract::{flag, parameters, queue_name, shown};
+use crate::http::payload::Shown;
 use crate::store::QueueEntry;
 use crate::store::error::StoreError;
 use crate::store::stats::Found;
@@ -34,11 +36,19 @@ pub(super) async fn show(call: Call) -> Result<Answer, Refusal> {
     // What is no id is the id of no message.
     let text = call.segment("id");
     let Ok(id) = text.parse::<MessageId>() else { return Err(message_unknown(&entry, text)) };
+    let state = &call.desk.state;
+    let looking = state.begin_look_up(entry.settings.limits.payload_max).await?;
     let (entry, found) = find(&call, entry, id).await?;
     let Some(found) = found else {
         return Err(if entry.settings.lookup { message_unknown(&entry, text) } else { lookup_off() });
     };
-    Ok(answer::json(StatusCode::OK, &message(&entry, id, found, with_payload)))
+    let payload = found.record.as_ref().filter(|_| with_payload).map(Record::payload);
+    let message = message(&entry, id, found);
+    let Some(payload) = payload else { return Ok(answer::json(StatusCode::OK, &message)) };
+    let share = state.take_answer(payload.len() as u64)?;
+    drop(looking);
+    let shown = Shown::look(payload, share).await;
+    Ok(shown.answer(&message, call.request.method() == Method::HEAD))
 }
 
 async fn find(
@@ -70,8 +80,8 @@ fn lookup_off() -> Refusal {
     Refusal::new(Code::LookupOff, detail).setting("lookup", None)
 }
 
-/// The message as the API shows it.
-fn message(entry: &QueueEntry, id: MessageId, found: Found, with_payload: bool) -> Message {
+/// The message as the API shows it, without its payload.
+fn message(entry: &QueueEntry, id: MessageId, found: Found) -> Message {
     let Found { state, reason, ended_at, due_at, record, finished, mut history, .. } = found;
     history.drain(..history.len().saturating_sub(Message::ATTEMPTS_MAX));
     let mut message = Message {
@@ -99,19 +109,15 @@ fn message(entry: &QueueEntry, id: MessageId, found: Found, with_payload: bool) 
     }
     if let Some(record) = record {
         let headers = Headers::decode(&record.headers()).unwrap_or_default();
-        let payload = record.payload();
         message.priority = Some(record.priority());
         message.published_at = record.accepted_at();
         message.deliver_at = headers.deliver_at;
         message.expires_at = record.expires_at();
         message.destination = headers.destination.or(message.destination);
         message.content_type = Some(headers.content_type);
-        message.payload_bytes = Some(payload.len() as u64);
+        message.payload_bytes = Some(record.payload().len() as u64);
         message.max_attempts = Some(record.attempts_max());
         message.attempt_count = record.attempts();
-        if with_payload {
-            message.show_payload(&payload);
-        }
     } else if let Some(finished) = finished {
         message.priority = Some(finished.priority);
         message.published_at = finished.accepted_at;
