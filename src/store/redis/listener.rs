@@ -32,7 +32,7 @@ pub(super) fn start(state: &Arc<State>) -> std::io::Result<()> {
         match runtime {
             Ok(runtime) => runtime.block_on(listen(&state)),
             Err(error) => {
-                log::error!("cause" = error.to_string().as_str(); "nothing is heard of other gateways")
+                log::error!("cause" = error.to_string().as_str(); "nothing is heard of other gateways");
             }
         }
     };

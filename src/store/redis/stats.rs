@@ -2,15 +2,18 @@
 //!
 //! Who observes, again and again, asks anew only of the queues in which something may have happened: those whose entry in
 //! the due index is another than last time, since whatever changes a number writes there or happens to what is leased; those
-//! that had something leased; and a few in turn, whatever the index says.
+//! that had something leased or to lease; and a few in turn, whatever the index says. An entry outlives what made it by a minute,
+//! so who has not looked for half of that asks of all.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use redis::Cmd;
 
+use crate::clock::Tick;
 use crate::domain::queue::{Generation, ParkReason, QueueName};
+use crate::domain::timestamp::Timestamp;
 use crate::store::QueueEntry;
 use crate::store::error::StoreError;
 use crate::store::redis::answer::{Answer, read_number};
@@ -22,6 +25,8 @@ use crate::store::redis::script;
 use crate::store::redis::state::lock;
 use crate::store::stats::{Counters, Gauges, QueueStats};
 
+/// After so long without a look all queues are asked: entries of the due index may have come and gone.
+const FORGET_AFTER: Duration = Duration::from_secs(30);
 /// Queues that are asked in turn each time.
 const TURN_QUEUES: usize = 16;
 
@@ -32,11 +37,17 @@ pub(super) struct Observed {
     /// The due index as it was.
     index: HashMap<QueueName, Bytes>,
     turn: usize,
+    at: Option<Tick>,
 }
 
 impl Observed {
     /// The queues to ask anew, now that the index is this.
-    fn choose(&mut self, entries: &[QueueEntry], index: &HashMap<QueueName, Bytes>) -> Vec<QueueName> {
+    fn choose(
+        &mut self,
+        entries: &[QueueEntry],
+        index: &HashMap<QueueName, Bytes>,
+        now: Timestamp,
+    ) -> Vec<QueueName> {
         let count = entries.len().max(1);
         let turn = self.turn % count;
         self.turn = (turn + TURN_QUEUES) % count;
@@ -44,10 +55,12 @@ impl Observed {
             let name = &entry.name;
             let known = self.stats.get(name).filter(|stats| stats.generation == entry.generation);
             let entry_now = index.get(name);
-            known.is_none_or(|stats| stats.gauges.leased > 0)
+            let is_held = entry.paused || entry.parked.is_some();
+            let moves = |gauges: &Gauges| gauges.leased > 0 || (gauges.pending > 0 && !is_held);
+            known.is_none_or(|stats| moves(&stats.gauges))
                 || self.index.get(name) != entry_now
-                // What happens before the next sweep changes nothing there any more.
-                || entry_now.is_some_and(|score| &score[..] == b"0")
+                // What happens before the next sweep, or in the very moment it names, changes nothing there any more.
+                || entry_now.is_some_and(|score| is_due(score, now))
                 || (place + count - turn) % count < TURN_QUEUES
         };
         entries.iter().enumerate().filter(is_chosen).map(|(_, entry)| entry.name.clone()).collect()
@@ -79,9 +92,14 @@ impl Connection {
         self.state.check_open()?;
         // Lost with an error, and with it all that was remembered.
         let mut observed = self.observed.take();
+        let now = self.state.clock.tick();
+        if observed.at.is_none_or(|at| now.since(at) >= FORGET_AFTER) {
+            observed = Observed::default();
+        }
+        observed.at = Some(now);
         let entries = self.listed().await?;
         let index = self.due_index().await?;
-        let names = observed.choose(&entries, &index);
+        let names = observed.choose(&entries, &index, self.state.clock.now());
         let new = self.stats_of(Some(names)).await?;
         let all = observed.note(&entries, index, new);
         lock(&self.state.vitals)
@@ -159,6 +177,12 @@ impl Connection {
         }
         Ok(differences)
     }
+}
+
+/// Whether a sweep takes that entry now.
+fn is_due(score: &[u8], now: Timestamp) -> bool {
+    let whole = score.split(|byte| *byte == b'.').next().unwrap_or_default();
+    read_number(whole) <= now.as_millis()
 }
 
 /// The reason of a park as the counters name it.

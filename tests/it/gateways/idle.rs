@@ -31,8 +31,10 @@ fn commands(redis: &RedisServer) -> (u64, String) {
 #[expect(clippy::print_stdout, reason = "who reads the test wants the figures")]
 fn settles_down(queues: usize) {
     let redis = RedisServer::start_durable();
-    let settings: String =
-        (0..queues).map(|number| format!("[queues.q{number}]\nprocessor = 'log'\n")).collect();
+    let mut settings = String::new();
+    for number in 0..queues {
+        write!(settings, "[queues.q{number}]\nprocessor = 'log'\n").expect("a string grows");
+    }
     let mut gateway = Gateway::prepare(&settings, &[]).over(&redis);
     gateway.launch_until_ready();
     let begun = Instant::now();

@@ -57,7 +57,7 @@ fn what_is_observed_is_what_is_there_whatever_was_done_and_by_whom() {
                 _ => {}
             }
             if random.bool() {
-                stand.pass(seconds(random.u64(..90))).await;
+                stand.pass(seconds(random.u64(..20))).await;
             }
             if random.bool() {
                 let observed = other.connection.observe().await.expect("Redis answers");
