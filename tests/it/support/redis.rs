@@ -80,11 +80,6 @@ impl RedisServer {
         line.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("INFO says no {field}: {info}"))
     }
 
-    /// Its process.
-    pub(crate) fn pid(&self) -> u32 {
-        self.process.as_ref().expect("it runs").id()
-    }
-
     /// Ends every connection but its own.
     pub(crate) fn hang_up(&self) {
         self.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
