@@ -324,6 +324,7 @@ impl Dispatcher {
     async fn lease(&mut self, order: Order, life: &Life) {
         lock(&self.tools.unanswered).replace((order.request.clone(), order.first_sent));
         let _leasing = self.tools.lanes.leasing(&order.lane);
+        let mut is_unknown = false;
         loop {
             let answer = tokio::select! {
                 biased;
@@ -337,7 +338,8 @@ impl Dispatcher {
                     self.forget_unanswered();
                     return;
                 }
-                Err(error) if error.stored() == Stored::Unknown && !is_late(life) => {
+                Err(error) if may_be_leased(&error, &order, is_unknown) && !is_late(life) => {
+                    is_unknown = true;
                     self.note(Some(&error));
                     let pause = self.backoff.failed();
                     tokio::select! {
@@ -442,6 +444,16 @@ impl Dispatcher {
                 }
             }
         }
+    }
+}
+
+/// Whether the store may have leased what this order asks for, so that it must be asked again: a store that cannot be reached
+/// says nothing of what it did with an earlier sending. In vain once the lease would be over.
+fn may_be_leased(error: &StoreError, order: &Order, is_unknown: bool) -> bool {
+    match error {
+        StoreError::Gone | StoreError::Newer(_) => false,
+        _ if error.stored() == Stored::Unknown => true,
+        _ => is_unknown && order.first_sent.elapsed() < order.request.lease,
     }
 }
 

@@ -50,6 +50,8 @@ struct Call {
     first_sent: Instant,
     // Beside each group; `None` once that waiter has been answered.
     waiters: Vec<Option<usize>>,
+    // Beside each group: whether a sending of it may have been stored without an answer.
+    is_unknown: Vec<bool>,
 }
 
 /// What an actor needs to know of a call to send it.
@@ -190,9 +192,11 @@ impl Intake {
             if next.is_empty() {
                 return None;
             }
-            let waiters = next.iter().map(|waiting| Some(waiting.waiter)).collect();
+            let waiters: Vec<_> = next.iter().map(|waiting| Some(waiting.waiter)).collect();
+            let is_unknown = vec![false; waiters.len()];
             let groups = Arc::new(next.into_iter().map(|waiting| waiting.group).collect());
-            state.in_flight = Some(Call { id: CallId::random(), groups, first_sent: now, waiters });
+            state.in_flight =
+                Some(Call { id: CallId::random(), groups, first_sent: now, waiters, is_unknown });
         }
         let call = state.in_flight.as_ref()?;
         Some(Sending { id: call.id, groups: call.groups.clone(), first_sent: call.first_sent })
@@ -216,10 +220,19 @@ impl Intake {
             },
         );
         let mut is_over = true;
-        for (waiter, result) in call.waiters.iter_mut().zip(results) {
-            let is_unknown =
-                matches!(&result, GroupResult::Failed(error) if error.stored() == Stored::Unknown);
-            if is_unknown && !is_last {
+        for ((waiter, is_unknown), mut result) in
+            call.waiters.iter_mut().zip(&mut call.is_unknown).zip(results)
+        {
+            if let GroupResult::Failed(error) = &mut result {
+                *is_unknown |= error.stored() == Stored::Unknown;
+                // A store that refuses to look says nothing of what it did with an earlier sending.
+                if *is_unknown && error.stored() == Stored::No {
+                    *error = StoreError::Unknown(error.to_string());
+                }
+            } else {
+                *is_unknown = false;
+            }
+            if *is_unknown && !is_last {
                 is_over &= waiter.is_none();
             } else if let Some(place) = waiter.take() {
                 state.waiters.answer(place, Ok(result), &mut wakers);

@@ -87,6 +87,21 @@ async fn a_lease_whose_answer_is_lost_is_asked_for_again_under_its_batch_id() {
 }
 
 #[tokio::test]
+async fn a_lease_that_a_store_may_have_given_before_it_went_away_is_asked_for_until_it_is_back() {
+    let mut bed = Bed::new();
+    let queue = bed.queue("orders", build_done(|_| {})).await;
+    let away = || Act::Refuse(StoreError::Unavailable("it restarts".to_owned()));
+    bed.peer.tell(Kind::Lease, [Act::LoseAnswer, away(), away()]);
+    let store = bed.peer.connect();
+    let group = super::rig::group(&bed.clock, &queue, 5);
+    store.enqueue(crate::store::enqueue::CallId::random(), Arc::new(vec![group])).await.expect("stored");
+    let rig = bed.start();
+    rig.until(&queue, "all are delivered", |stats| stats.counters.delivered == 5).await;
+    assert_eq!(rig.stats(&queue).await.counters.recovered, 0, "no lease was left to run out");
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_dispatcher_that_breaks_gets_the_batch_that_it_had_asked_for() {
     let mut bed = Bed::new();
     let queue = bed.queue("orders", build_done(|_| {})).await;

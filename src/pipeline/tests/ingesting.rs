@@ -71,6 +71,19 @@ async fn a_call_whose_answer_is_lost_is_sent_again_by_its_id_and_stored_once() {
 }
 
 #[tokio::test]
+async fn a_store_that_goes_away_after_it_may_have_stored_is_asked_until_it_is_back() {
+    let (rig, queue) = rig(IngestSettings::default()).await;
+    let away = || Act::Refuse(StoreError::Unavailable("it restarts".to_owned()));
+    rig.peer.tell(Kind::Enqueue, [Act::LoseAnswer, away(), away()]);
+    // Told "nothing was stored" its client would send it again, and it would be there twice.
+    rig.publish(&queue, 3).await;
+    let calls = rig.peer.enqueues();
+    assert!(calls.len() == 4 && calls.iter().all(|(id, _)| *id == calls[0].0), "{calls:?}");
+    assert_eq!(rig.stats(&queue).await.counters.accepted, 3);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn one_group_whose_answer_is_lost_is_asked_for_again_and_the_others_need_not_wait() {
     let (rig, queue) = rig(IngestSettings::default()).await;
     let gate = rig.peer.hold(Kind::Enqueue);
