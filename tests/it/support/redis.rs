@@ -86,11 +86,6 @@ impl RedisServer {
         self.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     }
 
-    /// Its process.
-    pub(crate) fn pid(&self) -> u32 {
-        self.process.as_ref().expect("it runs").id()
-    }
-
     /// Where it listens.
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("redis.sock")
