@@ -44,8 +44,10 @@ fn in_flight_at_a_kill(home: &Home) {
         home.lease("3s"),
     );
     let mut gateway = home.start(&settings, &["--dev"]);
+    // All of them become due in one moment, so that they are leased together, and lost together.
+    let deliver_at = Clock::system().now().saturating_add(Duration::from_secs(1)).to_string();
     for number in 0..IN_FLIGHT {
-        gateway.publish("orders", &[], format!("{number}").as_bytes());
+        gateway.publish("orders", &[("Posthaste-Deliver-At", &deliver_at)], format!("{number}").as_bytes());
     }
     sink.wait_for(IN_FLIGHT, WITHIN);
     gateway.kill();
