@@ -63,6 +63,12 @@ impl Clock {
         Self(Source::Manual(Arc::new(manual)))
     }
 
+    /// Whether it is moved by hand.
+    #[must_use]
+    pub const fn is_manual(&self) -> bool {
+        matches!(self.0, Source::Manual(_))
+    }
+
     /// The wall time, milliseconds since the Unix epoch. May jump either way when an operator sets the clock.
     #[must_use]
     pub fn now(&self) -> Timestamp {

@@ -1,14 +1,15 @@
-//! How long a message is on its way in an idle gateway: from posting it over HTTP until a registered function has it.
+//! How long a message is on its way in an idle gateway: from posting it over HTTP until a registered function has it; and with
+//! two gateways on one Redis, when the other one has the function.
 //!
-//! The gateway is embedded in this process, with its HTTP server and its store, so that both ends read one clock. Beside it
-//! stands the floor: a thread that answers the same connection's worth of bytes after one write and one `fdatasync`. What a
+//! The gateways are embedded in this process, with their HTTP servers and their stores, so that both ends read one clock. Beside
+//! them stands the floor: a thread that answers the same connection's worth of bytes after one write and one `fdatasync`. What a
 //! busy machine or a slow disk costs shows in both.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use posthaste::{App, Handle, Message, Outcome, Settings};
 
 use crate::Arguments;
 use crate::client::Connection;
+use crate::redis_server::RedisServer;
 use crate::report::Report;
 
 const WITHIN: Duration = Duration::from_secs(30);
@@ -24,27 +26,49 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Posts before those that are timed.
 const WARM_UP: usize = 50;
 
-/// Measures it.
+/// Measures it, on the embedded store, on Redis, and from one gateway to another.
 pub(crate) fn run(arguments: &Arguments, report: &mut Report) {
     let folder = tempfile::tempdir().expect("a folder");
+    let sqlite = format!("sqlite:{}", folder.path().join("posthaste.db").display());
+    let (began, beginnings) = sync_channel(arguments.posts + WARM_UP);
+    let gateway = start(&sqlite, Some(began));
+    measure("", &gateway, &beginnings, arguments.posts, report);
+    stop(&gateway);
+    let redis = RedisServer::start_durable();
+    let (began, beginnings) = sync_channel(arguments.posts + WARM_UP);
+    let processing = start(&redis.url(), Some(began));
+    measure("redis_", &processing, &beginnings, arguments.posts, report);
+    let taking = start(&redis.url(), None);
+    measure("redis_other_", &taking, &beginnings, arguments.posts, report);
+    stop(&taking);
+    stop(&processing);
+}
+
+/// A gateway; with the function that says when it was called, or without, so that it cannot process what it takes.
+fn start(store: &str, began: Option<SyncSender<Instant>>) -> Handle {
     let mut settings = Settings::default();
     settings.server.listen.0.set_port(0);
-    settings.store.url = format!("sqlite:{}", folder.path().join("posthaste.db").display());
-    settings.declare("bench", "note").expect("a name");
-    let (began, beginnings) = sync_channel(arguments.posts + WARM_UP);
-    let note = move |_: Message| {
-        let noted = began.send(Instant::now());
-        async move {
-            noted.expect("the bench waits for it");
-            Outcome::Done
-        }
-    };
-    let app = App::builder(settings).processor("note", note).build().expect("settings that can be");
-    let gateway = app.start().expect("it starts");
+    store.clone_into(&mut settings.store.url);
+    let mut app = App::builder(settings.clone());
+    if let Some(began) = began {
+        settings.declare("bench", "note").expect("a name");
+        app = App::builder(settings).processor("note", move |_: Message| {
+            let noted = began.send(Instant::now());
+            async move {
+                noted.expect("the bench waits for it");
+                Outcome::Done
+            }
+        });
+    }
+    app.build().expect("settings that can be").start().expect("it starts")
+}
+
+fn measure(name: &str, gateway: &Handle, beginnings: &Receiver<Instant>, posts: usize, report: &mut Report) {
     let mut connection = Connection::open(&gateway.address().to_string()).expect("it listens");
+    let folder = tempfile::tempdir().expect("a folder");
     let mut floor = floor(&folder.path().join("floor"));
     let (mut to_function, mut to_answer, mut to_floor) = (Vec::new(), Vec::new(), Vec::new());
-    for post in 0..arguments.posts + WARM_UP {
+    for post in 0..posts + WARM_UP {
         thread::sleep(PAUSE);
         let posted = Instant::now();
         let answer =
@@ -63,10 +87,9 @@ pub(crate) fn run(arguments: &Arguments, report: &mut Report) {
             to_floor.push(posted.elapsed());
         }
     }
-    stop(&gateway);
-    report.add_distribution("floor", to_floor);
-    report.add_distribution("post_to_202", to_answer);
-    report.add_distribution("post_to_function", to_function);
+    report.add_distribution(&format!("{name}floor"), to_floor);
+    report.add_distribution(&format!("{name}post_to_202"), to_answer);
+    report.add_distribution(&format!("{name}post_to_function"), to_function);
 }
 
 /// A connection to a thread that answers each 256 bytes once 4 KiB are on the disk.

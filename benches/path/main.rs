@@ -1,11 +1,14 @@
-//! Measures the path of a message with the real release binary: `cargo bench --bench path -- [pending|store|calls|latency] [FLAGS]`.
+//! Measures the path of a message with the real release binary:
+//! `cargo bench --bench path -- [pending|store|calls|redis|latency] [FLAGS]`.
 //!
 //! - `pending`: what a million waiting messages cost: `/status`, lease and settle, memory, the start.
 //! - `store`: lease and settle alone, on the embedded store, with and without a million messages behind.
 //! - `calls`: each call of the embedded store: messages a second and CPU a message.
-//! - `latency`: from posting a message to an idle gateway until a registered function has it.
+//! - `redis`: CPU and memory of a message in a Redis of its own, with and without a million messages behind.
+//! - `latency`: from posting a message to an idle gateway until a registered function has it: on the embedded store, on a Redis,
+//!   and in another gateway on that Redis.
 //!
-//! Without a name all of them are run. `--messages N` is how many wait (1,000,000), `--posts N` how many are timed (2,000),
+//! Without a name all are run. `--messages N` is how many wait (1,000,000), `--posts N` how many are timed (2,000),
 //! `--json` prints one object a line instead of tables. Nothing is asserted: what a figure must be is judged by who reads it.
 
 mod calls;
@@ -15,6 +18,10 @@ mod client;
 mod gateway;
 mod latency;
 mod pending;
+mod redis;
+#[path = "../../tests/it/support/redis.rs"]
+#[expect(dead_code, reason = "the tests restart their servers, the benches do not")]
+mod redis_server;
 mod report;
 mod store;
 
@@ -34,8 +41,13 @@ struct Arguments {
 type Bench = fn(&Arguments, &mut Report);
 
 /// Every bench by its name.
-const BENCHES: [(&str, Bench); 4] =
-    [("pending", pending::run), ("store", store::run), ("calls", calls::run), ("latency", latency::run)];
+const BENCHES: [(&str, Bench); 5] = [
+    ("pending", pending::run),
+    ("store", store::run),
+    ("calls", calls::run),
+    ("redis", redis::run),
+    ("latency", latency::run),
+];
 
 #[expect(clippy::print_stderr, reason = "a bench talks to a person")]
 fn main() -> ExitCode {

@@ -1,6 +1,7 @@
 //! The operator's queues, given to the store.
 
-use std::sync::{Arc, mpsc};
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -9,6 +10,7 @@ use tokio::time::timeout;
 use crate::actor::ArbiterHandle;
 use crate::app::{DECLARE_WITHIN, StartError, difference};
 use crate::domain::queue::{HTTP, ParkReason, QueueName, QueueSettings};
+use crate::pipeline::prober::Declare;
 use crate::processor::Guard;
 use crate::store::error::StoreError;
 use crate::store::health::{StoreHealth, Warning};
@@ -31,25 +33,51 @@ pub(super) struct Declared {
     pub(super) warnings: Vec<Warning>,
 }
 
-/// Declares the queues on that thread and waits for it.
+/// How long a store that may be away has to answer before the gateway listens without it.
+const REMOTE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Declares the queues on that thread and waits for it. A store that is away is no hindrance: it is given as why, and the queues
+/// are for the prober to declare.
 ///
 /// # Errors
-/// The store cannot, or not in time.
+/// The store cannot, or not in time, and will not come back by itself.
 pub(super) fn declare(
     place: &ArbiterHandle,
     store: Arc<dyn Store>,
     guard: Guard,
     queues: Vec<(QueueName, Arc<QueueSettings>)>,
-) -> Result<Declared, StartError> {
+) -> Result<Result<Declared, StoreError>, StartError> {
     let (told, is_told) = mpsc::sync_channel(1);
+    let is_remote = store.is_remote();
+    let within = if is_remote { REMOTE_WITHIN } else { DECLARE_WITHIN };
     place.spawn("declare", move || async move {
-        drop(told.send(declare_here(&*store.connect(), &guard, queues).await));
+        let store = store.connect();
+        let declaring = declare_here(&*store, &guard, queues);
+        let declared = timeout(within, declaring).await;
+        drop(told.send(declared.unwrap_or(Err(StoreError::Timeout(within)))));
     });
-    match is_told.recv_timeout(DECLARE_WITHIN) {
-        Ok(Ok(declared)) => Ok(declared),
+    match is_told.recv_timeout(DECLARE_WITHIN + REMOTE_WITHIN) {
+        Ok(Ok(declared)) => Ok(Ok(declared)),
+        Ok(Err(error)) if is_remote => Ok(Err(error)),
         Ok(Err(error)) => Err(StartError::Failed(format!("the queues cannot be declared: {error}"))),
         Err(error) => Err(StartError::Failed(format!("the queues were not declared in time: {error}"))),
     }
+}
+
+/// Declares the queues whenever the store can be reached, and then tells which had other settings.
+pub(super) fn later(
+    guard: Guard,
+    queues: Vec<(QueueName, Arc<QueueSettings>)>,
+    warnings: Arc<OnceLock<Vec<Warning>>>,
+) -> Declare {
+    Arc::new(move |store: Rc<dyn MessageStore>| {
+        let (guard, queues, warnings) = (guard.clone(), queues.clone(), warnings.clone());
+        Box::pin(async move {
+            let declared = declare_here(&*store, &guard, queues).await?;
+            warnings.get_or_init(|| declared.warnings);
+            Ok(declared.entries)
+        })
+    })
 }
 
 async fn declare_here(

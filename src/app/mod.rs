@@ -22,7 +22,7 @@ mod publication;
 mod reception;
 
 use std::fmt;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use crate::actor::{ArbiterHandle, Place, RestartPolicy, Role, Supervisor};
@@ -101,7 +101,8 @@ impl Builder {
     pub fn build(self) -> Result<App, StartError> {
         let clock = Clock::system();
         let guard = Guard::new(&self.settings.egress, self.settings.dev);
-        let unopened = Context { clock: clock.clone(), guard: guard.clone(), store_id: "".into() };
+        let unopened =
+            Context { clock: clock.clone(), guard: guard.clone(), store_id: Arc::new(|| "".into()) };
         let mut registry = Registry::new(&unopened);
         for register in self.functions {
             register(&mut registry).map_err(|error| StartError::Configuration(error.to_string()))?;
@@ -174,17 +175,34 @@ impl App {
             .iter()
             .map(|(name, settings)| (name.clone(), Arc::new(settings.clone())))
             .collect();
-        let declared = declare::declare(&control, store.clone(), self.guard.clone(), queues)?;
+        let declared = declare::declare(&control, store.clone(), self.guard.clone(), queues.clone())?;
         let catalog = Catalog::default();
-        catalog.replace_all(declared.entries);
-        let context = Context { clock: self.clock.clone(), guard: self.guard.clone(), store_id: store.id() };
+        let warnings: Arc<OnceLock<_>> = Arc::default();
+        let (watch, declare) = match declared {
+            Ok(declared) => {
+                warnings.get_or_init(|| declared.warnings);
+                catalog.replace_all(declared.entries);
+                (StoreWatch::opened(declared.health, self.clock.now()), None)
+            }
+            Err(error) => {
+                log::warn!("cause" = error.to_string().as_str(); "the store is not there yet: publishes are refused until it is");
+                let declare = declare::later(self.guard.clone(), queues, warnings.clone());
+                (StoreWatch::away(error, self.clock.now()), Some(declare))
+            }
+        };
+        let known = store.clone();
+        let store_id = Arc::new(move || known.id());
+        let context = Context { clock: self.clock.clone(), guard: self.guard.clone(), store_id };
         let registry = self.registry.clone().with(&context);
+        let instance = format!("{:016x}", fastrand::u64(..));
         let pipeline = Pipeline::start(Parts {
             supervisor: supervisor.clone(),
             store: store.clone(),
             registry: registry.clone(),
             catalog,
-            watch: StoreWatch::opened(declared.health, self.clock.now()),
+            watch,
+            declare,
+            instance: instance.as_str().into(),
             clock: self.clock.clone(),
             workers: self.settings.workers.clone(),
             ingest: self.settings.ingest.clone(),
@@ -192,7 +210,7 @@ impl App {
         .map_err(|error| {
             StartError::Failed(format!("the threads of the workers cannot be started: {error}"))
         })?;
-        let edge = self.edge(&store, supervisor, &pipeline, &registry, declared.warnings)?;
+        let edge = self.edge(&store, supervisor, &pipeline, &registry, instance, warnings)?;
         let at = Place::On(control.clone());
         let observer = edge.clone();
         supervisor.start(&at, role("observer", phase::SWEEP, 1), move || observer.observer());
@@ -227,7 +245,8 @@ impl App {
         supervisor: &Supervisor,
         pipeline: &Pipeline,
         registry: &Registry,
-        warnings: Vec<Warning>,
+        instance: String,
+        warnings: Arc<OnceLock<Vec<Warning>>>,
     ) -> Result<Edge, StartError> {
         let queue_defaults = serde_json::to_value(&self.settings.queue_defaults)
             .map_err(|error| StartError::Failed(error.to_string()))?;
@@ -237,7 +256,7 @@ impl App {
             durability: self.settings.store.durability,
             queue_defaults,
             processors: registry.names().into_iter().map(str::to_owned).collect(),
-            instance: format!("{:016x}", fastrand::u64(..)),
+            instance,
             clock: self.clock.clone(),
             store: store.clone(),
             store_watch: pipeline.store_watch().clone(),

@@ -259,7 +259,7 @@ impl Actor for Observer {
 
 impl Observer {
     async fn look(&self, store: &Rc<dyn MessageStore>) {
-        match store.stats(None).await {
+        match store.observe().await {
             Ok(stats) => {
                 let clock = &self.state.gateway.clock;
                 let snapshot = Snapshot { stats: Arc::new(stats), at: clock.now(), tick: clock.tick() };

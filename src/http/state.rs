@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -60,8 +60,9 @@ pub struct Gateway {
     pub supervisor: Supervisor,
     /// Deliveries in flight at most, each of which may have a connection of its own: the edge leaves descriptors for them.
     pub deliveries_max: u64,
-    /// What was seen at the start that an operator should look at: for `/status`, as long as the gateway runs.
-    pub warnings: Vec<Warning>,
+    /// What was seen when the queues were declared that an operator should look at: for `/status`, as long as the gateway
+    /// runs. Unset while the store was not there yet.
+    pub warnings: Arc<OnceLock<Vec<Warning>>>,
     /// The egress guard.
     pub judge_destination: JudgeDestination,
     /// Called once on each HTTP thread.
@@ -163,16 +164,30 @@ impl State {
             RequiredDurability::Strict => {
                 ("strict", matches!(health.durability, Durability::Strict | Durability::Assumed))
             }
-            // Who is content with what the store does is not with a store that keeps nothing, unless it never does.
-            RequiredDurability::Relaxed => {
-                ("relaxed", health.durability != Durability::None || self.gateway.store.kind() == "memory")
-            }
+            RequiredDurability::Relaxed => ("relaxed", self.is_as_taken(health.durability)),
             RequiredDurability::None => ("none", true),
         };
-        let reasons = || health.durability_reasons.join("; ");
-        (!is_kept).then(|| {
-            format!("store.durability is {word} and the store is not, so nothing is accepted: {}", reasons())
-        })
+        if is_kept {
+            return None;
+        }
+        let what = match (self.gateway.durability, health.durability) {
+            (RequiredDurability::Relaxed, Durability::Unknown) => {
+                "it is not known what the store keeps".to_owned()
+            }
+            _ => format!("store.durability is {word} and the store is not"),
+        };
+        Some(format!("{what}, so nothing is accepted: {}", health.durability_reasons.join("; ")))
+    }
+
+    /// Whether the store keeps what can be expected of one that is taken as it is.
+    fn is_as_taken(&self, durability: Durability) -> bool {
+        match durability {
+            // It must still be the store that it was.
+            Durability::Unknown => false,
+            // A file keeps something, unless it is gone; memory never does, and a Redis need not.
+            Durability::None => self.gateway.store.kind() == "memory" || self.gateway.store.is_remote(),
+            _ => true,
+        }
     }
 
     /// Takes a place among the publishes that wait for the store.

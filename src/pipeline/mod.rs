@@ -7,7 +7,7 @@
 //! | `worker` (`attempt`) | makes the attempts |
 //! | `settler` | tells the store, a batch at a time, what became of them |
 //! | `sweeper` | does what time brings |
-//! | `prober` | looks at the store and its queues once a second |
+//! | `prober` | looks at the store and its queues about once a second |
 //! | `lanes` | how many messages of a queue are in flight, over all threads |
 //! | `batch` | what a worker thread holds, counted |
 //! | `slots` | who may take a worker thread's slots |
@@ -52,7 +52,7 @@ use crate::pipeline::catalog::Catalog;
 use crate::pipeline::dispatcher::{Dispatcher, Tools};
 use crate::pipeline::ingester::Ingester;
 use crate::pipeline::lanes::Lanes;
-use crate::pipeline::prober::{Prober, StoreWatch};
+use crate::pipeline::prober::{Declare, Prober, StoreWatch};
 use crate::pipeline::settings::{IngestSettings, WorkerSettings};
 use crate::pipeline::settler::{Settler, Sheets};
 use crate::pipeline::sweeper::Sweeper;
@@ -110,10 +110,14 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// What is done with them. A queue whose processor is not here is not leased from.
     pub registry: Registry,
-    /// The queues; filled once before the start, so that nobody waits for the first look.
+    /// The queues; filled once before the start where the store answers, so that nobody waits for the first look.
     pub catalog: Catalog,
     /// How the store is, as far as who opened it knows; kept up to date from the start on.
     pub watch: StoreWatch,
+    /// Makes the operator's queues known to the store; `None` when that was done.
+    pub declare: Option<Declare>,
+    /// The name of this gateway: new at each start.
+    pub instance: Arc<str>,
     /// The time.
     pub clock: Clock,
     /// `[workers]`.
@@ -284,14 +288,15 @@ impl Running {
             move || Sweeper::new(&*store, clock.clone())
         });
         supervisor.start(place, role("prober".to_owned(), phase::SWEEP, 1), {
-            let (store, catalog) = (store.clone(), catalog.clone());
-            let (watch, clock) = (self.parts.watch.clone(), clock.clone());
-            move || Prober {
-                store: store.connect(),
+            let store = store.clone();
+            let tools = prober::Tools {
                 catalog: catalog.clone(),
-                watch: watch.clone(),
+                watch: self.parts.watch.clone(),
                 clock: clock.clone(),
-            }
+                undeclared: Arc::new(Mutex::new(self.parts.declare.clone())),
+                instance: self.parts.instance.clone(),
+            };
+            move || Prober::new(&*store, tools.clone())
         });
     }
 }

@@ -1,38 +1,59 @@
-//! Looks at the store once a second, so that nobody who answers a request has to.
+//! Looks at the store about once a second, so that nobody who answers a request has to.
 //!
 //! # What it does
-//! Asks the store how it is and which queues there are; publishes the first as a [`StoreState`], the second in the
-//! catalog.
+//! Declares the operator's queues, when that was not done before it was started. Asks the store how it is and which queues
+//! there are; publishes the first as a [`StoreState`], the second in the catalog. Tells the store now and then that this
+//! gateway lives, and hears which others do.
 //!
 //! # What it waits for
-//! The store, then for a second.
+//! The store, then for [`PROBE_EVERY`], or for word that another gateway changed a queue.
 //!
 //! # What it guarantees
-//! A change that another gateway or a restart brought is known about a second later. A change that this process made
-//! meanwhile is never undone by an older list.
+//! Before the queues are declared the store counts as away. A change that another gateway or a restart brought is known
+//! within a second. A change that this process made meanwhile is never undone by an older list.
 //!
 //! # When it fails
-//! With the store away the state says so and why; the catalog stays as it is.
+//! With the store away the state says so and why, the catalog stays as it is, and it looks more often, so that its
+//! return is noticed soon; it tries to declare ever more slowly, up to once a second.
 
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use futures_util::future::LocalBoxFuture;
 use tokio::time::sleep;
 
 use crate::actor::{Actor, Exit, Inbox, Life};
-use crate::clock::Clock;
+use crate::clock::{Clock, Tick};
 use crate::domain::timestamp::Timestamp;
+use crate::pipeline::backoff::Backoff;
 use crate::pipeline::catalog::Catalog;
-use crate::store::MessageStore;
 use crate::store::error::StoreError;
-use crate::store::health::StoreHealth;
+use crate::store::health::{Instance, StoreHealth};
+use crate::store::wake::WakeSubscription;
+use crate::store::{INSTANCE_MEMORY, MessageStore, QueueEntry, Store};
 
-/// The time between two looks.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// The time between two looks: what changed elsewhere is to be known within a second.
+const PROBE_EVERY: Duration = Duration::from_millis(800);
+/// The least time between two looks, however much changes: a look at many queues is not cheap.
+const PROBE_AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// The time between two looks while the store is away.
+const PROBE_AWAY_EVERY: Duration = Duration::from_millis(250);
+/// How often the store is told that this gateway lives: twice may be missed.
+const ANNOUNCE_EVERY: Duration = INSTANCE_MEMORY.checked_div(3).expect("three is not zero");
+
+/// Makes the operator's queues known to the store and gives all there are. Asked again until it succeeds, then never again.
+pub type Declare = Arc<
+    dyn Fn(Rc<dyn MessageStore>) -> LocalBoxFuture<'static, Result<Vec<QueueEntry>, StoreError>>
+        + Send
+        + Sync,
+>;
+
+/// What is still to be declared; it outlives the actor.
+pub(super) type Undeclared = Arc<Mutex<Option<Declare>>>;
 
 /// How the store was when it was looked at last.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -45,6 +66,8 @@ pub struct StoreState {
     pub error: Option<StoreError>,
     /// When it was looked at; `None` before the first look.
     pub checked_at: Option<Timestamp>,
+    /// The gateways that live on it, as it said last.
+    pub instances: Vec<Instance>,
 }
 
 /// The latest [`StoreState`]. Clones share it; usable from any thread.
@@ -69,7 +92,22 @@ impl StoreWatch {
     pub fn opened(health: StoreHealth, at: Timestamp) -> Self {
         let watch = Self::default();
         let reachable = health.reachable;
-        watch.set(StoreState { reachable, health: Some(health), error: None, checked_at: Some(at) });
+        let instances = Vec::new();
+        watch.set(StoreState {
+            reachable,
+            health: Some(health),
+            error: None,
+            checked_at: Some(at),
+            instances,
+        });
+        watch
+    }
+
+    /// What is known of a store that did not answer when it was opened.
+    #[must_use]
+    pub fn away(error: StoreError, at: Timestamp) -> Self {
+        let watch = Self::default();
+        watch.set(StoreState { error: Some(error), checked_at: Some(at), ..StoreState::default() });
         watch
     }
 
@@ -80,10 +118,22 @@ impl StoreWatch {
 
 /// The actor.
 pub(super) struct Prober {
-    pub(super) store: Rc<dyn MessageStore>,
+    store: Rc<dyn MessageStore>,
+    changes: WakeSubscription,
+    tools: Tools,
+    backoff: Backoff,
+    announced: Option<Tick>,
+}
+
+/// What a prober works with.
+#[derive(Clone)]
+pub(super) struct Tools {
     pub(super) catalog: Catalog,
     pub(super) watch: StoreWatch,
     pub(super) clock: Clock,
+    pub(super) undeclared: Undeclared,
+    /// The name of this gateway.
+    pub(super) instance: Arc<str>,
 }
 
 impl Actor for Prober {
@@ -94,15 +144,18 @@ impl Actor for Prober {
         let mut stopping = pin!(life.stopping());
         while !life.is_stopping() {
             life.beat();
-            tokio::select! {
+            // What changes during the look may be too late for it: it ends the wait after it.
+            drop(self.changes.take());
+            let pause = tokio::select! {
                 biased;
                 () = &mut stopping => return Exit::Done,
-                () = self.look() => {}
-            }
+                pause = self.look() => pause,
+            };
             tokio::select! {
                 biased;
                 () = &mut stopping => {}
-                () = sleep(PROBE_EVERY) => {}
+                () = self.changed() => {}
+                () = sleep(pause) => {}
             }
         }
         Exit::Done
@@ -110,27 +163,82 @@ impl Actor for Prober {
 }
 
 impl Prober {
-    async fn look(&self) {
-        let version = self.catalog.version();
+    pub(super) fn new(store: &dyn Store, tools: Tools) -> Self {
+        let changes = store.wakes().subscribe_changes();
+        Self { store: store.connect(), changes, tools, backoff: Backoff::default(), announced: None }
+    }
+
+    /// Resolves when another gateway changed a queue, not sooner than a look may follow the last one.
+    async fn changed(&self) {
+        sleep(PROBE_AGAIN_AFTER).await;
+        self.changes.posted().await;
+    }
+
+    /// Looks once; gives the pause until the next look.
+    async fn look(&mut self) -> Duration {
+        if let Err(error) = self.declare().await {
+            let before = self.tools.watch.now();
+            let checked_at = Some(self.tools.clock.now());
+            let state = StoreState { reachable: false, error: Some(error), checked_at, ..(*before).clone() };
+            note(&before, &state);
+            self.tools.watch.set(state);
+            return self.backoff.failed();
+        }
+        let version = self.tools.catalog.version();
         let health = self.store.health().await;
         let queues = match &health {
             Ok(health) if health.reachable => self.store.queues().await,
             Ok(_) => Err(StoreError::Unavailable("it says that it cannot be reached".to_owned())),
             Err(error) => Err(error.clone()),
         };
-        let before = self.watch.now();
+        let instances = if queues.is_ok() { self.announce().await } else { None };
+        let before = self.tools.watch.now();
         let state = StoreState {
             reachable: queues.is_ok(),
             health: health.ok().or_else(|| before.health.clone()),
             error: queues.as_ref().err().cloned(),
-            checked_at: Some(self.clock.now()),
+            checked_at: Some(self.tools.clock.now()),
+            instances: instances.unwrap_or_else(|| before.instances.clone()),
         };
         note(&before, &state);
-        self.watch.set(state);
+        let is_away = !state.reachable;
+        self.tools.watch.set(state);
         if let Ok(queues) = queues {
-            let is_current = self.catalog.replace_all_since(version, queues);
+            let is_current = self.tools.catalog.replace_all_since(version, queues);
             if !is_current {
                 log::debug!("a queue changed while all were asked for: the next look will see");
+            }
+        }
+        if is_away { PROBE_AWAY_EVERY } else { PROBE_EVERY }
+    }
+
+    /// Declares the operator's queues, if that is still to be done.
+    async fn declare(&mut self) -> Result<(), StoreError> {
+        let lock = || self.tools.undeclared.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(declare) = lock().clone() else { return Ok(()) };
+        let entries = declare(self.store.clone()).await?;
+        lock().take();
+        self.tools.catalog.replace_all(entries);
+        self.backoff.succeeded();
+        Ok(())
+    }
+
+    /// Says that this gateway lives, when it is time to; gives all that do.
+    async fn announce(&mut self) -> Option<Vec<Instance>> {
+        let now = self.tools.clock.tick();
+        if self.announced.is_some_and(|announced| now.since(announced) < ANNOUNCE_EVERY) {
+            return None;
+        }
+        let (id, last_seen) = (self.tools.instance.clone(), self.tools.clock.now());
+        let instance = Instance { id, version: env!("CARGO_PKG_VERSION").into(), last_seen };
+        match self.store.announce(instance).await {
+            Ok(instances) => {
+                self.announced = Some(now);
+                Some(instances)
+            }
+            Err(error) => {
+                log::debug!("cause" = error.to_string().as_str(); "the store was not told that this gateway lives");
+                None
             }
         }
     }

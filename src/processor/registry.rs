@@ -17,9 +17,13 @@ pub struct Context {
     pub clock: Clock,
     /// The egress guard of the process.
     pub guard: Guard,
-    /// The store's id, sent as `posthaste-via`; of it only visible ASCII.
-    pub store_id: Arc<str>,
+    /// Gives the store's id, sent as `posthaste-via`; of it only visible ASCII. Asked when it is needed: a store that is away at
+    /// the start is known later.
+    pub store_id: StoreId,
 }
+
+/// Gives the id of the store.
+pub type StoreId = Arc<dyn Fn() -> Arc<str> + Send + Sync>;
 
 /// A built-in processor: its name, and how it is built.
 pub type BuiltIn = (&'static str, fn(&Context) -> Build);
@@ -146,7 +150,7 @@ mod tests {
         Registry::new(&Context {
             clock: Clock::manual(Timestamp::default()),
             guard,
-            store_id: "store".into(),
+            store_id: Arc::new(|| "store".into()),
         })
     }
 

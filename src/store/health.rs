@@ -1,8 +1,11 @@
 //! How a store is, and what a 202 means at this moment.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+
+use crate::domain::timestamp::Timestamp;
 
 /// What a 202 means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -46,4 +49,15 @@ pub struct StoreHealth {
     pub newer: Option<String>,
     /// What an operator should look at.
     pub warnings: Vec<Warning>,
+}
+
+/// A gateway that works on a store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Instance {
+    /// Its name: new at each start.
+    pub id: Arc<str>,
+    /// Its version.
+    pub version: Arc<str>,
+    /// When it was heard of last.
+    pub last_seen: Timestamp,
 }

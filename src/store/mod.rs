@@ -37,6 +37,7 @@ pub mod error;
 pub mod health;
 pub mod lease;
 pub mod memory;
+pub mod redis;
 pub mod settings;
 pub mod sqlite;
 pub mod stats;
@@ -55,7 +56,7 @@ use crate::domain::queue::{Generation, ParkReason, QueueName, QueueSettings, Sou
 use crate::store::dead::{DeadFilter, DeadGroup, DeadGrouping, DeadLetter, DeadPage, Replayed, Selection};
 use crate::store::enqueue::{CallId, Group, GroupResult};
 use crate::store::error::{OpenError, StoreError};
-use crate::store::health::StoreHealth;
+use crate::store::health::{Instance, StoreHealth};
 use crate::store::lease::{BatchRef, Extended, LeaseRequest, Leased, Settled, Settlement};
 use crate::store::settings::StoreSettings;
 use crate::store::stats::{Cancelled, Found, QueueStats, Swept};
@@ -67,6 +68,8 @@ pub const CALL_MEMORY: Duration = Duration::from_mins(1);
 pub const SWEEP_MESSAGES_MAX: usize = 1_000;
 /// Bytes that one sweep moves in one queue at most; one message may exceed it alone.
 pub const SWEEP_BYTES_MAX: u64 = 4 << 20;
+/// How long a gateway is shown among those that live after it was heard of last.
+pub const INSTANCE_MEMORY: Duration = Duration::from_secs(15);
 /// A lease's longest life, extensions included.
 pub const LEASE_LIFE_MAX: Duration = Duration::from_hours(12);
 
@@ -145,8 +148,14 @@ pub trait Store: Send + Sync {
     /// `sqlite`, `memory`, … as shown on `/status`.
     fn kind(&self) -> &'static str;
 
-    /// What tells this store from every other: made at random with it, and kept as long as it is. Sent as `posthaste-via`.
+    /// What tells this store from every other: made at random with it, and kept as long as it is. Sent as `posthaste-via`. Ask for
+    /// it when it is needed: a store that has not been reached yet says something else until it is.
     fn id(&self) -> Arc<str>;
+
+    /// Whether it lies beyond this process, so that it may be away, come back by itself, and be shared with other gateways.
+    fn is_remote(&self) -> bool {
+        false
+    }
 
     /// A connection for the current thread. Cheap and never blocks; what it needs it makes on first use.
     fn connect(&self) -> Rc<dyn MessageStore>;
@@ -230,6 +239,17 @@ pub trait MessageStore {
     /// Counters and gauges, each queue's in one atomic read; of all queues, or of those named that exist.
     fn stats(&self, names: Option<Vec<QueueName>>) -> Answer<'_, Vec<QueueStats>>;
 
+    /// The same of all queues, for who looks again and again: of a queue in which nothing has happened since, what was read
+    /// before may be given.
+    fn observe(&self) -> Answer<'_, Vec<QueueStats>> {
+        self.stats(None)
+    }
+
+    /// Says that this gateway lives, and gives all that do: one that has said nothing for [`INSTANCE_MEMORY`] is forgotten.
+    fn announce(&self, instance: Instance) -> Answer<'_, Vec<Instance>> {
+        Box::pin(async move { Ok(vec![instance]) })
+    }
+
     /// Whether the store can be reached and what a 202 means now.
     fn health(&self) -> Answer<'_, StoreHealth>;
 
@@ -253,8 +273,13 @@ pub struct Backend {
 pub type Open = fn(&StoreSettings, &Clock) -> Result<Arc<dyn Store>, OpenError>;
 
 /// Every kind of store there is.
-pub const BACKENDS: &[Backend] =
-    &[Backend { scheme: "memory", open: memory::open }, Backend { scheme: "sqlite", open: sqlite::open }];
+pub const BACKENDS: &[Backend] = &[
+    Backend { scheme: "memory", open: memory::open },
+    Backend { scheme: "redis", open: redis::open },
+    Backend { scheme: "redis+unix", open: redis::open },
+    Backend { scheme: "rediss", open: redis::open },
+    Backend { scheme: "sqlite", open: sqlite::open },
+];
 
 /// Opens the store that `settings.url` names. Blocks: call it before any runtime's thread depends on this one.
 ///

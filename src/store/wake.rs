@@ -18,13 +18,26 @@ pub struct WakeBoard(Arc<Mutex<Vec<Weak<Subscriber>>>>);
 struct Subscriber {
     posted: Mutex<Posted>,
     notify: Notify,
-    is_for_time_only: bool,
+    interest: Interest,
+}
+
+/// What a subscriber wants to hear of.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Interest {
+    /// Queues with work, and time.
+    #[default]
+    Work,
+    /// What becomes due sooner.
+    Time,
+    /// Queues that were made, changed, held or deleted.
+    Changes,
 }
 
 #[derive(Default)]
 struct Posted {
     queues: HashSet<QueueName>,
     time_changed: bool,
+    queues_changed: bool,
 }
 
 /// One listener's end. Dropping it unsubscribes.
@@ -37,6 +50,8 @@ pub struct Wakes {
     pub queues: HashSet<QueueName>,
     /// Whether the next due moment may have come nearer.
     pub time_changed: bool,
+    /// Whether a queue was made, changed, held or deleted by another gateway.
+    pub queues_changed: bool,
 }
 
 impl WakeBoard {
@@ -49,7 +64,13 @@ impl WakeBoard {
     /// Listens from now on for what becomes due sooner, and is not woken for queues.
     #[must_use]
     pub fn subscribe_time(&self) -> WakeSubscription {
-        self.add(Subscriber { is_for_time_only: true, ..Subscriber::default() })
+        self.add(Subscriber { interest: Interest::Time, ..Subscriber::default() })
+    }
+
+    /// Listens from now on for changes of the queues themselves that other gateways make, and is woken for nothing else.
+    #[must_use]
+    pub fn subscribe_changes(&self) -> WakeSubscription {
+        self.add(Subscriber { interest: Interest::Changes, ..Subscriber::default() })
     }
 
     fn add(&self, subscriber: Subscriber) -> WakeSubscription {
@@ -62,7 +83,7 @@ impl WakeBoard {
 
     /// Says that `queue` got something to lease.
     pub fn post(&self, queue: &QueueName) {
-        self.tell(false, |posted| {
+        self.tell(&[Interest::Work], |posted| {
             if !posted.queues.contains(queue) {
                 posted.queues.insert(queue.clone());
             }
@@ -71,12 +92,17 @@ impl WakeBoard {
 
     /// Says that something became due sooner than known before.
     pub fn post_time(&self) {
-        self.tell(true, |posted| posted.time_changed = true);
+        self.tell(&[Interest::Work, Interest::Time], |posted| posted.time_changed = true);
     }
 
-    fn tell(&self, is_time: bool, what: impl Fn(&mut Posted)) {
+    /// Says that another gateway made, changed, held or deleted a queue.
+    pub fn post_change(&self) {
+        self.tell(&[Interest::Changes], |posted| posted.queues_changed = true);
+    }
+
+    fn tell(&self, interested: &[Interest], what: impl Fn(&mut Posted)) {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = |subscriber: &Arc<Subscriber>| is_time || !subscriber.is_for_time_only;
+        let told = |subscriber: &Arc<Subscriber>| interested.contains(&subscriber.interest);
         for subscriber in all.iter().filter_map(Weak::upgrade).filter(told) {
             what(&mut subscriber.posted.lock().unwrap_or_else(PoisonError::into_inner));
             subscriber.notify.notify_one();
@@ -91,7 +117,7 @@ impl WakeSubscription {
             let notified = self.0.notify.notified();
             {
                 let posted = self.0.posted.lock().unwrap_or_else(PoisonError::into_inner);
-                if posted.time_changed || !posted.queues.is_empty() {
+                if posted.time_changed || posted.queues_changed || !posted.queues.is_empty() {
                     return;
                 }
             }
@@ -106,6 +132,7 @@ impl WakeSubscription {
         Wakes {
             queues: std::mem::take(&mut posted.queues),
             time_changed: std::mem::take(&mut posted.time_changed),
+            queues_changed: std::mem::take(&mut posted.queues_changed),
         }
     }
 }
@@ -137,6 +164,20 @@ mod tests {
         board.post_time();
         subscription.posted().await;
         assert!(subscription.take().time_changed);
+    }
+
+    #[tokio::test]
+    async fn who_listens_for_changes_only_is_told_of_nothing_else() {
+        let board = WakeBoard::default();
+        let (changes, work) = (board.subscribe_changes(), board.subscribe());
+        board.post(&"orders".parse().expect("a name"));
+        board.post_time();
+        assert_eq!(changes.take(), Wakes::default());
+        assert!(work.take().time_changed);
+        board.post_change();
+        changes.posted().await;
+        assert!(changes.take().queues_changed);
+        assert_eq!(work.take(), Wakes::default());
     }
 
     #[tokio::test]

@@ -187,7 +187,7 @@ fn listening_beyond_loopback_needs_an_explicit_word() {
 
 #[test]
 fn a_store_of_a_later_version_is_refused_without_showing_its_password() {
-    let ended = with_file("", &["serve", "--store", "redis://user:hunter2@127.0.0.1:6379/0"]);
+    let ended = with_file("", &["serve", "--store", "redis+sentinel://user:hunter2@127.0.0.1:6379/0"]);
     assert_eq!(ended.code, Some(78), "{ended:?}");
     assert!(ended.stderr.contains("not in this version"), "{ended:?}");
     assert!(!ended.stderr.contains("hunter2"), "{ended:?}");

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::support::client::Connection;
 use crate::support::embedded::Embedded;
-use crate::support::gateway::Gateway;
+use crate::support::gateway::Home;
 use crate::support::invariants::{assert_laws, count};
 use crate::support::ledger::{is_refused_at_first, reconcile};
 use crate::support::load::{Load, PAYLOAD_BYTES_MAX};
@@ -23,6 +23,19 @@ const PROGRESS_WITHIN: Duration = Duration::from_mins(1);
 
 #[test]
 fn ten_thousand_messages_arrive_byte_for_byte_and_the_laws_hold_throughout() {
+    ten_thousand_messages(&Home::Sqlite);
+}
+
+#[test]
+fn ten_thousand_messages_arrive_byte_for_byte_over_redis_and_the_laws_hold_throughout() {
+    ten_thousand_messages(&Home::redis());
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "a test that is repeated needs its seed, and who reads it the figures"
+)]
+fn ten_thousand_messages(home: &Home) {
     let sink = Sink::keeping(Keep::Digests, |received| {
         Answer::status(if is_refused_at_first(received) { 503 } else { 200 })
     });
@@ -31,7 +44,7 @@ fn ten_thousand_messages_arrive_byte_for_byte_and_the_laws_hold_throughout() {
          retry.schedule = ['200ms', '400ms', '800ms', '1s', '2s']\n",
         sink.url("/orders")
     );
-    let mut gateway = Gateway::start(&settings, &["--dev"]);
+    let mut gateway = home.start(&settings, &["--dev"]);
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let load =

@@ -90,6 +90,8 @@ impl TestGateway {
             registry: Registry::default(),
             catalog: catalog.clone(),
             watch: StoreWatch::default(),
+            declare: None,
+            instance: "test-instance".into(),
             clock: clock.clone(),
             workers: WorkerSettings { threads: 1, ..WorkerSettings::default() },
             ingest: IngestSettings::default(),
@@ -109,7 +111,7 @@ impl TestGateway {
             catalog,
             supervisor: supervisor.clone(),
             deliveries_max: 256,
-            warnings: Vec::new(),
+            warnings: Arc::default(),
             judge_destination: Arc::new(|destination| {
                 let refused = destination.as_str().contains("127.0.0.1");
                 let result = if refused { Err("127.0.0.1 is loopback".to_owned()) } else { Ok(()) };

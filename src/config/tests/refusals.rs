@@ -365,9 +365,9 @@ fn dev_beyond_loopback_is_refused() {
 #[test]
 fn a_store_that_is_not_in_this_version_is_refused_without_its_password() {
     assert_eq!(
-        environment(&[("POSTHASTE__STORE__URL", "redis://user:s3cret@host/0")]).problems(),
-        ["POSTHASTE__STORE__URL: store.url: \"redis://user:***@host/0\" is not in this version: \
-             write sqlite:PATH, like sqlite:data/posthaste.db, or memory:"]
+        environment(&[("POSTHASTE__STORE__URL", "redis+cluster://user:s3cret@host/0")]).problems(),
+        ["POSTHASTE__STORE__URL: store.url: \"redis+cluster://user:***@host/0\" is not in this version: \
+             write sqlite:PATH, like sqlite:data/posthaste.db, redis://HOST:PORT, or memory:"]
     );
 }
 

@@ -24,8 +24,10 @@ use crate::http::process;
 use crate::http::state::State;
 use crate::store::health::{Durability, StoreHealth};
 use crate::store::stats::{Counters, Gauges, QueueStats};
-use crate::store::{MessageStore, QueueEntry};
+use crate::store::{INSTANCE_MEMORY, MessageStore, QueueEntry};
 
+/// This gateway's version.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How long the store may take before what was known before is shown.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Up to so many queues the counts are live; beyond, they may be a second old.
@@ -92,15 +94,14 @@ pub(in crate::http) async fn status(
         queues.push(queue_status(state, entry, numbers, reading.is_current));
     }
     let now = gateway.clock.now();
-    let version = env!("CARGO_PKG_VERSION").to_owned();
     Status {
-        version: version.clone(),
+        version: VERSION.to_owned(),
         instance: gateway.instance.clone(),
         started_at: state.started_at,
         uptime_s: state.uptime_s(),
         as_of: reading.at,
         consistent: reading.is_current.then(|| queues.iter().all(|queue| queue.consistent != Some(false))),
-        instances: vec![Instance { id: gateway.instance.clone(), version, last_seen: now }],
+        instances: instances(state, now),
         store: store_status(state, health.ok().and_then(Result::ok)),
         totals: totals.map_or_else(Totals::default, |(counters, gauges)| Totals {
             counts: counts(&gauges),
@@ -111,6 +112,22 @@ pub(in crate::http) async fn status(
         lanes: Vec::new(),
         process: process::status(),
     }
+}
+
+/// The gateways on this store: this one first, then the others by name.
+fn instances(state: &State, now: Timestamp) -> Vec<Instance> {
+    let own = &state.gateway.instance;
+    let mut all = vec![Instance { id: own.clone(), version: VERSION.to_owned(), last_seen: now }];
+    let known = &state.gateway.store_watch.now().instances;
+    let is_heard = |last_seen: Timestamp| now.since(last_seen) < INSTANCE_MEMORY;
+    let others = known.iter().filter(|other| *other.id != **own && is_heard(other.last_seen));
+    all.extend(others.map(|other| Instance {
+        id: other.id.to_string(),
+        version: other.version.to_string(),
+        last_seen: other.last_seen,
+    }));
+    all[1..].sort_unstable_by(|one, other| one.id.cmp(&other.id));
+    all
 }
 
 /// Reads the counts: live where that is asked for or cheap, else at most a second old; the last known when the store is away.
@@ -217,7 +234,8 @@ fn store_status(state: &State, live: Option<StoreHealth>) -> StoreStatus {
         code: warning.code.into(),
         detail: warning.detail,
     };
-    let mut warnings: Vec<Warning> = gateway.warnings.iter().cloned().map(warning).collect();
+    let mut warnings: Vec<Warning> =
+        gateway.warnings.get().into_iter().flatten().cloned().map(warning).collect();
     let mut reasons = Vec::new();
     let mut latency = None;
     if let Some(health) = health {

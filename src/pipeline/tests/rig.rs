@@ -170,6 +170,8 @@ impl Bed {
         let supervisor = Supervisor::new(phase::all(self.grace));
         let parts = Parts {
             watch: StoreWatch::default(),
+            declare: None,
+            instance: "test-instance".into(),
             supervisor: supervisor.clone(),
             store: Arc::new(self.peer.clone()),
             registry: self.registry,

@@ -32,7 +32,7 @@ use crate::domain::destination::Destination;
 use crate::domain::format::duration;
 use crate::domain::outcome::Outcome;
 use crate::domain::queue::{QueueName, QueueSettings};
-use crate::processor::{Build, Context, Delivery, Processor, Report};
+use crate::processor::{Build, Context, Delivery, Processor, Report, StoreId};
 
 /// Queues whose prepared route a thread keeps; beyond, all are made anew. A route is a few hundred bytes.
 const ROUTES_MAX: usize = 4_096;
@@ -45,7 +45,7 @@ const MARGIN_MAX: Duration = Duration::from_millis(250);
 /// The `http` processor of one thread.
 pub struct Http {
     guard: Guard,
-    via: HeaderValue,
+    store_id: StoreId,
     clients: Clients,
     routes: RefCell<HashMap<QueueName, Rc<Route>>>,
     shortages: Arc<Shortages>,
@@ -74,7 +74,7 @@ struct Attempt {
 pub(super) fn build(context: &Context) -> Build {
     let (guard, store_id) = (context.guard.clone(), context.store_id.clone());
     let shortages = Arc::<Shortages>::default();
-    Arc::new(move || Rc::new(Http::saying(guard.clone(), &store_id, shortages.clone())))
+    Arc::new(move || Rc::new(Http::saying(guard.clone(), store_id.clone(), shortages.clone())))
 }
 
 impl Processor for Http {
@@ -89,13 +89,13 @@ impl Processor for Http {
 impl Http {
     /// A processor for the current thread. `store_id` names the store in `posthaste-via`; of it only visible ASCII is sent.
     #[must_use]
-    pub fn new(guard: Guard, store_id: &str) -> Self {
+    pub fn new(guard: Guard, store_id: StoreId) -> Self {
         Self::saying(guard, store_id, Arc::default())
     }
 
-    fn saying(guard: Guard, store_id: &str, shortages: Arc<Shortages>) -> Self {
-        let (via, clients) = (headers::via(store_id), Clients::new(guard.clone()));
-        Self { guard, via, clients, routes: RefCell::default(), shortages }
+    fn saying(guard: Guard, store_id: StoreId, shortages: Arc<Shortages>) -> Self {
+        let clients = Clients::new(guard.clone());
+        Self { guard, store_id, clients, routes: RefCell::default(), shortages }
     }
 
     fn prepare(&self, delivery: &Delivery) -> Result<Attempt, Report> {
@@ -146,7 +146,9 @@ impl Http {
             ClientError::Roots(cause) => self.shortages.defer(Lack::Roots, cause),
             ClientError::Settings(_) => mendable(error.to_string()),
         })?;
-        let headers = headers::of_queue(queue, &self.via, &settings.delivery.headers)
+        // Whoever has a message to deliver has heard of the store it came from.
+        let via = headers::via(&(self.store_id)());
+        let headers = headers::of_queue(queue, &via, &settings.delivery.headers)
             .map_err(|error| mendable(format!("delivery.headers: {error}")))?;
         let method = Method::from_bytes(settings.delivery.method.as_bytes())
             .map_err(|error| mendable(format!("delivery.method: {error}")))?;

@@ -31,7 +31,7 @@ const BEHAVIOUR_MAX: Duration = Duration::from_mins(2);
 /// Runs a behaviour on a fresh store, on a thread as a gateway has them, and then asserts what holds after every one.
 fn run(fixture: Box<dyn Fixture>, behaviour: impl AsyncFnOnce(&mut Stand)) {
     let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime can be built");
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
     let whole = async {
         let mut stand = Stand::new(fixture);
         behaviour(&mut stand).await;
@@ -304,4 +304,8 @@ mod memory {
 
 mod sqlite {
     every_behaviour!(tests!(super::fixtures::SqliteFixture));
+}
+
+mod redis {
+    every_behaviour!(tests!(super::fixtures::RedisFixture));
 }

@@ -144,6 +144,10 @@ impl Stand {
         self.fixture.kind()
     }
 
+    pub(crate) fn is_shared(&self) -> bool {
+        self.fixture.is_shared()
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }

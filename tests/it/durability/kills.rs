@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::support::gateway::Gateway;
+use crate::support::gateway::Home;
 use crate::support::invariants::count;
 use crate::support::ledger::{is_refused_at_first, reconcile};
 use crate::support::load::{Load, PAYLOAD_BYTES_MAX};
@@ -24,6 +24,19 @@ const IN_FLIGHT_MAX: u64 = THREADS * (CONCURRENCY + PREFETCH);
 
 #[test]
 fn ten_kills_lose_nothing() {
+    ten_kills(&Home::Sqlite);
+}
+
+#[test]
+fn ten_kills_lose_nothing_over_redis() {
+    ten_kills(&Home::redis());
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "a test that is repeated needs its seed, and who reads it the figures"
+)]
+fn ten_kills(home: &Home) {
     let sink = Sink::keeping(Keep::Digests, |received| {
         // A few milliseconds each, so that there is always something in flight.
         let answer = Answer::status(if is_refused_at_first(received) { 503 } else { 200 });
@@ -32,11 +45,12 @@ fn ten_kills_lose_nothing() {
     // Twelve attempts, as by default, but soon: no message can lose all of them to ten kills and one refusal.
     let settings = format!(
         "[workers]\nthreads = {THREADS}\nconcurrency = {CONCURRENCY}\nprefetch = {PREFETCH}\n\
-         [queues.orders]\nprocessor = 'http'\ndestination = '{}'\nretry.schedule = [{}]\n",
+         [queues.orders]\nprocessor = 'http'\ndestination = '{}'\nretry.schedule = [{}]\n{}",
         sink.url("/orders"),
-        ["'200ms'"; 11].join(", ")
+        ["'200ms'"; 11].join(", "),
+        home.lease("3s"),
     );
-    let mut gateway = Gateway::start(&settings, &["--dev", "--log", "info"]);
+    let mut gateway = home.start(&settings, &["--dev", "--log", "info"]);
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let load =

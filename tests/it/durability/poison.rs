@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use posthaste::clock::Clock;
 
-use crate::support::gateway::{Gateway, Whereabouts};
+use crate::support::gateway::{Home, Whereabouts};
 use crate::support::invariants::count;
 use crate::support::sink::{Answer, Sink};
 
@@ -21,6 +21,15 @@ fn is_killer(body: Option<&bytes::Bytes>) -> bool {
 
 #[test]
 fn after_one_kill_what_was_in_flight_is_tried_again_side_by_side() {
+    in_flight_at_a_kill(&Home::Sqlite);
+}
+
+#[test]
+fn after_one_kill_what_was_in_flight_is_tried_again_side_by_side_over_redis() {
+    in_flight_at_a_kill(&Home::redis());
+}
+
+fn in_flight_at_a_kill(home: &Home) {
     const IN_FLIGHT: usize = 64;
     let answers: Arc<AtomicBool> = Arc::default();
     let does_answer = answers.clone();
@@ -30,12 +39,15 @@ fn after_one_kill_what_was_in_flight_is_tried_again_side_by_side() {
     // No attempt ends by itself while the test runs: what was received is in flight.
     let settings = format!(
         "[queue_defaults]\ntimeout = '10m'\n[queue_defaults.delivery]\nconcurrency_max = {IN_FLIGHT}\n\
-         [queues.orders]\nprocessor = 'http'\ndestination = '{}'\n",
+         [queues.orders]\nprocessor = 'http'\ndestination = '{}'\n{}",
         sink.url("/orders"),
+        home.lease("3s"),
     );
-    let mut gateway = Gateway::start(&settings, &["--dev"]);
+    let mut gateway = home.start(&settings, &["--dev"]);
+    // All of them become due in one moment, so that they are leased together, and lost together.
+    let deliver_at = Clock::system().now().saturating_add(Duration::from_secs(1)).to_string();
     for number in 0..IN_FLIGHT {
-        gateway.publish("orders", &[], format!("{number}").as_bytes());
+        gateway.publish("orders", &[("Posthaste-Deliver-At", &deliver_at)], format!("{number}").as_bytes());
     }
     sink.wait_for(IN_FLIGHT, WITHIN);
     gateway.kill();
@@ -55,6 +67,15 @@ fn after_one_kill_what_was_in_flight_is_tried_again_side_by_side() {
 
 #[test]
 fn a_message_that_kills_the_process_is_poison_and_its_batch_mates_are_not() {
+    a_killer(&Home::Sqlite);
+}
+
+#[test]
+fn a_message_that_kills_the_process_is_poison_over_redis_and_its_batch_mates_are_not() {
+    a_killer(&Home::redis());
+}
+
+fn a_killer(home: &Home) {
     let victim: Arc<OnceLock<Arc<Whereabouts>>> = Arc::default();
     let known = victim.clone();
     let sink = Sink::start(move |received| {
@@ -67,10 +88,11 @@ fn a_message_that_kills_the_process_is_poison_and_its_batch_mates_are_not() {
     });
     let settings = format!(
         "[workers]\nthreads = 1\n[queue_defaults.delivery]\nconcurrency_max = 256\n\
-         [queues.orders]\nprocessor = 'http'\ndestination = '{}'\nretry.schedule = ['100ms', '100ms']\n",
+         [queues.orders]\nprocessor = 'http'\ndestination = '{}'\nretry.schedule = ['100ms', '100ms']\n{}",
         sink.url("/orders"),
+        home.lease("3s"),
     );
-    let mut gateway = Gateway::start(&settings, &["--dev"]);
+    let mut gateway = home.start(&settings, &["--dev"]);
     assert!(victim.set(gateway.whereabouts()).is_ok(), "only set here");
     // All of them become due in one moment, the killer amid the others.
     let deliver_at = Clock::system().now().saturating_add(Duration::from_secs(3)).to_string();

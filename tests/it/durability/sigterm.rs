@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::support::gateway::Gateway;
+use crate::support::gateway::Home;
 use crate::support::invariants::count;
 use crate::support::ledger::{is_refused_at_first, reconcile};
 use crate::support::load::Load;
@@ -24,13 +24,26 @@ fn answer(received: &Received) -> Answer {
 
 #[test]
 fn sigterm_under_load_loses_and_doubles_nothing() {
+    sigterm_under_load(&Home::Sqlite);
+}
+
+#[test]
+fn sigterm_under_load_loses_and_doubles_nothing_over_redis() {
+    sigterm_under_load(&Home::redis());
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "a test that is repeated needs its seed, and who reads it the figures"
+)]
+fn sigterm_under_load(home: &Home) {
     let sink = Sink::keeping(Keep::Digests, answer);
     let settings = format!(
         "[server]\ngrace = '5s'\n[workers]\nthreads = 2\nconcurrency = 16\nprefetch = 16\n\
          [queues.orders]\nprocessor = 'http'\ndestination = '{}'\nretry.schedule = ['200ms', '200ms']\n",
         sink.url("/orders"),
     );
-    let mut gateway = Gateway::start(&settings, &["--dev", "--log", "info"]);
+    let mut gateway = home.start(&settings, &["--dev", "--log", "info"]);
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let load = Load { queue: "orders", messages: MESSAGES, clients: 16, payload_bytes_max: 16 << 10, seed };

@@ -22,7 +22,7 @@ use proptest::test_runner::{Config, TestCaseError, TestCaseResult, TestRng, Test
 use twin::{Reached, Twin};
 
 use crate::conformance::Fixture;
-use crate::conformance::fixtures::{MemoryFixture, SqliteFixture};
+use crate::conformance::fixtures::{MemoryFixture, RedisFixture, SqliteFixture};
 
 /// Operations of a case, those that make the queues aside.
 const OPERATIONS: std::ops::RangeInclusive<usize> = 30..=60;
@@ -70,7 +70,7 @@ fn case() -> impl Strategy<Value = Case> {
 /// Runs one case.
 fn agree(fixture: Box<dyn Fixture>, case: Case, reached: &mut Reached) {
     let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime can be built");
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let mut twin = Twin::new(fixture);
         for (queue, settings) in case.queues.into_iter().enumerate() {
@@ -117,6 +117,11 @@ proptest! {
     #[test]
     fn the_sqlite_store_agrees_with_the_model(case in case()) {
         judged(Box::<SqliteFixture>::default(), case)?;
+    }
+
+    #[test]
+    fn the_redis_store_agrees_with_the_model(case in case()) {
+        judged(Box::<RedisFixture>::default(), case)?;
     }
 }
 

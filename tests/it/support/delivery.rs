@@ -44,7 +44,7 @@ pub(crate) fn http() -> Http {
 
 /// An `http` processor behind this guard.
 pub(crate) fn http_with(guard: Guard) -> Http {
-    Http::new(guard, "store-1")
+    Http::new(guard, std::sync::Arc::new(|| "store-1".into()))
 }
 
 /// One attempt at pushing `payload` with these settings.

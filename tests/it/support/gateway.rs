@@ -15,11 +15,52 @@ use serde_json::Value;
 
 use super::client::{self, Answer};
 use super::invariants;
+use super::redis::RedisServer;
 
 /// How long a gateway may take to be ready on a busy machine before a test calls it stuck.
 pub(crate) const READY_WITHIN: Duration = Duration::from_secs(30);
 /// How long it may take to end once it was asked to and has nothing to do.
 pub(crate) const END_WITHIN: Duration = Duration::from_secs(30);
+
+/// The kind of store that a test runs over.
+pub(crate) enum Home {
+    /// A file in the gateway's folder.
+    Sqlite,
+    /// A Redis of its own, which keeps what a 202 promises.
+    Redis(RedisServer),
+}
+
+impl Home {
+    /// A Redis of its own.
+    pub(crate) fn redis() -> Self {
+        Self::Redis(RedisServer::start_durable())
+    }
+
+    /// Makes a gateway without starting it; see [`Gateway::start`].
+    pub(crate) fn prepare(&self, settings: &str, arguments: &[&str]) -> Gateway {
+        let gateway = Gateway::prepare(settings, arguments);
+        match self {
+            Self::Sqlite => gateway,
+            Self::Redis(redis) => gateway.over(redis),
+        }
+    }
+
+    /// Starts a gateway and waits until it is ready.
+    pub(crate) fn start(&self, settings: &str, arguments: &[&str]) -> Gateway {
+        let mut gateway = self.prepare(settings, arguments);
+        gateway.launch_until_ready();
+        gateway
+    }
+
+    /// The line of a queue's settings by which its leases end that soon after a kill. Only where gateways share a store: the next
+    /// one cannot know there that the last one is dead.
+    pub(crate) fn lease(&self, lease: &str) -> String {
+        match self {
+            Self::Sqlite => String::new(),
+            Self::Redis(_) => format!("lease = '{lease}'\n"),
+        }
+    }
+}
 
 /// Where a gateway is at the moment; shared with the threads that talk to it across its lives.
 #[derive(Default)]
@@ -84,6 +125,12 @@ impl Gateway {
     pub(crate) fn wrapped(mut self, wrapper: Vec<String>, store: &str) -> Self {
         self.wrapper = wrapper;
         store.clone_into(&mut self.store);
+        self
+    }
+
+    /// Lets it keep its messages in that Redis.
+    pub(crate) fn over(mut self, redis: &RedisServer) -> Self {
+        self.store = redis.url();
         self
     }
 

@@ -8,6 +8,8 @@ pub(crate) mod gateway;
 pub(crate) mod invariants;
 pub(crate) mod ledger;
 pub(crate) mod load;
+pub(crate) mod proxy;
+pub(crate) mod redis;
 pub(crate) mod sink;
 pub(crate) mod small_disk;
 pub(crate) mod tls;

@@ -80,6 +80,12 @@ fn no_file_is_longer_than_500_lines() {
 }
 
 #[test]
+fn every_script_says_first_what_it_does_and_can_be_read() {
+    let why = "a script runs inside Redis, where nobody can step through it: it is read";
+    check_texts("scripts are tidy", why, rules::untidy_scripts);
+}
+
+#[test]
 fn no_function_is_longer_than_70_lines_or_120_in_tests() {
     let why = "what does not fit on a screen is not seen whole; name a part and take it out";
     check_sources(

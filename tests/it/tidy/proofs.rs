@@ -191,3 +191,13 @@ fn a_breach_fails_its_test_with_file_line_rule_and_reason() {
     let sources = [Source::new("src/x.rs", "mod misc {}")];
     super::check_sources(&sources, "names have a meaning", "because", rules::empty_names);
 }
+
+#[test]
+fn a_script_without_a_head_a_wide_line_and_json_are_seen_and_other_files_are_not() {
+    let wide = "x".repeat(131);
+    let text = format!("local a\n{wide}\ncjson.decode(a)\n");
+    assert_eq!(lines(&rules::untidy_scripts("src/a.lua", &text)), [1, 2, 3]);
+    assert_eq!(lines(&rules::untidy_scripts("src/a.lua", &format!("-- a\n{}", "a\n".repeat(500)))), [501]);
+    assert_eq!(rules::untidy_scripts("src/a.lua", "-- What it does.\nlocal a\n"), []);
+    assert_eq!(rules::untidy_scripts("src/a.rs", &text), []);
+}

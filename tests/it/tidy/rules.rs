@@ -2,6 +2,7 @@
 
 use super::source::{Item, Source, words};
 use std::fmt;
+use std::path::Path;
 
 /// A place that breaks a rule.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,6 +38,7 @@ const RANKS: &[(&str, u8)] = &[
 ];
 
 const FILE_LINES_MAX: usize = 500;
+const SCRIPT_COLUMNS_MAX: usize = 130;
 const FUNCTION_LINES_MAX: usize = 70;
 /// A scenario reads best in one piece, so tests may be longer.
 const TEST_FUNCTION_LINES_MAX: usize = 120;
@@ -174,6 +176,31 @@ pub(super) fn long_files(source: &Source) -> Vec<Breach> {
     let lines = source.text.lines().count();
     let what = format!("{lines} lines, {FILE_LINES_MAX} are allowed");
     if lines > FILE_LINES_MAX { vec![breach(source, lines, what)] } else { Vec::new() }
+}
+
+/// Scripts that do not say first what they do, are too long or wide to be read in one sitting, or use JSON.
+pub(super) fn untidy_scripts(path: &str, text: &str) -> Vec<Breach> {
+    if Path::new(path).extension().is_none_or(|extension| extension != "lua") {
+        return Vec::new();
+    }
+    let found = |line: usize, what: &str| Breach { path: path.to_owned(), line, what: what.to_owned() };
+    let mut breaches = Vec::new();
+    if !text.starts_with("-- ") {
+        breaches.push(found(1, "it does not start with a comment that says what it does"));
+    }
+    let lines = text.lines().count();
+    if lines > FILE_LINES_MAX {
+        breaches.push(found(lines, "it has too many lines"));
+    }
+    for (number, line) in (1..).zip(text.lines()) {
+        if line.chars().count() > SCRIPT_COLUMNS_MAX {
+            breaches.push(found(number, "the line is too long"));
+        }
+        if line.contains("cjson") {
+            breaches.push(found(number, "JSON in Lua: large numbers lose their last digits"));
+        }
+    }
+    breaches
 }
 
 /// Functions with more lines between their braces than allowed, comments and blank lines included.

@@ -1,0 +1,232 @@
+//! One connection to Redis: made when it is needed, on the thread that uses it, given up when it fails.
+//!
+//! Calls of one link travel together; Redis answers them in order. A link that could not be made is tried again at the next
+//! call, after a pause that grows to [`RETRY_MAX`]; calls meanwhile are refused at once.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, RedisError, Value};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use crate::store::error::StoreError;
+use crate::store::redis::error::{Cure, Effect, cure};
+use crate::store::redis::script::LOADED;
+
+/// The longest wait for a connection.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// The longest wait for an answer.
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// The first pause after a connection could not be made.
+const RETRY_MIN: Duration = Duration::from_millis(20);
+/// The longest pause.
+const RETRY_MAX: Duration = Duration::from_millis(500);
+/// Commands that may wait for their turn to be written.
+const PIPELINE_COMMANDS: usize = 1_024;
+/// Bytes that may wait to be written before senders wait.
+const WRITE_BYTES: usize = 256 << 10;
+
+/// A connection, and how many had been made by then.
+type Numbered = (MultiplexedConnection, u64);
+
+/// A connection that is made when it is needed.
+pub(super) struct Link {
+    client: Client,
+    connection: RefCell<Option<Numbered>>,
+    /// Who makes a connection holds it, so that only one is made.
+    making: Mutex<()>,
+    failed: Cell<Option<(Instant, Duration)>>,
+    why: RefCell<String>,
+    /// How many connections were made so far.
+    made: Cell<u64>,
+    /// Grows with each connection that fails, of this link and of others.
+    broken: Arc<AtomicU64>,
+}
+
+impl Link {
+    pub(super) fn new(client: Client, broken: &Arc<AtomicU64>) -> Rc<Self> {
+        Rc::new(Self {
+            client,
+            connection: RefCell::default(),
+            making: Mutex::new(()),
+            failed: Cell::new(None),
+            why: RefCell::default(),
+            made: Cell::new(0),
+            broken: Arc::clone(broken),
+        })
+    }
+
+    /// The number of the connection that the next call will use; makes one when there is none.
+    ///
+    /// # Errors
+    /// None can be made now.
+    pub(super) async fn ready(&self) -> Result<u64, StoreError> {
+        self.connection().await?;
+        Ok(self.made.get())
+    }
+
+    /// Whether the next call will use that connection.
+    pub(super) fn is_on(&self, made: u64) -> bool {
+        self.made.get() == made && self.connection.borrow().is_some()
+    }
+
+    /// The connection there is, or a new one.
+    async fn connection(&self) -> Result<Numbered, StoreError> {
+        if let Some(connection) = self.connection.borrow().as_ref() {
+            return Ok(connection.clone());
+        }
+        let _making = self.making.lock().await;
+        if let Some(connection) = self.connection.borrow().as_ref() {
+            return Ok(connection.clone());
+        }
+        if let Some((at, pause)) = self.failed.get()
+            && at.elapsed() < pause
+        {
+            return Err(StoreError::Unavailable(self.why.borrow().clone()));
+        }
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_WITHIN))
+            .set_response_timeout(Some(ANSWER_WITHIN))
+            .set_pipeline_buffer_size(PIPELINE_COMMANDS)
+            .set_write_backpressure_boundary(WRITE_BYTES);
+        let making = self.client.get_multiplexed_async_connection_with_config(&config);
+        // What is said first on a connection has no deadline of its own.
+        let made = timeout(CONNECT_WITHIN, making).await;
+        match made.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())) {
+            Ok(connection) => {
+                self.failed.set(None);
+                let number = self.made.get() + 1;
+                self.made.set(number);
+                *self.connection.borrow_mut() = Some((connection.clone(), number));
+                Ok((connection, number))
+            }
+            Err(error) => {
+                let pause = self.failed.get().map_or(RETRY_MIN, |(_, pause)| (pause * 2).min(RETRY_MAX));
+                self.failed.set(Some((Instant::now(), pause)));
+                let why = format!("Redis: {error}");
+                why.clone_into(&mut self.why.borrow_mut());
+                Err(StoreError::Unavailable(why))
+            }
+        }
+    }
+
+    /// Sends one command and waits for its answer.
+    ///
+    /// # Errors
+    /// As the table of `error` says. Dropping the future leaves it open whether the command is carried out.
+    pub(super) async fn send(&self, command: &Cmd, effect: Effect) -> Result<Value, StoreError> {
+        let mut has_loaded = false;
+        loop {
+            let (mut connection, number) = self.connection().await?;
+            let error = match connection.send_packed_command(command).await.and_then(Value::extract_error) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            self.mend((&mut connection, number), &error, effect, &mut has_loaded).await?;
+        }
+    }
+
+    /// Sends commands together and waits for all answers, each with its own fate.
+    ///
+    /// # Errors
+    /// When the connection fails: that is every command's fate.
+    pub(super) async fn send_each(
+        &self,
+        commands: Vec<Cmd>,
+        effect: Effect,
+    ) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let count = commands.len();
+        let mut pipeline = Pipeline::with_capacity(count);
+        for command in &commands {
+            pipeline.add_command(command.clone());
+        }
+        let (mut connection, number) = self.connection().await?;
+        let answers = match connection.send_packed_commands(&pipeline, 0, count).await {
+            Ok(answers) => answers,
+            Err(error) => {
+                self.mend((&mut connection, number), &error, effect, &mut true).await?;
+                return Err(StoreError::Unavailable("Redis forgot the scripts".to_owned()));
+            }
+        };
+        let mut fates = Vec::with_capacity(count);
+        for (command, answer) in commands.iter().zip(answers) {
+            fates.push(match answer.extract_error() {
+                Ok(answer) => Ok(answer),
+                Err(error) => match cure(&error, effect, ANSWER_WITHIN) {
+                    Cure::Load => self.send(command, effect).await,
+                    Cure::Reconnect(told) => {
+                        self.is_broken(number);
+                        Err(told)
+                    }
+                    Cure::Tell(told) => Err(told),
+                },
+            });
+        }
+        Ok(fates)
+    }
+
+    /// Does what a failure asks for; `Ok` when the command is to be sent again.
+    async fn mend(
+        &self,
+        (connection, number): (&mut MultiplexedConnection, u64),
+        error: &RedisError,
+        effect: Effect,
+        has_loaded: &mut bool,
+    ) -> Result<(), StoreError> {
+        match cure(error, effect, ANSWER_WITHIN) {
+            Cure::Load if !*has_loaded => {
+                *has_loaded = true;
+                self.load(connection, number).await
+            }
+            Cure::Load => Err(StoreError::Unavailable("Redis forgets scripts as they are loaded".to_owned())),
+            Cure::Reconnect(told) => {
+                self.is_broken(number);
+                Err(told)
+            }
+            Cure::Tell(told) => Err(told),
+        }
+    }
+
+    /// Loads every script.
+    async fn load(&self, connection: &mut MultiplexedConnection, number: u64) -> Result<(), StoreError> {
+        let mut commands = Pipeline::with_capacity(LOADED.len());
+        for script in LOADED.iter() {
+            commands.cmd("SCRIPT").arg("LOAD").arg(&script.source);
+        }
+        let answers = connection.send_packed_commands(&commands, 0, LOADED.len()).await;
+        let answers = answers.and_then(|answers| answers.into_iter().map(Value::extract_error).collect());
+        let loaded: Result<Vec<Value>, RedisError> = answers;
+        match loaded {
+            Ok(_) => Ok(()),
+            Err(error) => match cure(&error, Effect::Reads, ANSWER_WITHIN) {
+                Cure::Reconnect(told) => {
+                    self.is_broken(number);
+                    Err(told)
+                }
+                Cure::Tell(told) => Err(told),
+                Cure::Load => Err(StoreError::Unavailable("Redis loads no scripts".to_owned())),
+            },
+        }
+    }
+
+    /// Gives that connection up, unless another was made since: calls that fail together cost one new connection.
+    fn is_broken(&self, number: u64) {
+        let is_this = |numbered: &mut Numbered| numbered.1 == number;
+        if self.connection.borrow_mut().take_if(is_this).is_some() {
+            self.broken.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives the connection up: the next call makes another.
+    pub(super) fn give_up(&self) {
+        self.connection.borrow_mut().take();
+    }
+}

@@ -1,0 +1,116 @@
+//! Finding, cancelling and purging messages of one queue.
+
+use bytes::Bytes;
+
+use crate::domain::id::MessageId;
+use crate::domain::message::State;
+use crate::domain::record::Record;
+use crate::domain::timestamp::Timestamp;
+use crate::store::QueueRef;
+use crate::store::error::StoreError;
+use crate::store::redis::answer::{Answer, read_number, unexpected};
+use crate::store::redis::call::Call;
+use crate::store::redis::connection::Connection;
+use crate::store::redis::error::Effect;
+use crate::store::redis::keys::Names;
+use crate::store::redis::{pack, script};
+use crate::store::stats::{Cancelled, Found};
+
+/// The record of an element, with the payload that lies apart; `None` when it is damaged.
+pub(super) fn record_of(element: Bytes, body: &Bytes) -> Option<Record> {
+    let element = if pack::is_apart(&element) { pack::whole(&element, body) } else { element };
+    Record::decode(element).ok()
+}
+
+impl Connection {
+    pub(super) async fn find_message(
+        &self,
+        queue: QueueRef,
+        id: MessageId,
+    ) -> Result<Option<Found>, StoreError> {
+        self.state.check_open()?;
+        let mut call = Call::of_queue(&self.state, script::FIND, &queue, None);
+        let batches = Names::batches(&call.base);
+        call.push(&id.as_bytes()[..]).push(batches);
+        let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Reads).await?)?;
+        let place = answer.bytes()?;
+        if &*place == b"nowhere" {
+            return Ok(None);
+        }
+        let (record, own, log, body) = (answer.bytes()?, answer.bytes()?, answer.bytes()?, answer.bytes()?);
+        let mut found = Found {
+            state: State::Pending,
+            reason: None,
+            detail: None,
+            ended_at: None,
+            due_at: None,
+            record: None,
+            finished: None,
+            history: pack::attempts(&log),
+        };
+        match &*place {
+            b"pending" => {}
+            b"leased" => found.state = State::Leased,
+            b"scheduled" => {
+                found.state = State::Scheduled;
+                found.due_at = Some(Timestamp::from_millis(read_number(&own)));
+            }
+            b"dead" => {
+                let letter = pack::letter(id, &own, &record).ok_or_else(unexpected)?.letter;
+                found.state = State::Dead;
+                (found.reason, found.detail) = (Some(letter.reason), letter.detail);
+                found.ended_at = Some(letter.died_at);
+            }
+            b"ended" => {
+                let (is_delivered, finished, last) = pack::finished(&record).ok_or_else(unexpected)?;
+                found.state = if is_delivered { State::Delivered } else { State::Cancelled };
+                found.ended_at = Some(Timestamp::from_millis(pack::u48(&own)));
+                found.history.extend(last);
+                found.finished = Some(finished);
+                return Ok(Some(found));
+            }
+            _ => return Err(unexpected()),
+        }
+        found.record = record_of(record, &body);
+        Ok(Some(found))
+    }
+
+    pub(super) async fn cancel_message(
+        &self,
+        queue: QueueRef,
+        id: MessageId,
+    ) -> Result<Cancelled, StoreError> {
+        self.state.check_open()?;
+        let mut call = Call::of_queue(&self.state, script::CANCEL, &queue, None);
+        call.push(&id.as_bytes()[..]);
+        let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?)?;
+        let said = answer.bytes()?;
+        if &*said == b"cancelled" {
+            // Who observes looks at what the index says.
+            self.mark_work(&queue.name, true, None).await;
+        }
+        Ok(match &*said {
+            b"cancelled" => Cancelled::Cancelled,
+            b"leased" => Cancelled::Leased,
+            b"finished" => Cancelled::Finished,
+            _ => match self.find_message(queue, id).await? {
+                Some(_) => Cancelled::Finished,
+                None => Cancelled::Unknown,
+            },
+        })
+    }
+
+    pub(super) async fn purge_queue(&self, queue: QueueRef) -> Result<u64, StoreError> {
+        self.state.check_open()?;
+        let mut call = Call::of_queue(&self.state, script::PURGE, &queue, None);
+        let purged = Names::purged(&call.base);
+        call.push(purged);
+        let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?)?;
+        let purged = answer.number()?;
+        if purged > 0 {
+            // The sweeps give the space up.
+            self.mark_work(&queue.name, true, None).await;
+        }
+        Ok(purged)
+    }
+}

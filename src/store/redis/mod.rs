@@ -1,0 +1,100 @@
+//! Messages in Redis lists, shared by many gateways.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `keys` | the names of all keys |
+//! | `script` | the scripts, one Lua file each |
+//! | `call` · `answer` | a call of a script, what it gave |
+//! | `pack` | the bytes that both sides exchange |
+//! | `link` | one connection: made when needed, given up when it fails |
+//! | `error` | what every failure means |
+//! | `connection` | the trait's calls |
+//! | `publish` · `leasing` · `sweep` | the way of a message |
+//! | `lookup` · `letters` · `queues` · `stats` | what is asked of it |
+//! | `listener` | wake-ups from other gateways |
+//! | `instances` | which gateways live on it |
+//! | `probe` | whether Redis keeps what a 202 promises |
+//! | `state` | what all connections share |
+
+mod answer;
+mod call;
+mod connection;
+mod error;
+mod instances;
+mod keys;
+mod leasing;
+mod letters;
+mod link;
+mod listener;
+mod lookup;
+mod pack;
+mod probe;
+mod publish;
+mod queues;
+mod script;
+mod state;
+mod stats;
+mod sweep;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use redis::Client;
+
+use crate::clock::Clock;
+use crate::domain::format::secret;
+use crate::store::error::OpenError;
+use crate::store::redis::connection::Connection;
+use crate::store::redis::state::{State, lock};
+use crate::store::settings::StoreSettings;
+use crate::store::wake::WakeBoard;
+use crate::store::{MessageStore, Store};
+
+/// A store in Redis. Clones of its connections share everything.
+pub struct Redis {
+    state: Arc<State>,
+}
+
+/// What is against a URL that names a Redis; never shows its password.
+pub(super) fn url_problem(url: &str) -> Option<String> {
+    Client::open(url).err().map(|error| error.to_string())
+}
+
+/// Opens a store in Redis, and looks at it for some seconds at most. One that is not there is opened as well: it is tried again
+/// at each call.
+///
+/// # Errors
+/// [`OpenError::Configuration`] for a URL that names no Redis, a Redis that knows not its user, and one that is there and does not
+/// keep what `store.durability` asks for.
+pub fn open(settings: &StoreSettings, clock: &Clock) -> Result<Arc<dyn Store>, OpenError> {
+    let client = Client::open(settings.url.as_str()).map_err(|error| {
+        OpenError::Configuration(format!("store.url: {:?}: {error}", secret::url(&settings.url)))
+    })?;
+    let state = Arc::new(State::new(settings, client, clock));
+    probe::opening::look(&state)?;
+    listener::start(&state)
+        .map_err(|error| OpenError::Failed(format!("a thread cannot be started: {error}")))?;
+    Ok(Arc::new(Redis { state }))
+}
+
+impl Store for Redis {
+    fn kind(&self) -> &'static str {
+        "redis"
+    }
+
+    fn id(&self) -> Arc<str> {
+        lock(&self.state.vitals).id().unwrap_or_else(|| Arc::clone(&self.state.id))
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    fn connect(&self) -> Rc<dyn MessageStore> {
+        Rc::new(Connection::new(&self.state))
+    }
+
+    fn wakes(&self) -> &WakeBoard {
+        &self.state.wakes
+    }
+}

@@ -1,0 +1,235 @@
+//! What the things seen mean: whether publishes may be taken, what a 202 means, what an operator should look at. Pure.
+
+use crate::store::health::{Durability, Warning};
+use crate::store::redis::probe::seen::{Aof, Memory, Role, Seen};
+use crate::store::redis::probe::version::{VERSION_MIN, has_lua_hole};
+use crate::store::settings::{RequiredDurability, StoreSettings};
+
+/// Percent of the machine's memory from which on `maxmemory` leaves too little for a fork and for others.
+const MACHINE_PERCENT_MAX: u64 = 60;
+
+/// Something against this Redis, and what cures it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Flaw {
+    pub(super) what: String,
+    /// Commands for a shell, or what else to do.
+    pub(super) cure: String,
+    /// Whether it ends by itself.
+    pub(super) passes: bool,
+}
+
+impl Flaw {
+    pub(super) fn new(what: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self { what: what.into(), cure: cure.into(), passes: false }
+    }
+
+    /// On one line.
+    pub(super) fn line(&self) -> String {
+        format!("{}: {}", self.what, self.cure)
+    }
+}
+
+/// What was found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Judgement {
+    /// What a 202 means, were one given.
+    pub(super) durability: Durability,
+    /// Why publishes are refused; empty when they are not.
+    pub(super) refusals: Vec<Flaw>,
+    /// Whether `relaxed` would take it.
+    pub(super) is_fit_for_relaxed: bool,
+    /// Why a 202 is not strict.
+    pub(super) reasons: Vec<String>,
+    /// What an operator should look at.
+    pub(super) warnings: Vec<Warning>,
+}
+
+/// Judges what was seen.
+pub(super) fn judge(seen: &Seen, settings: &StoreSettings) -> Judgement {
+    let unfit = unfit(seen);
+    let (weak, unseen) = (weak(seen), unseen(seen));
+    let is_strict = settings.durability == RequiredDurability::Strict;
+    let assumes = settings.durability_assume;
+    let durability = if !unfit.is_empty() {
+        Durability::Unknown
+    } else if !weak.is_empty() {
+        // Without AOF and snapshots nothing ever reaches a disk.
+        let in_memory = seen.aof == Some(Aof::Off) && seen.has_snapshots == Some(false);
+        if in_memory { Durability::None } else { Durability::Relaxed }
+    } else if unseen.is_empty() {
+        Durability::Strict
+    } else if assumes {
+        Durability::Assumed
+    } else if is_strict {
+        Durability::Unknown
+    } else {
+        Durability::Relaxed
+    };
+    let mut reasons: Vec<String> = unfit.iter().chain(&weak).map(Flaw::line).collect();
+    reasons.extend(unseen.iter().map(|flaw| {
+        if assumes { format!("{}: store.durability_assume vouches for it", flaw.what) } else { flaw.line() }
+    }));
+    let is_fit_for_relaxed = unfit.is_empty();
+    let mut refusals = unfit;
+    if is_strict {
+        refusals.extend(weak);
+        if !assumes {
+            refusals.extend(unseen);
+        }
+    }
+    Judgement { durability, refusals, is_fit_for_relaxed, reasons, warnings: warnings(seen, settings) }
+}
+
+/// What is refused whatever `store.durability` says.
+fn unfit(seen: &Seen) -> Vec<Flaw> {
+    let mut flaws = Vec::new();
+    if let Some(version) = seen.version.filter(|version| *version < VERSION_MIN) {
+        let what = format!("it is {} {version}, and scripts need {VERSION_MIN} or newer", seen.product);
+        flaws.push(Flaw::new(what, "install a newer one"));
+    }
+    if let Some(Role::Replica(master)) = &seen.role {
+        let what = format!("it is a replica of {master}, which takes no writes");
+        let cure =
+            format!("name {master} in store.url, or make this one the master: redis-cli REPLICAOF NO ONE");
+        flaws.push(Flaw::new(what, cure));
+    }
+    if seen.is_cluster {
+        let what = "it is a node of a cluster, which is not in this version";
+        flaws.push(Flaw::new(what, "name a Redis that runs alone, with cluster-enabled no"));
+    }
+    if let Some(policy) = seen.eviction.as_ref().filter(|policy| *policy != "noeviction") {
+        let what = format!("maxmemory-policy is {policy}: it throws messages away when its memory is full");
+        flaws.push(Flaw::new(what, "redis-cli CONFIG SET maxmemory-policy noeviction"));
+    }
+    flaws
+}
+
+/// What is refused by `strict`.
+fn weak(seen: &Seen) -> Vec<Flaw> {
+    let mut flaws = Vec::new();
+    match seen.aof {
+        Some(Aof::Off) => flaws.push(Flaw::new(
+            "appendonly is no: what was acknowledged is lost when it ends",
+            "redis-cli CONFIG SET appendonly yes",
+        )),
+        Some(Aof::Starting) => {
+            let what = "appendonly was turned on, and its first file is not complete";
+            let cure = "wait until redis-cli INFO persistence says aof_rewrite_in_progress:0";
+            flaws.push(Flaw { passes: true, ..Flaw::new(what, cure) });
+        }
+        _ => {}
+    }
+    if let Some(fsync) = seen.fsync.as_ref().filter(|fsync| *fsync != "always") {
+        let what = format!(
+            "appendfsync is {fsync}: what was acknowledged last is lost with the machine, or when its disk is full"
+        );
+        flaws.push(Flaw::new(what, "redis-cli CONFIG SET appendfsync always"));
+    }
+    if seen.fsync_pauses == Some(true) {
+        let what =
+            "no-appendfsync-on-rewrite is yes: nothing is fsynced while it rewrites or takes a snapshot";
+        flaws.push(Flaw::new(what, "redis-cli CONFIG SET no-appendfsync-on-rewrite no"));
+    }
+    if !seen.aof_is_written {
+        let what = "its last write to the append-only file failed";
+        flaws.push(Flaw::new(what, "make room on its disk and look into its log; redis-cli INFO persistence says aof_last_write_status"));
+    }
+    flaws
+}
+
+/// What `strict` wants to see and may not.
+fn unseen(seen: &Seen) -> Vec<Flaw> {
+    let cure = |command: &str| {
+        format!(
+            "let the user of store.url see it (redis-cli ACL SETUSER NAME {command}), or vouch for it with store.durability_assume = true"
+        )
+    };
+    let (mut by_info, mut by_config) = (Vec::new(), Vec::new());
+    let mut note = |into_info: bool, name, is_seen: bool| {
+        let names: &mut Vec<&str> = if into_info { &mut by_info } else { &mut by_config };
+        if !is_seen {
+            names.push(name);
+        }
+    };
+    note(true, "version", seen.version.is_some());
+    note(true, "role", seen.role.is_some());
+    note(true, "appendonly", seen.aof.is_some());
+    note(true, "maxmemory-policy", seen.eviction.is_some());
+    note(false, "appendfsync", seen.fsync.is_some());
+    note(false, "no-appendfsync-on-rewrite", seen.fsync_pauses.is_some());
+    let mut flaws = Vec::new();
+    if !by_info.is_empty() {
+        flaws.push(Flaw::new(format!("it does not say (INFO): {}", by_info.join(", ")), cure("+info")));
+    }
+    if !by_config.is_empty() {
+        flaws.push(Flaw::new(
+            format!("it does not say (CONFIG GET): {}", by_config.join(", ")),
+            cure("+config|get"),
+        ));
+    }
+    flaws
+}
+
+fn warnings(seen: &Seen, settings: &StoreSettings) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let mut warn = |code, detail: String| warnings.push(Warning { code, detail });
+    if let Some(memory) = seen.memory {
+        let sane = memory.machine_bytes / 100 * MACHINE_PERCENT_MAX;
+        let (max, machine) = (memory.bytes_max, memory.machine_bytes);
+        if max == 0 {
+            let value = if sane == 0 { "BYTES".to_owned() } else { sane.to_string() };
+            warn(
+                "maxmemory_none",
+                format!(
+                    "maxmemory is 0: Redis grows until the system ends it; redis-cli CONFIG SET maxmemory {value}"
+                ),
+            );
+        } else if machine > 0 && max > sane {
+            warn(
+                "maxmemory_high",
+                format!(
+                    "maxmemory is {max} of the machine's {machine} bytes: above {MACHINE_PERCENT_MAX} % a rewrite or a snapshot \
+                 may not find room; redis-cli CONFIG SET maxmemory {sane}"
+                ),
+            );
+        }
+    }
+    if let Some(replicas) = seen.replicas {
+        if replicas < settings.replicas_ack.into() {
+            let wanted = settings.replicas_ack;
+            warn(
+                "replicas_missing",
+                format!(
+                    "{replicas} replicas are connected and store.replicas_ack is {wanted}: no publish is acknowledged"
+                ),
+            );
+        } else if replicas == 0 {
+            warn("replica_none", "Redis has no replica: the messages are gone with its disk".to_owned());
+        }
+    }
+    if let Some(version) = seen.version.filter(|version| has_lua_hole(seen.product, *version)) {
+        warn(
+            "version_vulnerable",
+            format!(
+                "{} {version} lets who may run scripts run any code (CVE-2025-49844), unless your distribution repaired it: \
+             install a newer one, keep strangers out",
+                seen.product
+            ),
+        );
+    }
+    warnings
+}
+
+/// The memory from which on publishes are shed, in bytes; `None` when nothing says how much there may be.
+pub(super) fn room_bytes(memory: Memory, settings: &StoreSettings) -> Option<u64> {
+    let redis = Some(memory.bytes_max).filter(|bytes| *bytes > 0);
+    let most = match (redis, settings.bytes_max) {
+        (Some(redis), Some(own)) => redis.min(own),
+        (redis, own) => redis.or(own)?,
+    };
+    Some(u64::try_from(u128::from(most) * u128::from(settings.full_at_percent) / 100).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

@@ -1,0 +1,282 @@
+//! Whether Redis is fit for what a 202 promises.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `seen` | what Redis is asked about itself: `INFO`, `CONFIG GET` |
+//! | `version` | which server it is |
+//! | `judge` | what that means, pure |
+//! | `epoch` | the mark of this very Redis |
+//! | `room` | whether there is room for more, pure |
+//! | `vitals` | what the last looks found, shared by all connections |
+//! | `opening` | the look at start |
+//!
+//! Everything is looked at on each new connection before the first publish leaves on it, and every 30 s; every second while it is unfit. Health looks at memory
+//! and epoch each time: two commands. While there are publishes memory is looked at once a second, and after each 4 MiB.
+
+mod epoch;
+mod judge;
+pub(super) mod opening;
+mod room;
+mod seen;
+mod version;
+mod vitals;
+
+use std::time::{Duration, Instant};
+
+use redis::{Cmd, Value};
+
+use crate::domain::queue::QueueName;
+use crate::store::error::StoreError;
+use crate::store::health::StoreHealth;
+use crate::store::redis::answer::{Answer, read_number, unexpected};
+use crate::store::redis::connection::Connection;
+use crate::store::redis::error::Effect;
+use crate::store::redis::keys::{Key, Names};
+use crate::store::redis::link::Link;
+use crate::store::redis::probe::epoch::Epoch;
+use crate::store::redis::probe::room::Room;
+use crate::store::redis::probe::seen::{Memory, Seen, ask_info, ask_memory, ask_settings};
+use crate::store::redis::probe::version::WAITAOF_FROM;
+use crate::store::redis::state::lock;
+
+pub(super) use version::Version;
+pub(super) use vitals::Vitals;
+
+/// Connections that are tried for one publish.
+const TRIES_MAX: usize = 3;
+/// Queues whose messages are counted, those with work first.
+const COUNTED_QUEUES_MAX: usize = 1_000;
+/// How long replicas may take to acknowledge.
+const REPLICAS_WITHIN: Duration = Duration::from_secs(2);
+
+impl Connection {
+    /// Makes sure that what is written next will be kept as promised.
+    ///
+    /// # Errors
+    /// [`StoreError::NotDurable`] when it would not.
+    pub(super) async fn fit_to_write(&self) -> Result<(), StoreError> {
+        for _ in 0..TRIES_MAX {
+            let made = self.sending.ready().await?;
+            let is_old = lock(&self.state.vitals).is_old();
+            if is_old || self.judged.get() != made {
+                self.look_at_everything(&self.sending, true).await?;
+                self.judged.set(made);
+            }
+            // Nothing yields between here and the publish: it leaves on the connection that was judged.
+            if self.sending.is_on(made) {
+                return lock(&self.state.vitals).check();
+            }
+        }
+        Err(StoreError::Unavailable("Redis: one connection after another is lost".to_owned()))
+    }
+
+    /// Why a call of so many messages finds no room; looks when what is known is too old.
+    pub(super) async fn why_full(
+        &self,
+        record_bytes: u64,
+        messages: u64,
+    ) -> Result<Option<String>, StoreError> {
+        let cost_bytes = Room::cost_bytes(record_bytes, messages);
+        if lock(&self.state.vitals).room.is_to_be_seen(cost_bytes) {
+            self.look_at_room().await?;
+        }
+        let mut vitals = lock(&self.state.vitals);
+        let why = vitals.room.why_full(cost_bytes);
+        if why.is_none() {
+            vitals.room.take(cost_bytes);
+        }
+        Ok(why)
+    }
+
+    /// Whether what may be shed is shed: the log of attempts.
+    pub(super) fn is_shedding(&self) -> bool {
+        lock(&self.state.vitals).room.why_full(0).is_some()
+    }
+
+    /// Looks anew whether this still is the Redis that it was.
+    pub(super) async fn check_epoch(&self) -> Result<(), StoreError> {
+        let found = self.link.send(&self.ask_epoch(), Effect::Asks).await?;
+        self.found_epoch(&self.link, found).await?;
+        lock(&self.state.vitals).check()
+    }
+
+    pub(super) async fn look_at_health(&self) -> Result<StoreHealth, StoreError> {
+        self.state.check_open()?;
+        let asked = Instant::now();
+        let made = self.link.ready().await?;
+        let (is_old, is_at_home) = {
+            let vitals = lock(&self.state.vitals);
+            (vitals.is_old(), vitals.is_at_home())
+        };
+        let is_new = self.probed.get() != made;
+        let counts = if is_old || is_new {
+            let counts = self.look_at_everything(&self.link, is_new || !is_at_home).await?;
+            self.probed.set(made);
+            counts
+        } else {
+            self.look_briefly().await?
+        };
+        let latency = asked.elapsed();
+        if counts {
+            self.count_backlog().await?;
+        }
+        let mut vitals = lock(&self.state.vitals);
+        vitals.took(latency);
+        let newer = lock(&self.state.newer).values().min().cloned();
+        Ok(vitals.health(newer))
+    }
+
+    /// Looks at everything; gives whether messages need counting.
+    async fn look_at_everything(&self, link: &Link, asks_epoch: bool) -> Result<bool, StoreError> {
+        let mut commands = vec![ask_info(), ask_settings()];
+        if asks_epoch {
+            commands.push(self.ask_epoch());
+        }
+        let mut answers = link.send_each(commands, Effect::Asks).await?.into_iter();
+        let mut next = || answers.next().unwrap_or_else(|| Err(unexpected()));
+        let (info, settings) = (permitted(next())?, permitted(next())?);
+        let seen = Seen::of(info.as_ref(), settings.as_ref());
+        if seen.is_loading {
+            return Err(StoreError::Unavailable("Redis is loading its data".to_owned()));
+        }
+        self.version.set(seen.version);
+        let memory = seen.memory;
+        lock(&self.state.vitals).see(seen, &self.state.settings);
+        if asks_epoch {
+            self.found_epoch(link, next()?).await?;
+        }
+        Ok(self.see_memory(memory))
+    }
+
+    /// Looks at what changes from one moment to the next.
+    async fn look_briefly(&self) -> Result<bool, StoreError> {
+        let commands = vec![ask_memory(), self.ask_epoch()];
+        let mut answers = self.link.send_each(commands, Effect::Asks).await?.into_iter();
+        let mut next = || answers.next().unwrap_or_else(|| Err(unexpected()));
+        let memory = permitted(next())?.as_ref().and_then(seen::memory);
+        self.found_epoch(&self.link, next()?).await?;
+        Ok(self.see_memory(memory))
+    }
+
+    async fn look_at_room(&self) -> Result<(), StoreError> {
+        let answer = permitted(self.link.send(&ask_memory(), Effect::Asks).await)?;
+        if self.see_memory(answer.as_ref().and_then(seen::memory)) {
+            self.count_backlog().await?;
+        }
+        Ok(())
+    }
+
+    fn see_memory(&self, memory: Option<Memory>) -> bool {
+        let memory = memory.unwrap_or_default();
+        lock(&self.state.vitals).room.see(memory, &self.state.settings)
+    }
+
+    /// Counts what is pending and leased, in the queues that the due index names: those with work are among them.
+    async fn count_backlog(&self) -> Result<(), StoreError> {
+        let mut command = Cmd::new();
+        command.arg("ZRANGE").arg(self.state.names.of_store(Key::Due)).arg("-inf").arg("+inf");
+        command.arg("BYSCORE").arg("LIMIT").arg(0).arg(COUNTED_QUEUES_MAX);
+        let mut names = Answer::of(self.link.send(&command, Effect::Reads).await?)?;
+        let mut commands = Vec::with_capacity(names.left());
+        while names.left() > 0 {
+            let Ok(name) = names.text()?.parse::<QueueName>() else { continue };
+            let key = Names::in_queue(&self.state.names.of_queue(&name), Key::Counters);
+            let mut command = Cmd::new();
+            command.arg("HMGET").arg(key).arg(&["pending", "leased"]);
+            commands.push(command);
+        }
+        let mut backlog = 0_u64;
+        for answer in self.link.send_each(commands, Effect::Reads).await? {
+            let mut gauges = Answer::of(answer?)?;
+            while gauges.left() > 0 {
+                backlog = backlog.saturating_add(read_number(&gauges.bytes()?));
+            }
+        }
+        lock(&self.state.vitals).room.count(backlog);
+        Ok(())
+    }
+
+    fn ask_epoch(&self) -> Cmd {
+        let mut command = Cmd::new();
+        command.arg("GET").arg(self.state.names.plain("epoch"));
+        command
+    }
+
+    /// Judges the epoch that was found; makes one where nothing was and nothing else is against it.
+    async fn found_epoch(&self, link: &Link, found: Value) -> Result<(), StoreError> {
+        let key = self.state.names.plain("epoch");
+        let is_to_be_made = {
+            let mut vitals = lock(&self.state.vitals);
+            vitals.find_epoch(&key, bytes_of(&found)) && vitals.check().is_ok()
+        };
+        if !is_to_be_made {
+            return Ok(());
+        }
+        let own = Epoch::random().to_string();
+        let mut command = Cmd::new();
+        command.arg("SET").arg(&key).arg(&own).arg("NX").arg("GET");
+        let before = link.send(&command, Effect::Reads).await?;
+        let is = bytes_of(&before).unwrap_or(own.as_bytes());
+        lock(&self.state.vitals).find_epoch(&key, Some(is));
+        Ok(())
+    }
+
+    /// Waits until enough replicas have what was written on the connection for publishes.
+    ///
+    /// # Errors
+    /// [`StoreError::Unknown`] when too few have, or the connection is another than the one that wrote.
+    pub(super) async fn await_replicas(&self, made: u64) -> Result<(), StoreError> {
+        let wanted = u64::from(self.state.settings.replicas_ack);
+        if wanted == 0 {
+            return Ok(());
+        }
+        if !self.sending.is_on(made) {
+            return Err(StoreError::Unknown(
+                "Redis: the connection was lost before replicas were asked".to_owned(),
+            ));
+        }
+        let fsynced = self.version.get().is_some_and(|version| version >= WAITAOF_FROM);
+        let mut command = Cmd::new();
+        if fsynced {
+            command.arg("WAITAOF").arg(0).arg(wanted);
+        } else {
+            command.arg("WAIT").arg(wanted);
+        }
+        command.arg(REPLICAS_WITHIN.as_millis().to_string());
+        let have = match self.sending.send(&command, Effect::Asks).await {
+            Ok(Value::Int(count)) => u64::try_from(count).unwrap_or(0),
+            // How many fsynced: this server, its replicas.
+            Ok(Value::Array(counts)) => match counts.get(1) {
+                Some(Value::Int(count)) => u64::try_from(*count).unwrap_or(0),
+                _ => 0,
+            },
+            Ok(_) => 0,
+            Err(error) => {
+                return Err(StoreError::Unknown(format!("Redis: replicas could not be asked: {error}")));
+            }
+        };
+        if have >= wanted {
+            return Ok(());
+        }
+        Err(StoreError::Unknown(format!(
+            "Redis: {have} of {wanted} replicas (store.replicas_ack) acknowledged it"
+        )))
+    }
+}
+
+/// An answer, or nothing where it was refused.
+fn permitted(answer: Result<Value, StoreError>) -> Result<Option<Value>, StoreError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(StoreError::Internal(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn bytes_of(value: &Value) -> Option<&[u8]> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        Value::SimpleString(text) => Some(text.as_bytes()),
+        _ => None,
+    }
+}

@@ -1,0 +1,179 @@
+//! `enqueue`: the groups of a call, by queue; one script for each queue, all sent together.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redis::Cmd;
+
+use crate::domain::id::MessageId;
+use crate::domain::record::{self, CHECKSUM_BYTES, FIXED_BYTES, Record};
+use crate::store::enqueue::{CallId, Due, Group, GroupResult, NewMessage};
+use crate::store::error::StoreError;
+use crate::store::redis::answer::{Answer, unexpected};
+use crate::store::redis::call::Call;
+use crate::store::redis::connection::Connection;
+use crate::store::redis::error::Effect;
+use crate::store::redis::keys::Names;
+use crate::store::redis::state::lock;
+use crate::store::redis::{pack, script};
+use crate::store::{CALL_MEMORY, QueueRef};
+
+/// The groups of one queue: their places in the call.
+struct Part {
+    queue: QueueRef,
+    places: Vec<usize>,
+}
+
+impl Connection {
+    pub(super) async fn enqueue_groups(
+        &self,
+        call: CallId,
+        groups: Arc<Vec<Group>>,
+    ) -> Result<Vec<GroupResult>, StoreError> {
+        self.state.check_open()?;
+        let begun = Instant::now();
+        let parts = parts(&groups);
+        let messages = groups.iter().flat_map(|group| &group.messages);
+        let record_bytes = messages.clone().map(|message| message.record.len() as u64).sum();
+        let full = self.why_full(record_bytes, messages.count() as u64).await?;
+        self.fit_to_write().await?;
+        let made = self.sending.ready().await?;
+        let mut commands = Vec::with_capacity(parts.len() * 2);
+        for part in &parts {
+            commands.push(self.mark_due(&part.queue.name, 0));
+            commands.push(self.command(call, part, &groups, full.is_some()));
+        }
+        let answers = self.sending.send_each(commands, Effect::Writes).await?;
+        let mut is_gone = false;
+        let mut results: Vec<GroupResult> = vec![GroupResult::Gone; groups.len()];
+        for (part, answer) in parts.iter().zip(answers.into_iter().skip(1).step_by(2)) {
+            match answer.and_then(|answer| self.read(part, answer, full.as_deref())) {
+                Ok(read) => part.places.iter().zip(read).for_each(|(place, result)| results[*place] = result),
+                Err(StoreError::Gone) => is_gone = true,
+                Err(error) if parts.len() == 1 => return Err(error),
+                Err(error) => {
+                    part.places.iter().for_each(|place| results[*place] = GroupResult::Failed(error.clone()));
+                }
+            }
+        }
+        if is_gone {
+            // With an emptied Redis every queue is gone: that is not what a publisher is to hear.
+            self.check_epoch().await?;
+        }
+        if results.iter().any(|result| matches!(result, GroupResult::Accepted | GroupResult::Duplicate(_))) {
+            self.await_replicas(made).await?;
+        }
+        lock(&self.state.vitals).took(begun.elapsed());
+        Ok(results)
+    }
+
+    fn command(&self, call: CallId, part: &Part, groups: &[Group], full: bool) -> Cmd {
+        let base = self.state.names.of_queue(&part.queue.name);
+        let own = Names::call(&base, call, part.queue.generation);
+        let mut call = Call::of_queue(&self.state, script::ENQUEUE, &part.queue, Some(&own));
+        call.push(millis(CALL_MEMORY)).push(u8::from(full)).push(part.places.len());
+        for place in &part.places {
+            let group = &groups[*place];
+            let bytes: u64 =
+                group.messages.iter().map(|message| record::charged_bytes(&message.record)).sum();
+            match &group.key {
+                Some(key) => call.push(&key.key[..]).push(&key.fingerprint[..]),
+                None => call.push("").push(""),
+            };
+            let elements: Vec<_> =
+                group.messages.iter().map(|message| (message.due, pack::element(message))).collect();
+            let apart = elements.iter().filter(|(_, (_, body))| body.is_some()).count();
+            call.push(elements.len()).push(elements.len() * 2 + apart).push(bytes);
+            for (due, (record, body)) in &elements {
+                push_message(&mut call, *due, record, *body);
+            }
+        }
+        call.finish()
+    }
+
+    fn read(
+        &self,
+        part: &Part,
+        answer: redis::Value,
+        full: Option<&str>,
+    ) -> Result<Vec<GroupResult>, StoreError> {
+        let mut answer = Answer::of(answer)?;
+        let results = match &*answer.bytes()? {
+            b"gone" => return Err(StoreError::Gone),
+            b"again" => answer.bytes()?,
+            _ => {
+                let (woken, soonest) = (answer.yes()?, answer.moment_or_none()?);
+                self.tell(&part.queue.name, woken, soonest);
+                answer.bytes()?
+            }
+        };
+        if &*results == b"A" {
+            return Ok(vec![GroupResult::Accepted; part.places.len()]);
+        }
+        let results: Vec<_> =
+            pack::results(&results).map(|result| read_result(result, full)).collect::<Result<_, _>>()?;
+        if results.len() == part.places.len() { Ok(results) } else { Err(unexpected()) }
+    }
+}
+
+fn parts(groups: &[Group]) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::new();
+    for (place, group) in groups.iter().enumerate() {
+        match parts.iter_mut().find(|part| part.queue == group.queue) {
+            Some(part) => part.places.push(place),
+            None => parts.push(Part { queue: group.queue.clone(), places: vec![place] }),
+        }
+    }
+    parts
+}
+
+fn push_message(call: &mut Call, due: Due, record: &[u8], body: Option<&[u8]>) {
+    match due {
+        Due::Now => call.push(""),
+        Due::After(delay) => call.push(format!("+{}", millis(delay))),
+        Due::At(at) => call.push(format!("@{}", at.as_millis())),
+    };
+    call.push(record);
+    if let Some(body) = body {
+        call.push(body);
+    }
+}
+
+/// A span in milliseconds, as scripts take it.
+pub(super) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(record::MILLIS_MAX).min(record::MILLIS_MAX)
+}
+
+fn read_result(result: &[u8], full: Option<&str>) -> Result<GroupResult, StoreError> {
+    let (word, rest) = result.split_first().ok_or_else(unexpected)?;
+    let limit = || pack::u48(rest);
+    Ok(match word {
+        b'A' => GroupResult::Accepted,
+        b'R' => GroupResult::KeyReused,
+        b'D' => GroupResult::Duplicate(
+            rest.chunks_exact(16).map(|id| MessageId::from_bytes(id.try_into().expect("16 bytes"))).collect(),
+        ),
+        b'L' => GroupResult::QueueFull { setting: "limits.length_max", limit: limit() },
+        b'B' => GroupResult::QueueFull { setting: "limits.bytes_max", limit: limit() },
+        b'K' => GroupResult::QueueFull { setting: "idempotency.keys_max", limit: limit() },
+        b'F' => {
+            let why = full.unwrap_or("its memory is as full as may be");
+            GroupResult::Failed(StoreError::Full(why.to_owned()))
+        }
+        _ => return Err(unexpected()),
+    })
+}
+
+/// The least that a list element has, so that scripts may read its head.
+pub(super) const ELEMENT_BYTES_MIN: usize = FIXED_BYTES + CHECKSUM_BYTES;
+
+/// Whether scripts can read the head of these bytes as that of this message.
+pub(super) fn has_head(message: &NewMessage) -> bool {
+    let bytes = &message.record;
+    bytes.len() >= ELEMENT_BYTES_MIN
+        && bytes[0] > 0
+        && Record::peek_id(bytes) == Some(message.id)
+        && Record::peek_priority(bytes) == Some(message.priority)
+        && FIXED_BYTES + usize::from(u16::from_be_bytes([bytes[40], bytes[41]])) + CHECKSUM_BYTES
+            <= bytes.len()
+}

@@ -1,0 +1,286 @@
+//! The queues themselves: one hash holds their entries, each queue's own hash its generation, settings and holds.
+//!
+//! The entry is the authority on which making of a queue there is; the queue's hash follows it, also when the gateway that
+//! made it died in between: whoever puts or declares the queue next makes it whole. A number that counts every change
+//! tells a gateway whether its list is the latest.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use redis::{Cmd, Value};
+use serde::{Deserialize, Serialize};
+
+use crate::domain::queue::{Generation, ParkReason, QueueName, QueueSettings, Source};
+use crate::store::error::StoreError;
+use crate::store::redis::answer::{Answer, read_number, unexpected};
+use crate::store::redis::call::Call;
+use crate::store::redis::connection::Connection;
+use crate::store::redis::error::Effect;
+use crate::store::redis::keys::{Key, Names};
+use crate::store::redis::listener::CHANGED;
+use crate::store::redis::state::lock;
+use crate::store::redis::stats::read_park;
+use crate::store::redis::{pack, script};
+use crate::store::{Deleted, Hold, Put, QueueEntry, QueueRef};
+
+/// Times that a change is tried anew because somebody else's came first.
+const TRIES_MAX: usize = 20;
+
+/// The queues as they were at a count of changes.
+#[derive(Clone)]
+pub(super) struct Listing {
+    changes: u64,
+    entries: Vec<QueueEntry>,
+}
+
+/// An entry at rest.
+#[derive(Clone, Serialize, Deserialize)]
+struct Kept {
+    generation: Generation,
+    source: Source,
+    settings: Arc<QueueSettings>,
+}
+
+impl Kept {
+    fn read(bytes: &[u8]) -> Result<Option<Self>, StoreError> {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let broken =
+            |error| StoreError::Newer(format!("an entry of the list of queues cannot be read: {error}"));
+        serde_json::from_slice(bytes).map(Some).map_err(broken)
+    }
+
+    fn write(&self) -> Result<Vec<u8>, StoreError> {
+        serde_json::to_vec(self).map_err(|error| StoreError::Internal(error.to_string()))
+    }
+
+    fn entry(self, name: QueueName, paused: bool, parked: Option<ParkReason>) -> QueueEntry {
+        let Self { generation, source, settings } = self;
+        QueueEntry { name, generation, source, settings, paused, parked }
+    }
+}
+
+impl Connection {
+    /// Tells every gateway that the list of queues or one of its holds changed.
+    pub(super) async fn touch(&self) {
+        let (mut count, mut tell) = (Cmd::new(), Cmd::new());
+        count.arg("INCR").arg(self.state.names.plain("changes"));
+        // A hint: who does not hear it finds the count changed when it looks.
+        tell.arg("PUBLISH").arg(&self.state.wake_channel).arg(CHANGED);
+        let told = self.link.send_each(vec![count, tell], Effect::Reads).await;
+        // Whoever sweeps the queue next sees the difference and tells.
+        if let Err(error) = told.and_then(|told| told.into_iter().collect::<Result<Vec<_>, _>>()) {
+            log::debug!("cause" = error.to_string().as_str(); "a change of a queue was not told");
+        }
+    }
+
+    /// After a script that may have parked the queue.
+    pub(super) async fn tell_parked(&self, parked: &[u8]) {
+        if !parked.is_empty() {
+            self.touch().await;
+        }
+    }
+
+    /// All queues, by name: asked for only when something changed since the last time.
+    pub(super) async fn listed(&self) -> Result<Vec<QueueEntry>, StoreError> {
+        let mut command = Cmd::new();
+        command.arg("GET").arg(self.state.names.plain("changes"));
+        let changes = match self.link.send(&command, Effect::Reads).await? {
+            Value::BulkString(bytes) => read_number(&bytes),
+            _ => 0,
+        };
+        if let Some(listing) = lock(&self.state.listing).as_ref().filter(|listing| listing.changes == changes)
+        {
+            return Ok(listing.entries.clone());
+        }
+        let entries = self.list().await?;
+        *lock(&self.state.listing) = Some(Listing { changes, entries: entries.clone() });
+        Ok(entries)
+    }
+
+    async fn list(&self) -> Result<Vec<QueueEntry>, StoreError> {
+        let mut command = Cmd::new();
+        command.arg("HGETALL").arg(self.state.names.of_store(Key::Queues));
+        let mut answer = Answer::of(self.link.send(&command, Effect::Reads).await?)?;
+        let mut all = Vec::with_capacity(answer.left() / 2);
+        while answer.left() > 0 {
+            let (name, kept) = (answer.text()?, answer.bytes()?);
+            let name: QueueName = name.parse().map_err(|_| unexpected())?;
+            all.extend(Kept::read(&kept)?.map(|kept| (name, kept)));
+        }
+        all.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let holds = all.iter().map(|(name, _)| {
+            let mut command = Cmd::new();
+            let base = self.state.names.of_queue(name);
+            command.arg("HMGET").arg(Names::in_queue(&base, Key::Counters)).arg(&["paused", "parked"]);
+            command
+        });
+        let holds = self.link.send_each(holds.collect(), Effect::Reads).await?;
+        let entries = all.into_iter().zip(holds).map(|((name, kept), held)| {
+            // A queue whose counters are somebody else's key must not hide the others.
+            let (paused, parked) = match held {
+                Err(StoreError::Internal(_)) => (false, None),
+                held => {
+                    let mut held = Answer::of(held?)?;
+                    (!held.bytes()?.is_empty(), read_park(&held.bytes()?))
+                }
+            };
+            Ok(kept.entry(name, paused, parked))
+        });
+        entries.collect()
+    }
+
+    /// One entry as it is at rest, and read.
+    async fn kept(&self, name: &QueueName) -> Result<(Vec<u8>, Option<Kept>), StoreError> {
+        let mut command = Cmd::new();
+        command.arg("HGET").arg(self.state.names.of_store(Key::Queues)).arg(name.as_str());
+        match self.link.send(&command, Effect::Reads).await? {
+            Value::BulkString(bytes) => {
+                let kept = Kept::read(&bytes)?;
+                Ok((bytes, kept))
+            }
+            _ => Ok((Vec::new(), None)),
+        }
+    }
+
+    /// Replaces an entry if it still is what it was; false when somebody was first.
+    async fn replace(&self, name: &QueueName, was: &[u8], is: &[u8]) -> Result<bool, StoreError> {
+        let mut call = Call::of_store(&self.state, script::REGISTRY);
+        call.push(name.as_str()).push(was).push(is);
+        let mut answer = Answer::of(self.link.send(&call.finish(), Effect::Writes).await?)?;
+        Ok(&*answer.bytes()? == b"ok")
+    }
+
+    /// Gives the queue's own hash the generation and the settings of its entry.
+    async fn adopt(
+        &self,
+        name: &QueueName,
+        kept: &Kept,
+        was: Option<&Kept>,
+    ) -> Result<QueueEntry, StoreError> {
+        let mut call = Call::of_name(&self.state, script::ADOPT, name, None);
+        let batches = Names::batches(&call.base);
+        call.push(kept.generation.0).push(pack::settings(&kept.settings));
+        call.push(u8::from(kept.settings.lookup)).push(batches);
+        call.push(&self.state.wake_channel).push(name.as_str());
+        let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?)?;
+        let (paused, parked) = (answer.yes()?, read_park(&answer.bytes()?));
+        let woken = answer.yes()?;
+        self.tell(name, woken, None);
+        // Other limits may give a sweep something to do; a queue that is new, or the same as before, does not.
+        let is_changed = was.is_some_and(|was| was.settings != kept.settings);
+        self.mark_work(name, woken || is_changed, None).await;
+        Ok(kept.clone().entry(name.clone(), paused, parked))
+    }
+
+    /// Makes a queue, or gives it other settings, when `change` says so; gives what there was.
+    async fn change(
+        &self,
+        name: &QueueName,
+        change: impl Fn(Option<&Kept>) -> Option<Kept>,
+    ) -> Result<(Option<Kept>, Option<QueueEntry>), StoreError> {
+        for _ in 0..TRIES_MAX {
+            let (bytes, was) = self.kept(name).await?;
+            let Some(kept) = change(was.as_ref()) else { return Ok((was, None)) };
+            if self.replace(name, &bytes, &kept.write()?).await? {
+                let entry = self.adopt(name, &kept, was.as_ref()).await?;
+                return Ok((was, Some(entry)));
+            }
+        }
+        Err(StoreError::Unavailable(format!("queue {name} is changed by others all the time")))
+    }
+
+    pub(super) async fn put(&self, name: QueueName, settings: Arc<QueueSettings>) -> Result<Put, StoreError> {
+        self.state.check_open()?;
+        let made = Generation(fastrand::u64(1..));
+        let (was, entry) = self
+            .change(&name, |was| match was {
+                Some(kept) if kept.source == Source::File => None,
+                Some(kept) => Some(Kept { settings: Arc::clone(&settings), ..kept.clone() }),
+                None => Some(Kept { generation: made, source: Source::Api, settings: Arc::clone(&settings) }),
+            })
+            .await?;
+        let Some(entry) = entry else { return Ok(Put::DeclaredInFile) };
+        self.touch().await;
+        Ok(if was.is_some() { Put::Updated(entry) } else { Put::Created(entry) })
+    }
+
+    pub(super) async fn declare_all(
+        &self,
+        queues: Vec<(QueueName, Arc<QueueSettings>)>,
+    ) -> Result<(Vec<QueueEntry>, Vec<QueueEntry>), StoreError> {
+        self.state.check_open()?;
+        let mut differing = Vec::new();
+        let before = self.list().await?;
+        let declared: HashMap<_, _> = queues.iter().map(|(name, settings)| (name, settings)).collect();
+        for entry in &before {
+            if entry.source == Source::File && !declared.contains_key(&entry.name) {
+                let let_go =
+                    |was: Option<&Kept>| was.map(|kept| Kept { source: Source::Api, ..kept.clone() });
+                self.change(&entry.name, let_go).await?;
+            }
+        }
+        for (name, settings) in &queues {
+            let made = Generation(fastrand::u64(1..));
+            let (was, _) = self
+                .change(name, |was| {
+                    let generation = was.map_or(made, |kept| kept.generation);
+                    Some(Kept { generation, source: Source::File, settings: Arc::clone(settings) })
+                })
+                .await?;
+            if let Some(was) = was.filter(|was| was.settings != *settings) {
+                let held = before.iter().find(|entry| entry.name == *name);
+                let (paused, parked) = held.map_or((false, None), |entry| (entry.paused, entry.parked));
+                differing.push(was.entry(name.clone(), paused, parked));
+            }
+        }
+        self.touch().await;
+        differing.sort_unstable_by(|one: &QueueEntry, other| one.name.cmp(&other.name));
+        Ok((self.listed().await?, differing))
+    }
+
+    pub(super) async fn delete(&self, queue: QueueRef, force: bool) -> Result<Deleted, StoreError> {
+        self.state.check_open()?;
+        let (bytes, kept) = self.kept(&queue.name).await?;
+        let kept = kept.filter(|kept| kept.generation == queue.generation).ok_or(StoreError::Gone)?;
+        if kept.source == Source::File {
+            return Ok(Deleted::DeclaredInFile);
+        }
+        let mut call = Call::of_queue(&self.state, script::DELETE, &queue, None);
+        let batches = Names::batches(&call.base);
+        call.push(u8::from(force)).push(batches);
+        let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?)?;
+        if !answer.yes()? {
+            return Ok(Deleted::NotEmpty);
+        }
+        // Whoever changed the entry meanwhile made the queue anew, and its own hash with it.
+        self.replace(&queue.name, &bytes, b"").await?;
+        self.touch().await;
+        Ok(Deleted::Deleted)
+    }
+
+    pub(super) async fn hold_queue(&self, queue: QueueRef, hold: Hold) -> Result<QueueEntry, StoreError> {
+        self.state.check_open()?;
+        let mut call = Call::of_queue(&self.state, script::HOLD, &queue, None);
+        match hold {
+            Hold::Pause => call.push("pause").push(""),
+            Hold::Resume => call.push("resume").push(""),
+            Hold::Park(reason) => {
+                let word = serde_json::to_value(reason).ok();
+                let word = word.and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default();
+                call.push("park").push(word)
+            }
+        };
+        let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?)?;
+        let woken = answer.yes()?;
+        let (paused, parked) = (answer.yes()?, read_park(&answer.bytes()?));
+        self.tell(&queue.name, woken, None);
+        // A sweep looks whether what it parked for has passed already.
+        self.mark_work(&queue.name, woken || parked.is_some(), None).await;
+        self.touch().await;
+        let (_, kept) = self.kept(&queue.name).await?;
+        let kept = kept.filter(|kept| kept.generation == queue.generation).ok_or(StoreError::Gone)?;
+        Ok(kept.entry(queue.name, paused, parked))
+    }
+}

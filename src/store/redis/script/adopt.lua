@@ -1,0 +1,28 @@
+-- Gives a queue its generation and settings. What an earlier making left behind goes.
+-- ARGV: 1 generation, 2 settings, 3 whether messages can be looked up, 4 prefix of the keys of batches, 5 channel of
+-- wake-ups, 6 name of the queue.
+-- Gives {'ok', paused, parked, woken}.
+local call = redis.call
+local generation = call('HGET', K.c, 'gen')
+if generation and generation ~= ARGV[1] then
+  for _, batch in ipairs(call('HKEYS', K.b)) do call('UNLINK', ARGV[4] .. batch) end
+  for _, name in ipairs(call('LRANGE', K.z, 0, -1)) do call('UNLINK', name) end
+  for _, key in pairs(K) do call('UNLINK', key) end
+end
+call('HSET', K.c, 'gen', ARGV[1], 'settings', ARGV[2])
+if ARGV[3] == '0' then call('UNLINK', K.m) end
+local held = call('HMGET', K.c, 'paused', 'parked', 'dead', 'bytes_dead', 'pending')
+local woken = 0
+if held[2] == 'dead_full' then
+  local _, _, _, _, length_max, bytes_max, _, _, _, _, trims = struct.unpack('>I6I6I6I6I6I6I6I6I6BB', ARGV[2])
+  local below = tonumber(held[3] or 0) < length_max and tonumber(held[4] or 0) < bytes_max
+  if trims == 1 or below then
+    call('HDEL', K.c, 'parked')
+    held[2] = false
+    if tonumber(held[5] or 0) > 0 then
+      woken = 1
+      call('PUBLISH', ARGV[5], ARGV[6])
+    end
+  end
+end
+return {'ok', held[1] and 1 or 0, held[2] or '', woken}

@@ -1,0 +1,65 @@
+-- Recounts a queue and names each difference. Looks at every message.
+-- ARGV: 5 prefix of the keys of batches. Gives {'ok', words…}.
+local found = {'ok'}
+local function differs(what, is, should)
+  if is ~= should then found[#found + 1] = ARGV[4] .. ': ' .. what .. ' is ' .. is .. ', recounted ' .. should end
+end
+local sums = {pending = 0, scheduled = 0, leased = 0, dead = 0, bytes_waiting = 0, bytes_leased = 0, bytes_dead = 0}
+local apart = 0
+local function add(field, bytes_field, record)
+  sums[field] = sums[field] + 1
+  sums[bytes_field] = sums[bytes_field] + charged(record)
+  if is_apart(record) then apart = apart + 1 end
+end
+local pointed = 0
+for list = 0, 7 do
+  local first = tonumber(call('HGET', K.c, 'h' .. list) or 0) - call('LLEN', LIST[list])
+  for place, record in ipairs(call('LRANGE', LIST[list], 0, -1)) do
+    if place == 1 and record == CANCELLED then found[#found + 1] = ARGV[4] .. ': a list begins with what was cancelled' end
+    if record ~= CANCELLED then
+      add('pending', 'bytes_waiting', record)
+      if set.lookup then
+        local where = call('HGET', K.m, id_of(record))
+        if where then pointed = pointed + 1 end
+        if where and where ~= pack('>Bi5', list, first + place - 1) then
+          found[#found + 1] = ARGV[4] .. ': a pending message is looked for elsewhere than in list ' .. list
+        end
+      end
+    end
+  end
+end
+local places = call('ZRANGE', K.s, 0, -1)
+for _, place in ipairs(places) do
+  local kept = call('HGET', K.sb, place:sub(7))
+  if kept then add('scheduled', 'bytes_waiting', kept:sub(13)) end
+end
+differs('records of scheduled messages', call('HLEN', K.sb), #places)
+for _, batch in ipairs(call('HKEYS', K.b)) do
+  local live = 0
+  for place, record in ipairs(call('LRANGE', ARGV[5] .. batch, 0, -1)) do
+    if record ~= SETTLED and record ~= LOST then
+      live = live + 1
+      add('leased', 'bytes_leased', record)
+      local where = set.lookup and call('HGET', K.m, id_of(record))
+      if where then pointed = pointed + 1 end
+      if where and where ~= 'L' .. batch .. pack('>I2', place - 1) then
+        found[#found + 1] = ARGV[4] .. ': a leased message is looked for elsewhere'
+      end
+    end
+  end
+  differs('leases of a batch', live_of(call('HGET', K.b, batch)), live)
+  if not call('ZSCORE', K.l, batch) then found[#found + 1] = ARGV[4] .. ': a batch has no deadline' end
+end
+differs('deadlines', call('ZCARD', K.l), call('HLEN', K.b))
+for _, member in ipairs(call('ZRANGE', K.d, 0, -1)) do
+  local record = call('HGET', K.db, member:sub(7))
+  if record then add('dead', 'bytes_dead', record) end
+end
+differs('letters', call('HLEN', K.dm), sums.dead)
+differs('records of dead letters', call('HLEN', K.db), sums.dead)
+for field, sum in pairs(sums) do differs(field, gauge[field], sum) end
+if call('EXISTS', K.z) == 0 then
+  differs('payloads apart', call('HLEN', K.o), apart)
+  if set.lookup then differs('messages that can be looked up', call('HLEN', K.m), pointed) end
+end
+return found

@@ -1,0 +1,118 @@
+-- Attempts remembered, and dead letters.
+
+-- One attempt at rest: length u16, number, outcome, flags (1 status, 2 error, 4 excerpt), began 6, took 6, status 2, words.
+-- Forgets the oldest beyond what the settings allow.
+local function cut(log, room)
+  local starts, at = {}, 1
+  while at + 1 <= #log do
+    starts[#starts + 1] = at
+    at = at + 2 + unpack_from('>I2', log, at)
+  end
+  local drop = #starts + room - set.attempts
+  if drop <= 0 then return log end
+  if drop >= #starts then return '' end
+  return log:sub(starts[drop + 1])
+end
+local function remember(id, attempt)
+  local before = try('HGET', K.a, id) or ''
+  local log = cut(before .. attempt, 0)
+  if log == '' then
+    if before ~= '' then try('HDEL', K.a, id) end
+  else
+    try('HSET', K.a, id, log)
+  end
+end
+-- Leaves room for so many more.
+local function cut_again(id, room)
+  local before = try('HGET', K.a, id)
+  if not before then return end
+  local log = cut(before, room)
+  if log == '' then
+    try('HDEL', K.a, id)
+  elseif log ~= before then
+    try('HSET', K.a, id, log)
+  end
+end
+-- The status of the last attempt remembered; 0: none.
+local function last_status(id)
+  local log, at, status = try('HGET', K.a, id) or '', 1, 0
+  while at + 18 <= #log do
+    status = unpack_from('>I2', log, at + 17)
+    at = at + 2 + unpack_from('>I2', log, at)
+  end
+  return status
+end
+
+local REASON = {exhausted = 0, rejected = 1, expired = 2, poison = 3, undeliverable = 4, damaged = 5}
+local function dead_is_full()
+  return not set.trims and (gauge.dead >= set.dead_length_max or gauge.bytes_dead >= set.dead_bytes_max)
+end
+local function dead_exceeds()
+  return set.trims and gauge.dead > 1 and (gauge.dead > set.dead_length_max or gauge.bytes_dead > set.dead_bytes_max)
+end
+-- Takes one dead letter out; gives its record, or nothing when there is none.
+local function unbury(id)
+  local letter, record = call('HGET', K.dm, id), call('HGET', K.db, id)
+  if not letter then return nil end
+  call('ZREM', K.d, sub(letter, 1, 6) .. id)
+  call('HDEL', K.dm, id)
+  call('HDEL', K.db, id)
+  move('dead', 'bytes_dead', -1, -unpack_from('>I4', letter, 17))
+  return record or ''
+end
+local function forget_body(id, record)
+  if is_apart(record) then call('HDEL', K.o, id) end
+end
+local function discard(id)
+  local record = unbury(id)
+  if not record then return false end
+  forget_body(id, record)
+  try('HDEL', K.a, id)
+  count('discarded', 1)
+  return true
+end
+local function discard_oldest()
+  local first = call('ZRANGE', K.d, 0, 0)
+  if not first[1] then return false end
+  if discard(sub(first[1], 7)) then
+    count('trimmed', 1)
+  else
+    call('ZREM', K.d, first[1])
+  end
+  return true
+end
+local parked = ''
+-- Parks the queue when it is at its limits; `parked` says so to who asked.
+local function park_when_full()
+  if not q[3] and dead_is_full() then
+    call('HSET', K.c, 'parked', 'dead_full')
+    q[3], held, parked = 'dead_full', 'dead_full', 'dead_full'
+  end
+end
+local function unpark_when_below()
+  if q[3] == 'dead_full' and not dead_is_full() then
+    call('HDEL', K.c, 'parked')
+    q[3], held, parked = false, q[2], ''
+    woken = true
+  end
+end
+-- Puts a record that is in no other place any more into the dead letters.
+-- A letter: number 6, died 6, reason, attempts, status 2, charged bytes 4, length of the destination 2, it, the detail.
+local function bury(record, reason, detail, status)
+  local id, attempts = id_of(record), byte(record, 18)
+  if reason == REASON.damaged then attempts = 0 end
+  local destination = attempts > 0 and set.destination or ''
+  if call('HEXISTS', K.dm, id) == 1 then discard(id) end
+  local place = pack('>I6', number())
+  local bytes = charged(record)
+  call('HSET', K.dm, id, place .. pack('>I6BBI2I4I2', now, reason, attempts, status, bytes, #destination)
+    .. destination .. detail)
+  call('HSET', K.db, id, record)
+  call('ZADD', K.d, now, place .. id)
+  if set.lookup then try('HDEL', K.m, id) end
+  move('dead', 'bytes_dead', 1, bytes)
+  count('dead_lettered', 1)
+  local trimmed = 0
+  while trimmed < 1000 and dead_exceeds() and discard_oldest() do trimmed = trimmed + 1 end
+  park_when_full()
+end

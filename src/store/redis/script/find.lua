@@ -1,0 +1,51 @@
+-- Finds one message, wherever it is.
+-- ARGV: 5 id, 6 prefix of the keys of batches. Gives {'ok', place, record, what belongs to it, attempts, body}.
+local id = ARGV[5]
+local log = try('HGET', K.a, id) or ''
+local function body_of(record) return is_apart(record) and call('HGET', K.o, id) or '' end
+local letter = call('HGET', K.dm, id)
+if letter then
+  local record = call('HGET', K.db, id) or ''
+  return {'ok', 'dead', record, letter, log, body_of(record)}
+end
+local kept = call('HGET', K.sb, id)
+if kept then
+  local record = kept:sub(13)
+  return {'ok', 'scheduled', record, tostring((unpack_from('>I6', kept))), log, body_of(record)}
+end
+local where = set.lookup and call('HGET', K.m, id)
+if where and byte(where) == 76 and #where == 35 then
+  local record = call('LINDEX', ARGV[6] .. sub(where, 2, 33), (unpack_from('>I2', where, 34)))
+  if record and #record >= RECORD_MIN and id_of(record) == id then
+    return {'ok', 'leased', record, '', log, body_of(record)}
+  end
+elseif where then
+  local _, _, record = seek(where, id)
+  if record then return {'ok', 'pending', record, '', log, body_of(record)} end
+end
+-- The newest entry of that id among those that may be remembered, some elements at a time from the end.
+local PIECE = 16
+local newer, last = 0, -1
+while newer < set.finished_max do
+  local piece = call('LRANGE', K.f, last - PIECE + 1, last)
+  for step = #piece, 1, -1 do
+    local element = piece[step]
+    local at, place, held_of, found = 9, 0, #element >= 8 and unpack_from('>I2', element, 7) or 0, nil
+    if element:find(id, 9, true) then
+      while at + 1 <= #element do
+        local length = unpack_from('>I2', element, at)
+        place = place + 1
+        if sub(element, at + 3, at + 18) == id and newer + held_of - place < set.finished_max then
+          found = sub(element, at + 2, at + 1 + length)
+        end
+        at = at + 2 + length
+      end
+      if found then return {'ok', 'ended', found, sub(element, 1, 6), log, ''} end
+    end
+    newer = newer + held_of
+    if newer >= set.finished_max then break end
+  end
+  if #piece < PIECE then break end
+  last = last - PIECE
+end
+return {'ok', 'nowhere'}

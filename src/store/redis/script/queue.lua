@@ -1,0 +1,101 @@
+-- What every script of a queue begins with: the generation, the numbers and the settings.
+--
+-- ARGV: 2 generation, 3 channel of wake-ups, 4 name of the queue; a script's own from 5.
+
+-- Elements of a batch that are no record: the lease there is settled, or was taken back. In a list: cancelled.
+local SETTLED, LOST, CANCELLED = '', '-', ''
+-- Pieces that a command may be given at once: Lua's stack holds less than 8,000.
+local CHUNK = 4000
+
+local q = call('HMGET', K.c, 'gen', 'paused', 'parked', 'settings',
+  'pending', 'scheduled', 'leased', 'dead', 'bytes_waiting', 'bytes_leased', 'bytes_dead')
+if q[1] ~= ARGV[2] then return {'gone'} end
+local held = q[2] or q[3]
+local gauge = {
+  pending = tonumber(q[5] or 0), scheduled = tonumber(q[6] or 0), leased = tonumber(q[7] or 0),
+  dead = tonumber(q[8] or 0), bytes_waiting = tonumber(q[9] or 0), bytes_leased = tonumber(q[10] or 0),
+  bytes_dead = tonumber(q[11] or 0),
+}
+local set = {}
+set.length_max, set.bytes_max, set.window, set.keys_max, set.dead_length_max, set.dead_bytes_max,
+  set.dead_retention, set.finished_max, set.history_retention, set.attempts, set.trims, set.lookup,
+  set.destination = unpack_from('>I6I6I6I6I6I6I6I6I6BBBHc0', q[4])
+set.trims, set.lookup = set.trims == 1, set.lookup == 1
+
+-- Changes of counters and gauges, written at once at the end. A gauge is written as it is now: nobody else changes it
+-- meanwhile. Where nothing is there are no bytes either, whatever damage made of the sum.
+local changes, moved = {}, {}
+local function count(field, by)
+  changes[field] = (changes[field] or 0) + by
+end
+local function move(field, bytes_field, by, bytes)
+  gauge[field] = gauge[field] + by
+  gauge[bytes_field] = gauge[bytes_field] + bytes
+  moved[field], moved[bytes_field] = true, true
+end
+local function flush()
+  for field, by in pairs(changes) do
+    if by ~= 0 then call('HINCRBY', K.c, field, by) end
+  end
+  changes = {}
+  if next(moved) == nil then return end
+  if gauge.pending + gauge.scheduled == 0 then gauge.bytes_waiting = 0 end
+  if gauge.leased == 0 then gauge.bytes_leased = 0 end
+  if gauge.dead == 0 then gauge.bytes_dead = 0 end
+  local all = {}
+  for field in pairs(moved) do
+    all[#all + 1] = field
+    all[#all + 1] = gauge[field]
+  end
+  call('HSET', K.c, unpack(all))
+  moved = {}
+end
+
+-- A number that was never given before in this queue; times and numbers have six bytes.
+local function number() return call('HINCRBY', K.c, 'number', 1) end
+
+-- Runs a command on what may be lost, the history and what messages are looked up by: when its key is somebody else's,
+-- messages go their way all the same.
+local function try(...)
+  local answer = redis.pcall(...)
+  if type(answer) == 'table' and answer.err then return nil end
+  return answer
+end
+-- Runs a command on many arguments, so many at once.
+local function in_chunks(run, command, key, all)
+  for first = 1, #all, CHUNK do
+    run(command, key, unpack(all, first, math.min(first + CHUNK - 1, #all)))
+  end
+end
+
+-- The record, from 1: version 1, id 2-17, attempts 18, losses 19, allowed 20, priority 21, flags 22, accepted 23-28,
+-- TTL 29-34, expiry 35-40, header length 41-42, headers, payload, checksum. With flag 128 the payload and the checksum
+-- lie in K.o under the id, and the payload's length in four bytes stands in their place.
+-- What is shorter is no record of ours; nothing below breaks off for it.
+local SUSPECT, REPLAYED, APART = 1, 2, 128
+local RECORD_MIN = 46
+local NO_EXPIRY = '\0\0\0\0\0\0'
+local function id_of(record) return sub(record, 2, 17) end
+local function priority_of(record)
+  local priority = byte(record, 21) or 1
+  return priority > 2 and 1 or priority
+end
+local function is_apart(record) return (byte(record, 22) or 0) >= APART end
+local function is_suspect(record) return (byte(record, 22) or 0) % 2 == 1 end
+local function charged(record)
+  local length = #record
+  if length < RECORD_MIN then return 0 end
+  if byte(record, 22) < APART then return length - RECORD_MIN end
+  return length - RECORD_MIN + unpack_from('>I4', record, length - 3)
+end
+local function is_expired(record)
+  return sub(record, 35, 40) ~= NO_EXPIRY and unpack_from('>I6', record, 35) <= now
+end
+-- The record after one more attempt.
+local function after_attempt(record, lost, suspect)
+  local attempts, losses, allowed, priority, flags = byte(record, 18, 22)
+  attempts = math.min(attempts + 1, 255)
+  losses = math.min(losses + (lost and 1 or 0), attempts)
+  flags = flags - flags % 2 + (suspect and SUSPECT or 0)
+  return sub(record, 1, 17) .. string.char(attempts, losses, allowed, priority, flags) .. sub(record, 23)
+end

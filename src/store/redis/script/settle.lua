@@ -1,0 +1,108 @@
+-- Ends leases of a batch.
+-- ARGV: 5 batch, 6 token, 7 how long the mark of an ended batch holds (ms), 8 acknowledgements: for each an index in two bytes
+-- and the entry of its attempt (length 0: none), 9 count of others; then for each: index, verdict (a acknowledge, r retry,
+-- x dead, d defer, l release), delay (ms) or reason, words, status, entry of its attempt ('' none).
+-- Gives {'ok', woken, soonest or 0, parked, results}: a letter each, S settled or L lost, acknowledgements first.
+local batch, token, acks = ARGV[5], ARGV[6], ARGV[8]
+local others = tonumber(ARGV[9])
+local results = {}
+
+local known = call('HGET', K.b, batch)
+if not known or sub(known, 2, 9) ~= token then
+  local mark = not known and mark_of(batch, tonumber(ARGV[7]))
+  local told = function() return 'L' end
+  if mark and sub(mark, 1, 8) == token then told = told_of(mark) end
+  local at = 1
+  while at < #acks do
+    local index, length = unpack_from('>I2I2', acks, at)
+    results[#results + 1] = told(index)
+    at = at + 4 + length
+  end
+  for other = 1, others do results[#results + 1] = told(tonumber(ARGV[10 + (other - 1) * 6])) end
+  return {'ok', 0, 0, '', table.concat(results)}
+end
+
+-- What the batch holds; read as a whole unless little of it ends now. What ends here is marked in it at once.
+local live, count_before = live_of(known), call('LLEN', K.x)
+local each = #acks >= 4 and 4 + unpack_from('>I2', acks, 3) or 4
+local whole = (#acks / each + others) * 2 >= count_before
+local elements = whole and call('LRANGE', K.x, 0, -1) or {}
+local ended, ended_bytes, ids = {}, 0, {}
+local function take(index)
+  local element = elements[index + 1]
+  if element == nil and not whole then
+    element = call('LINDEX', K.x, index) or nil
+    elements[index + 1] = element
+  end
+  if element == nil or element == LOST then return nil, 'L' end
+  if element == SETTLED then return nil, 'S' end
+  elements[index + 1] = SETTLED
+  ended[#ended + 1] = index
+  ended_bytes = ended_bytes + charged(element)
+  return element, 'S'
+end
+local delivered = 0
+local function acknowledge(record, attempt)
+  if set.lookup then ids[#ids + 1] = id_of(record) end
+  delivered = delivered + 1
+  if set.attempts == 0 then attempt = '' end
+  if byte(record, 18) > 0 then cut_again(id_of(record), attempt ~= '' and 1 or 0) end
+  finish(record, true, attempt)
+end
+
+local at = 1
+while at < #acks do
+  local index, length = unpack_from('>I2I2', acks, at)
+  local record, result = take(index)
+  if record then acknowledge(record, length > 0 and sub(acks, at + 2, at + 3 + length) or '') end
+  results[#results + 1] = result
+  at = at + 4 + length
+end
+local released = {}
+for other = 1, others do
+  local here = 10 + (other - 1) * 6
+  local index, verdict, amount, words = tonumber(ARGV[here]), ARGV[here + 1], tonumber(ARGV[here + 2]), ARGV[here + 3]
+  local status, attempt = tonumber(ARGV[here + 4]), ARGV[here + 5]
+  local record, result = take(index)
+  results[#results + 1] = result
+  if record then
+    if attempt ~= '' and verdict ~= 'a' and verdict ~= 'l' then remember(id_of(record), attempt) end
+    if verdict == 'a' then
+      acknowledge(record, attempt)
+    elseif verdict == 'r' then
+      record = after_attempt(record, false, false)
+      if byte(record, 18) >= byte(record, 20) then
+        bury(record, REASON.exhausted, '', status)
+      else
+        count('retried', 1)
+        schedule(record, now + amount)
+      end
+    elseif verdict == 'x' then
+      bury(after_attempt(record, false, false), amount, words, status)
+    elseif verdict == 'd' then
+      count('deferred', 1)
+      schedule(record, now + amount)
+    else
+      released[#released + 1] = {index, record}
+    end
+  end
+end
+table.sort(released, function(one, other) return one[1] > other[1] end)
+for _, back in ipairs(released) do put_first(back[2]) end
+
+if #ended > 0 then
+  live = live - #ended
+  if live == 0 then
+    end_batch(batch, known, K.x, whole and elements or call('LRANGE', K.x, 0, -1))
+  else
+    for _, index in ipairs(ended) do call('LSET', K.x, index, SETTLED) end
+    write_live(batch, known, live)
+  end
+  move('leased', 'bytes_leased', -#ended, -ended_bytes)
+  count('delivered', delivered)
+  in_chunks(try, 'HDEL', K.m, ids)
+  write_index()
+  flush()
+  write_finished()
+end
+return {'ok', wake(), soonest or 0, parked, table.concat(results)}

@@ -1,0 +1,10 @@
+-- What every script begins with: the time.
+-- ARGV: 1 now (ms; 0: the server's TIME). K holds the declared keys by name; the line that makes it stands before this file.
+local call, pack, unpack_from = redis.call, struct.pack, struct.unpack
+local byte, sub = string.byte, string.sub
+local now = tonumber(ARGV[1])
+if now == 0 then
+  local time = call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+

@@ -1,0 +1,107 @@
+//! What all connections of one store share.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use redis::Client;
+
+use crate::clock::Clock;
+use crate::domain::queue::QueueName;
+use crate::domain::timestamp::Timestamp;
+use crate::store::error::StoreError;
+use crate::store::redis::keys::Names;
+use crate::store::redis::probe::Vitals;
+use crate::store::redis::queues::Listing;
+use crate::store::settings::StoreSettings;
+use crate::store::wake::WakeBoard;
+
+/// Shared by every connection.
+pub(super) struct State {
+    /// What it is called as long as nobody has looked.
+    pub(super) id: Arc<str>,
+    pub(super) client: Client,
+    pub(super) names: Names,
+    pub(super) settings: StoreSettings,
+    pub(super) clock: Clock,
+    pub(super) wakes: WakeBoard,
+    /// Where scripts say that a queue has work.
+    pub(super) wake_channel: String,
+    /// What the last look at Redis found.
+    pub(super) vitals: Mutex<Vitals>,
+    /// The queues as they were listed last.
+    pub(super) listing: Mutex<Option<Listing>>,
+    /// Queues whose next message is of a newer version, and what was said of it.
+    pub(super) newer: Mutex<HashMap<QueueName, String>>,
+    /// The name under which this gateway was announced.
+    pub(super) announced: Mutex<Option<Arc<str>>>,
+    /// Connections that were given up, of all links: whoever holds one that says nothing of itself learns that it may be dead.
+    pub(super) broken: Arc<AtomicU64>,
+    /// The next moment that the last sweep, or a call since, named.
+    next_at: Mutex<Option<Timestamp>>,
+    is_closed: AtomicBool,
+}
+
+impl State {
+    pub(super) fn new(settings: &StoreSettings, client: Client, clock: &Clock) -> Self {
+        let names = Names::new(&settings.prefix);
+        let wake_channel = names.plain("wake");
+        Self {
+            id: format!("{:016x}", fastrand::u64(..)).into(),
+            client,
+            names,
+            settings: settings.clone(),
+            clock: clock.clone(),
+            wakes: WakeBoard::default(),
+            wake_channel,
+            vitals: Mutex::default(),
+            listing: Mutex::default(),
+            newer: Mutex::default(),
+            announced: Mutex::default(),
+            broken: Arc::default(),
+            next_at: Mutex::default(),
+            is_closed: AtomicBool::new(false),
+        }
+    }
+
+    /// The time to tell scripts, milliseconds: 0 lets them ask the server, whose clock is the one that all gateways share.
+    pub(super) fn time_ms(&self) -> u64 {
+        if self.clock.is_manual() { self.clock.now().as_millis() } else { 0 }
+    }
+
+    /// Posts that something becomes due, when that is sooner than what is known.
+    pub(super) fn post_time(&self, at: Timestamp) {
+        let mut next_at = lock(&self.next_at);
+        if next_at.is_none_or(|known| at < known) {
+            *next_at = Some(at);
+            drop(next_at);
+            self.wakes.post_time();
+        }
+    }
+
+    /// What a sweep found to be next.
+    pub(super) fn is_next(&self, at: Option<Timestamp>) {
+        *lock(&self.next_at) = at;
+    }
+
+    /// Refuses what comes after the store was closed.
+    pub(super) fn check_open(&self) -> Result<(), StoreError> {
+        if self.is_closed.load(Ordering::Acquire) {
+            return Err(StoreError::Unavailable("it is closed".to_owned()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+}
+
+/// Locks what no panic can leave half done.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

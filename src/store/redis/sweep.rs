@@ -1,0 +1,294 @@
+//! What time brings: the due index says which queues are to be looked at, a script looks at each.
+//!
+//! The index holds, for each queue, the earliest moment when there may be something to do. Whoever makes work writes it
+//! there *before* (a command of its own: another slot); only a sweep moves it on. A sweep first puts the queues it takes
+//! off a little, then looks, then sets their next moment if nobody wrote another meanwhile. A queue without work is looked
+//! at once more a minute later before it leaves the index, or its next moment lies further away: whoever wrote to the
+//! index just before the first look has long written the message by then. What a sweep took and could not finish, because Redis
+//! went away, is due at once in the next one. A few queues are looked at in turn whatever the index says, so that nothing waits
+//! for ever for an entry that was lost: those that hold something are put back into it.
+
+use std::collections::{HashMap, HashSet};
+
+use redis::Cmd;
+
+use crate::domain::queue::QueueName;
+use crate::domain::timestamp::Timestamp;
+use crate::store::error::StoreError;
+use crate::store::redis::answer::Answer;
+use crate::store::redis::call::Call;
+use crate::store::redis::connection::Connection;
+use crate::store::redis::error::Effect;
+use crate::store::redis::keys::{Key, Names};
+use crate::store::redis::script;
+use crate::store::redis::stats::read_park;
+use crate::store::stats::Swept;
+use crate::store::{QueueEntry, SWEEP_BYTES_MAX, SWEEP_MESSAGES_MAX};
+
+/// How far a queue is put off while it is looked at, milliseconds: longer than a look takes as a rule. One that takes longer is
+/// looked at twice, which does no harm; one whose gateway was killed meanwhile is not left alone for longer.
+const PUT_OFF_MS: u64 = 2_000;
+/// When a queue without work is looked at again, milliseconds: longer than a call may take.
+const QUIET_MS: u64 = 60_000;
+/// Queues that one round takes from the index.
+const QUEUES_MAX: usize = 1_000;
+/// Queues that are looked at in turn in each round: one command each while they are empty.
+const TURN_QUEUES: usize = 4;
+/// The grace beyond a third of the longest lease, milliseconds.
+const GRACE_MS: u64 = 5_000;
+
+/// What a sweeper remembers from round to round.
+#[derive(Default)]
+pub(super) struct Rounds {
+    /// The next moment of each queue, as the last look at it said.
+    next: HashMap<QueueName, Timestamp>,
+    turn: usize,
+    /// What was taken from the index and not given back: how far it was put off, and the queues.
+    unfinished: Option<(u64, Vec<QueueName>)>,
+}
+
+/// What the index gave.
+struct Due {
+    now_ms: u64,
+    grace_ms: u64,
+    /// Name, and whether this is the second look at a queue without work.
+    queues: Vec<(QueueName, bool)>,
+}
+
+/// What a look at a queue found.
+struct Look {
+    ready: bool,
+    more: bool,
+    next: Option<Timestamp>,
+    again: Option<Timestamp>,
+}
+
+impl Connection {
+    /// Says that there may be something to do for a queue from that moment on; 0: now.
+    pub(super) fn mark_due(&self, queue: &QueueName, at_ms: u64) -> Cmd {
+        let mut command = Cmd::new();
+        command.arg("ZADD").arg(self.state.names.of_store(Key::Due)).arg("LT").arg(at_ms).arg(queue.as_str());
+        command
+    }
+
+    /// Says so after a call that found it out by its answer.
+    pub(super) async fn mark_work(&self, queue: &QueueName, now: bool, soonest: Option<Timestamp>) {
+        let at_ms = if now { Some(0) } else { soonest.map(Timestamp::as_millis) };
+        let Some(at_ms) = at_ms else { return };
+        if let Err(error) = self.link.send(&self.mark_due(queue, at_ms), Effect::Reads).await {
+            log::debug!("cause" = error.to_string().as_str(); "the due index was not told");
+        }
+    }
+
+    pub(super) async fn sweep_all(&self) -> Result<Swept, StoreError> {
+        self.state.check_open()?;
+        let entries = self.listed().await?;
+        self.finish_last_round().await?;
+        let due = self.due(&entries).await?;
+        if !due.queues.is_empty() {
+            let taken = due.queues.iter().map(|(name, _)| name.clone()).collect();
+            self.rounds.borrow_mut().unfinished = Some((due.now_ms + PUT_OFF_MS, taken));
+        }
+        let looks = self.looks(&entries, &due).await?;
+        let mut swept = Swept { more: due.queues.len() == QUEUES_MAX, ..Swept::default() };
+        // When leases may be taken back: the scripts see whether that is still so.
+        let reaps_ms = if due.grace_ms <= due.now_ms { due.now_ms } else { 0 };
+        let commands = looks.iter().map(|(entry, _)| self.look(entry, reaps_ms)).collect();
+        let answers = self.link.send_each(commands, Effect::Reads).await?;
+        let mut again = Call::of_store(&self.state, script::DUE_AGAIN);
+        again.push(due.now_ms + PUT_OFF_MS);
+        let (mut any, mut failed, mut sound) = (false, None, 0);
+        for ((entry, taken), answer) in looks.iter().zip(answers) {
+            let look = match answer.and_then(|answer| self.read_look(entry, answer, &mut swept)) {
+                Ok((look, held)) => {
+                    if held {
+                        self.touch().await;
+                    }
+                    Some(look)
+                }
+                Err(StoreError::Gone) => None,
+                // It stays put off; its neighbours must not wait for it.
+                Err(error) => {
+                    failed = Some(error);
+                    continue;
+                }
+            };
+            sound += 1;
+            if let (None, Some(look)) = (taken, &look) {
+                // The index may not say what it holds.
+                self.mark_work(&entry.name, look.ready || look.more, look.next).await;
+            }
+            if let Some(is_second) = taken {
+                any = true;
+                again.push(entry.name.as_str()).push(next_look(look.as_ref(), *is_second, due.now_ms));
+            }
+        }
+        // What is in the index and is no queue any more.
+        let known: HashSet<_> = entries.iter().map(|entry| &entry.name).collect();
+        for (name, _) in due.queues.iter().filter(|(name, _)| !known.contains(name)) {
+            any = true;
+            again.push(name.as_str()).push("");
+        }
+        if any {
+            self.link.send(&again.finish(), Effect::Reads).await?;
+            self.rounds.borrow_mut().unfinished = None;
+        }
+        if let Some(error) = failed.filter(|_| sound == 0) {
+            return Err(error);
+        }
+        swept.ready.sort_unstable();
+        let mut rounds = self.rounds.borrow_mut();
+        rounds.next.retain(|name, _| known.contains(name));
+        swept.next_at = rounds.next.values().min().copied();
+        self.state.is_next(swept.next_at);
+        Ok(swept)
+    }
+
+    /// Makes due at once what the last round took and did not give back.
+    async fn finish_last_round(&self) -> Result<(), StoreError> {
+        let Some((put_off, names)) = self.rounds.borrow().unfinished.clone() else { return Ok(()) };
+        let mut again = Call::of_store(&self.state, script::DUE_AGAIN);
+        again.push(put_off);
+        for name in &names {
+            again.push(name.as_str()).push(0);
+        }
+        self.link.send(&again.finish(), Effect::Reads).await?;
+        self.rounds.borrow_mut().unfinished = None;
+        Ok(())
+    }
+
+    /// The queues to look at: those that are due, with whether it is their second look, and those whose turn it is that hold
+    /// something or are parked.
+    async fn looks(
+        &self,
+        entries: &[QueueEntry],
+        due: &Due,
+    ) -> Result<Vec<(QueueEntry, Option<bool>)>, StoreError> {
+        let by_name: HashMap<_, _> = entries.iter().map(|entry| (&entry.name, entry)).collect();
+        let taken = due.queues.iter().filter_map(|(name, is_second)| {
+            by_name.get(name).map(|entry| ((*entry).clone(), Some(*is_second)))
+        });
+        let mut looks: Vec<_> = taken.collect();
+        let taken: HashSet<_> = due.queues.iter().map(|(name, _)| name).collect();
+        let turn = self.rounds.borrow().turn;
+        let turns = (0..TURN_QUEUES.min(entries.len())).map(|step| &entries[(turn + step) % entries.len()]);
+        let turns: Vec<_> = turns.filter(|entry| !taken.contains(&entry.name)).collect();
+        self.rounds.borrow_mut().turn = (turn + TURN_QUEUES) % entries.len().max(1);
+        let commands = turns.iter().map(|entry| {
+            let mut command = Cmd::new();
+            let base = self.state.names.of_queue(&entry.name);
+            command.arg("HMGET").arg(Names::in_queue(&base, Key::Counters));
+            command.arg(&["pending", "scheduled", "leased", "parked"]);
+            command
+        });
+        let gauges = self.link.send_each(commands.collect(), Effect::Reads).await?;
+        for (entry, gauges) in turns.into_iter().zip(gauges) {
+            // What cannot be read is somebody else's.
+            let Ok(gauges) = gauges else { continue };
+            let mut gauges = Answer::of(gauges)?;
+            let holds = gauges.number()? + gauges.number()? + gauges.number()? > 0;
+            if holds || !gauges.bytes()?.is_empty() {
+                looks.push((entry.clone(), None));
+            } else {
+                self.rounds.borrow_mut().next.remove(&entry.name);
+            }
+        }
+        Ok(looks)
+    }
+
+    async fn due(&self, entries: &[QueueEntry]) -> Result<Due, StoreError> {
+        let longest = entries.iter().filter(|entry| !entry.settings.is_pull());
+        let longest = longest.map(|entry| entry.settings.lease()).max().unwrap_or_default();
+        // Under a clock that is handed in nobody was away.
+        let grace =
+            if self.state.clock.is_manual() { 0 } else { longest.as_millis() / 3 + u128::from(GRACE_MS) };
+        let mut call = Call::of_store(&self.state, script::DUE);
+        call.push(self.state.time_ms()).push(PUT_OFF_MS).push(QUEUES_MAX).push(grace.to_string());
+        let mut answer = Answer::of(self.link.send(&call.finish(), Effect::Reads).await?)?;
+        let (now_ms, grace_ms) = (answer.number()?, answer.number()?);
+        let mut queues = Vec::with_capacity(answer.left() / 2);
+        while answer.left() > 0 {
+            let (name, score) = (answer.text()?, answer.bytes()?);
+            // Junk in the index is nobody's queue: it goes with the next round's answer.
+            if let Ok(name) = name.parse() {
+                queues.push((name, score.ends_with(b".5")));
+            }
+        }
+        Ok(Due { now_ms, grace_ms, queues })
+    }
+
+    fn look(&self, entry: &QueueEntry, reaps_ms: u64) -> Cmd {
+        let queue = entry.queue_ref();
+        let mut call = Call::of_queue(&self.state, script::SWEEP, &queue, None);
+        let batches = Names::batches(&call.base);
+        call.push(SWEEP_MESSAGES_MAX).push(SWEEP_BYTES_MAX).push(reaps_ms).push(batches);
+        call.finish()
+    }
+
+    /// Reads what a look found; also whether the queue is held in another way than was known.
+    fn read_look(
+        &self,
+        entry: &QueueEntry,
+        answer: redis::Value,
+        swept: &mut Swept,
+    ) -> Result<(Look, bool), StoreError> {
+        let mut answer = Answer::ok(answer)?;
+        let woken = answer.yes()?;
+        swept.promoted += answer.number()?;
+        swept.reaped += answer.number()?;
+        swept.expired += answer.number()?;
+        swept.discarded += answer.number()?;
+        let (more, ready) = (answer.yes()?, answer.yes()?);
+        let (next, again) = (answer.moment_or_none()?, answer.moment_or_none()?);
+        let held = answer.bytes()?;
+        let (paused, parked) = (&*held == b"paused", read_park(&held));
+        let differs = paused != entry.paused || (!paused && parked != entry.parked);
+        swept.more |= more;
+        if ready {
+            swept.ready.push(entry.name.clone());
+        }
+        self.tell(&entry.name, woken, None);
+        let mut rounds = self.rounds.borrow_mut();
+        match next {
+            Some(next) => rounds.next.insert(entry.name.clone(), next),
+            None => rounds.next.remove(&entry.name),
+        };
+        Ok((Look { ready, more, next, again }, differs))
+    }
+}
+
+/// The score under which a queue is looked at again; empty: never.
+fn next_look(look: Option<&Look>, is_second: bool, now_ms: u64) -> String {
+    let Some(look) = look else { return String::new() };
+    if look.ready || look.more {
+        return now_ms.to_string();
+    }
+    let again = look.again.or(look.next).map(Timestamp::as_millis);
+    let quiet = now_ms + QUIET_MS;
+    match again {
+        Some(again) if is_second || again <= quiet => again.to_string(),
+        None if is_second => String::new(),
+        _ => format!("{quiet}.5"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(ready: bool, again: Option<u64>) -> Look {
+        let again = again.map(Timestamp::from_millis);
+        Look { ready, more: false, next: None, again }
+    }
+
+    #[test]
+    fn a_queue_with_work_stays_due_and_one_without_leaves_at_the_second_look() {
+        assert_eq!(next_look(Some(&look(true, Some(9_000))), false, 5_000), "5000");
+        assert_eq!(next_look(Some(&look(false, Some(9_000))), false, 5_000), "9000");
+        assert_eq!(next_look(Some(&look(false, Some(900_000))), false, 5_000), "65000.5");
+        assert_eq!(next_look(Some(&look(false, Some(900_000))), true, 5_000), "900000");
+        assert_eq!(next_look(Some(&look(false, None)), false, 5_000), "65000.5");
+        assert_eq!(next_look(Some(&look(false, None)), true, 5_000), "");
+        assert_eq!(next_look(None, false, 5_000), "");
+    }
+}

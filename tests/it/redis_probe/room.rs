@@ -1,0 +1,121 @@
+//! Publishes are shed before Redis is full, and what is in it can always be worked on.
+
+use posthaste::domain::queue::QueueSettings;
+use posthaste::domain::retry::Verdict;
+use posthaste::store::error::StoreError;
+
+use super::{Duration, RedisServer, Rig, relaxed, run, strict, until};
+use crate::conformance::stand::{Draft, attempt, draft, plain_settings, settlements};
+use crate::support::redis::STRICT;
+
+/// What Redis may use: it begins with about 1 MB.
+const MEMORY_BYTES: u64 = 32 << 20;
+
+fn small() -> RedisServer {
+    RedisServer::start(&[&STRICT[..], &["--maxmemory", &MEMORY_BYTES.to_string()]].concat())
+}
+
+async fn fill(rig: &Rig) -> usize {
+    let draft = Draft { payload: vec![7; 200], ..draft() };
+    let mut stored = 0;
+    loop {
+        match rig.offer(&vec![draft.clone(); 500]).await {
+            Ok(()) => stored += 500,
+            Err(StoreError::Full(why)) => {
+                assert!(why.contains("store.full_at_percent"), "refused by us and not by Redis: {why}");
+                return stored;
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_full_redis_sheds_publishes_and_its_backlog_drains_though_half_of_it_is_retried() {
+    let server = small();
+    run(async {
+        let rig = Rig::open(&strict(&server)).await;
+        let stored = fill(&rig).await;
+        assert!(stored > 20_000, "{stored}");
+        assert!(rig.health().await.full.is_some());
+        let (mut retried, mut delivered, mut peak) = (0, 0, 0);
+        while retried < stored / 2 {
+            retried += rig.work(1_000, Verdict::Retry { delay: Duration::from_millis(200) }).await.len();
+            peak = peak.max(server.info("used_memory"));
+        }
+        while delivered < stored {
+            rig.connection.sweep().await.expect("sweeping goes on");
+            delivered += rig.work(1_000, Verdict::Ack).await.len();
+            peak = peak.max(server.info("used_memory"));
+        }
+        assert!(peak <= MEMORY_BYTES, "Redis would have refused: {peak}");
+        let stats = rig.stats().await;
+        assert_eq!(
+            (stats.counters.delivered, stats.gauges.pending, stats.gauges.scheduled),
+            (stored as u64, 0, 0)
+        );
+        assert_eq!(rig.health().await.full, None);
+        rig.publish().await;
+    });
+}
+
+#[test]
+fn attempts_are_not_remembered_while_there_is_no_room() {
+    let server = small();
+    run(async {
+        let rig = Rig::open(&strict(&server)).await;
+        rig.publish().await;
+        let fail = async |rig: &Rig| {
+            let leased = rig.lease(1).await;
+            let batch = leased.batch.clone();
+            let mut settlements = settlements(leased, &Verdict::Retry { delay: Duration::from_mins(1) });
+            for settlement in &mut settlements {
+                settlement.attempt = Some(attempt(1, 500));
+            }
+            rig.connection.settle(batch, settlements.into()).await.expect("settling goes on");
+        };
+        fail(&rig).await;
+        assert_eq!(server.ask(&["HLEN", "ph:{orders#0}:a"]), ":1\r\n");
+        fill(&rig).await;
+        fail(&rig).await;
+        assert_eq!(server.ask(&["HLEN", "ph:{orders#0}:a"]), ":1\r\n");
+    });
+}
+
+#[test]
+fn one_large_publish_does_not_go_beyond_the_room() {
+    let server = small();
+    run(async {
+        let rig = Rig::open(&strict(&server)).await;
+        let large = Draft { payload: vec![7; 1 << 20], ..draft() };
+        assert!(matches!(rig.offer(&vec![large.clone(); 28]).await, Err(StoreError::Full(_))));
+        rig.offer(&vec![large; 20]).await.expect("there is room for that");
+        assert!(server.info("used_memory") < MEMORY_BYTES);
+    });
+}
+
+#[test]
+fn a_pending_message_costs_little_more_than_its_bytes() {
+    const MESSAGES: u64 = 100_000;
+    const PAYLOAD_BYTES: u64 = 200;
+    for (lookup, over_bytes_max) in [(false, 60), (true, 150)] {
+        let server = RedisServer::start(&[]);
+        run(async {
+            let rig = Rig::open(&relaxed(&server)).await;
+            let settings = QueueSettings { lookup, ..plain_settings() };
+            rig.connection.put_queue(rig.queue.name.clone(), settings.into()).await.expect("it can be put");
+            rig.publish().await;
+            let before = server.info("used_memory");
+            let draft = Draft { payload: vec![7; PAYLOAD_BYTES.try_into().expect("small")], ..draft() };
+            for _ in 0..MESSAGES / 500 {
+                rig.offer(&vec![draft.clone(); 500]).await.expect("it is accepted");
+            }
+            // What a connection was given to read into is taken back by and by.
+            until("it costs no more", async || {
+                let bytes = (server.info("used_memory") - before) / MESSAGES;
+                (bytes <= PAYLOAD_BYTES + over_bytes_max).then_some(())
+            })
+            .await;
+        });
+    }
+}

@@ -1,0 +1,133 @@
+//! A real redis-server as a child process, on a socket in a folder of its own.
+
+use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a server may take to answer on a busy machine.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// The options under which a 202 is strict.
+pub(crate) const STRICT: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+
+/// A server with its folder.
+pub(crate) struct RedisServer {
+    folder: tempfile::TempDir,
+    options: Vec<String>,
+    process: Option<Child>,
+}
+
+impl RedisServer {
+    /// Starts one, with options as on its command line (`--appendonly yes`), and waits until it answers.
+    pub(crate) fn start(options: &[&str]) -> Self {
+        let mut server = Self::prepare(options);
+        server.launch();
+        server
+    }
+
+    /// Starts one that keeps what a 202 promises.
+    pub(crate) fn start_durable() -> Self {
+        Self::start(&STRICT)
+    }
+
+    /// Makes its folder without starting it.
+    pub(crate) fn prepare(options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = options.iter().map(|&option| option.to_owned()).collect();
+        Self { folder, options, process: None }
+    }
+
+    /// Starts one that listens on a port of its own as well, for others to follow it; gives the port.
+    pub(crate) fn start_on_port(options: &[&str]) -> (Self, String) {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let port = free.expect("a free port").port().to_string();
+        (Self::start(&[options, &["--port", &port]].concat()), port)
+    }
+
+    /// Starts it again on the same folder, and waits until it answers.
+    pub(crate) fn launch(&mut self) {
+        self.spawn(&[]);
+        let begun = Instant::now();
+        while self.try_ask(&["PING"]).is_none_or(|answer| answer != "+PONG\r\n") {
+            assert!(begun.elapsed() < READY_WITHIN, "redis-server does not answer");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Starts it again on the same folder with further options, and waits for nothing.
+    pub(crate) fn spawn(&mut self, options: &[&str]) {
+        let mut command = Command::new("redis-server");
+        command.args(["--port", "0", "--save", "", "--maxmemory-policy", "noeviction", "--daemonize", "no"]);
+        command.arg("--dir").arg(self.folder.path()).arg("--unixsocket").arg(self.socket());
+        command.args(&self.options).args(options).stdin(Stdio::null()).stdout(Stdio::null());
+        self.process = Some(command.spawn().expect("redis-server is installed: tests/run does it"));
+    }
+
+    /// Sends a command that is written as for `redis-cli`; it must be answered `OK`.
+    pub(crate) fn order(&self, command: &str) {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        assert_eq!(self.ask(&words), "+OK\r\n", "{command}");
+    }
+
+    /// A number of `INFO`.
+    pub(crate) fn info(&self, field: &str) -> u64 {
+        let info = self.ask(&["INFO"]);
+        let line = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        line.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("INFO says no {field}: {info}"))
+    }
+
+    /// Ends every connection but its own.
+    pub(crate) fn hang_up(&self) {
+        self.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+        self.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    }
+
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join("redis.sock")
+    }
+
+    /// How a store names it.
+    pub(crate) fn url(&self) -> String {
+        format!("redis+unix://{}", self.socket().display())
+    }
+
+    /// Sends a command; gives the answer as it came.
+    pub(crate) fn ask(&self, command: &[&str]) -> String {
+        self.try_ask(command).expect("redis-server answers")
+    }
+
+    fn try_ask(&self, command: &[&str]) -> Option<String> {
+        let mut stream = UnixStream::connect(self.socket()).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        let mut sent = format!("*{}\r\n", command.len());
+        for word in command {
+            write!(sent, "${}\r\n{word}\r\n", word.len()).expect("a string takes all");
+        }
+        stream.write_all(sent.as_bytes()).ok()?;
+        let mut answer = vec![0; 1 << 20];
+        let length = stream.read(&mut answer).ok()?;
+        Some(String::from_utf8_lossy(&answer[..length]).into_owned())
+    }
+
+    /// Ends it at once, as a crash does.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("it can be killed");
+            process.wait().expect("it ends");
+        }
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            drop(process.kill());
+            drop(process.wait());
+        }
+    }
+}
