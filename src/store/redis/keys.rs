@@ -20,7 +20,7 @@ pub(super) enum Key {
     Scheduled,
     /// HASH: id of what is scheduled → due, number, record.
     ScheduledRecords,
-    /// HASH: id → where it is pending or leased.
+    /// HASH: id → where it is pending.
     Index,
     /// HASH: id → payload and checksum of a large message.
     Bodies,
@@ -36,6 +36,8 @@ pub(super) enum Key {
     Finished,
     /// HASH: batch → who holds it.
     Batches,
+    /// HASH: batch → ids of what it took, one after the other.
+    BatchIds,
     /// ZSET: batch → deadline.
     Deadlines,
     /// HASH: batch that ended → its mark, by the minute.
@@ -76,6 +78,7 @@ impl Key {
             Self::Attempts => "a".to_owned(),
             Self::Finished => "f".to_owned(),
             Self::Batches => "b".to_owned(),
+            Self::BatchIds => "bi".to_owned(),
             Self::Deadlines => "l".to_owned(),
             Self::Marks(slot) => format!("y{slot}"),
             Self::Foreign => "j".to_owned(),

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use crate::store::redis::keys::Key;
 use crate::store::redis::keys::Key::{
-    Attempts, Batch, Batches, Bodies, Call, Counters, Dead, DeadRecords, Deadlines, Due, DueClock, Finished,
+    Attempts, Batch, BatchIds, Batches, Bodies, Call, Counters, Dead, DeadRecords, Deadlines, Due, DueClock, Finished,
     Foreign, Index, Instances, Keys, Letters, List, Marks, Purged, Queues, Scheduled, ScheduledRecords,
 };
 
@@ -16,6 +16,7 @@ const LISTS: &str = include_str!("script/lists.lua");
 const DEAD: &str = include_str!("script/dead.lua");
 const FINISHED: &str = include_str!("script/finished.lua");
 const BATCHES: &str = include_str!("script/batches.lua");
+const LEASED: &str = include_str!("script/leased.lua");
 const KEYS: &str = include_str!("script/keys.lua");
 const FOREIGN: &str = include_str!("script/foreign.lua");
 
@@ -76,32 +77,32 @@ scripts! {
     ];
     LEASE "lease" Drains [TIME QUEUE LISTS DEAD BATCHES FOREIGN] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Batches, Deadlines, Marks(0), Marks(1),
+        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Batches, BatchIds, Deadlines, Marks(0), Marks(1),
         Marks(2), Foreign, Batch,
     ];
     SETTLE "settle" Drains [TIME QUEUE LISTS DEAD FINISHED BATCHES] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, Deadlines, Marks(0),
+        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, BatchIds, Deadlines, Marks(0),
         Marks(1), Marks(2), Batch,
     ];
     QUARANTINE "quarantine" Drains [TIME QUEUE LISTS DEAD BATCHES] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Batches, Deadlines, Marks(0), Marks(1),
+        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Batches, BatchIds, Deadlines, Marks(0), Marks(1),
         Marks(2), Batch,
     ];
     EXTEND "extend" Drains [TIME QUEUE] [Counters, Batches, Deadlines];
     SWEEP "sweep" Drains [TIME QUEUE LISTS DEAD FINISHED BATCHES FOREIGN] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, Deadlines, Marks(0),
+        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, BatchIds, Deadlines, Marks(0),
         Marks(1), Marks(2), Foreign, Purged,
     ];
-    FIND "find" Reads [TIME QUEUE LISTS] [
+    FIND "find" Reads [TIME QUEUE LISTS LEASED] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Bodies, Letters, DeadRecords, Attempts, Finished,
+        ScheduledRecords, Index, Bodies, Letters, DeadRecords, Attempts, Finished, BatchIds,
     ];
-    CANCEL "cancel" Drains [TIME QUEUE LISTS DEAD FINISHED] [
+    CANCEL "cancel" Drains [TIME QUEUE LISTS DEAD FINISHED LEASED] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished,
+        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, BatchIds,
     ];
     LETTERS "letters" Reads [TIME QUEUE] [Counters, Dead, Letters, DeadRecords];
     REPLAY "replay" Drains [TIME QUEUE LISTS DEAD] [
@@ -125,17 +126,17 @@ scripts! {
     ];
     ADOPT "adopt" Drains [] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, Deadlines, Marks(0),
+        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, BatchIds, Deadlines, Marks(0),
         Marks(1), Marks(2), Foreign, Purged, Keys(0), Keys(1), Keys(2), Keys(3),
     ];
     DELETE "delete" Drains [TIME QUEUE] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, Deadlines, Marks(0),
+        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, BatchIds, Deadlines, Marks(0),
         Marks(1), Marks(2), Foreign, Purged, Keys(0), Keys(1), Keys(2), Keys(3),
     ];
     AUDIT "audit" Reads [TIME QUEUE LISTS BATCHES] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Batches, Deadlines, Marks(0), Marks(1), Marks(2),
+        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Batches, BatchIds, Deadlines, Marks(0), Marks(1), Marks(2),
         Purged,
     ];
     REGISTRY "registry" Drains [] [Queues];

@@ -11,7 +11,7 @@ local function add(field, bytes_field, record)
   sums[bytes_field] = sums[bytes_field] + charged(record)
   if is_apart(record) then apart = apart + 1 end
 end
-local pointed = 0
+local pointed, named = 0, 0
 for list = 0, 7 do
   local first = tonumber(call('HGET', K.c, 'h' .. list) or 0) - call('LLEN', LIST[list])
   for place, record in ipairs(call('LRANGE', LIST[list], 0, -1)) do
@@ -35,14 +35,13 @@ for _, place in ipairs(places) do
 end
 differs('records of scheduled messages', call('HLEN', K.sb), #places)
 for _, batch in ipairs(call('HKEYS', K.b)) do
-  local live = 0
+  local live, ids = 0, call('HGET', K.bi, batch)
+  if ids then named = named + 1 end
   for place, record in ipairs(call('LRANGE', ARGV[5] .. batch, 0, -1)) do
     if record ~= SETTLED and record ~= LOST then
       live = live + 1
       add('leased', 'bytes_leased', record)
-      local where = set.lookup and call('HGET', K.m, id_of(record))
-      if where then pointed = pointed + 1 end
-      if where and where ~= 'L' .. batch .. pack('>I2', place - 1) then
+      if ids and sub(ids, place * 16 - 15, place * 16) ~= id_of(record) then
         found[#found + 1] = ARGV[4] .. ': a leased message is looked for elsewhere'
       end
     end
@@ -51,6 +50,7 @@ for _, batch in ipairs(call('HKEYS', K.b)) do
   if not call('ZSCORE', K.l, batch) then found[#found + 1] = ARGV[4] .. ': a batch has no deadline' end
 end
 differs('deadlines', call('ZCARD', K.l), call('HLEN', K.b))
+differs('batches whose ids are known', call('HLEN', K.bi), named)
 for _, member in ipairs(call('ZRANGE', K.d, 0, -1)) do
   local record = call('HGET', K.db, member:sub(7))
   if record then add('dead', 'bytes_dead', record) end

@@ -14,15 +14,12 @@ if kept then
   return {'ok', 'scheduled', record, tostring((unpack_from('>I6', kept))), log, body_of(record)}
 end
 local where = set.lookup and call('HGET', K.m, id)
-if where and byte(where) == 76 and #where == 35 then
-  local record = call('LINDEX', ARGV[6] .. sub(where, 2, 33), (unpack_from('>I2', where, 34)))
-  if record and #record >= RECORD_MIN and id_of(record) == id then
-    return {'ok', 'leased', record, '', log, body_of(record)}
-  end
-elseif where then
+if where then
   local _, _, record = seek(where, id)
   if record then return {'ok', 'pending', record, '', log, body_of(record)} end
 end
+local leased = set.lookup and leased_record(id, ARGV[6])
+if leased then return {'ok', 'leased', leased, '', log, body_of(leased)} end
 -- The newest entry of that id among those that may be remembered, some elements at a time from the end.
 local PIECE = 16
 local newer, last = 0, -1

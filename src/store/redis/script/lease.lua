@@ -180,14 +180,18 @@ end
 if newer then return {'newer', newer} end
 
 -- From here on it writes: the lease first, the lists last, so that nothing is lost when one of the keys is somebody else's.
+if set.lookup then
+  local ids = {}
+  for place, record in ipairs(taken) do ids[place] = id_of(record) end
+  if #ids > 0 then try('HSET', K.bi, batch, table.concat(ids)) end
+  for _, record in ipairs(dying) do ids[#ids + 1] = id_of(record) end
+  in_chunks(try, 'HDEL', K.m, ids)
+end
 local deadline = now + tonumber(ARGV[10])
 if #taken > 0 then
   call('ZADD', K.l, deadline, batch)
   call('HSET', K.b, batch, kind .. ARGV[6] .. pack('>I6I6I2I6', now, now + tonumber(ARGV[11]), #taken, number()))
   in_chunks(call, 'RPUSH', K.x, taken)
-  if set.lookup then
-    for place, record in ipairs(taken) do point(id_of(record), 'L' .. batch .. pack('>I2', place - 1)) end
-  end
   move('pending', 'bytes_waiting', -#taken, -taken_bytes)
   move('leased', 'bytes_leased', #taken, taken_bytes)
 end
@@ -196,7 +200,6 @@ for _, record in ipairs(dying) do
   bury(record, REASON.expired, '', last_status(id_of(record)))
 end
 pile_up(foreign)
-write_index()
 for _, source in pairs(sources) do
   local gone = passed(source)
   if gone > 0 then

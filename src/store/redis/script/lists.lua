@@ -3,7 +3,7 @@
 local S, H = K.l0, K.l1
 local LIST = {[0] = K.l0, K.l1, K.l2, K.l3, K.l4, K.l5, K.l6, K.l7}
 
--- Where a message is, for who looks it up by its id: list and place in one and five bytes, or 'L', batch and index.
+-- Where a message is pending, for who looks it up by its id: list and place in one and five bytes.
 local index = {}
 local function point(id, where)
   if set.lookup then
@@ -71,7 +71,6 @@ local function schedule(record, due)
   local place = pack('>I6', number()) .. id
   call('ZADD', K.s, due, place)
   call('HSET', K.sb, id, pack('>I6', due) .. place:sub(1, 6) .. record)
-  if set.lookup then try('HDEL', K.m, id) end
   move('scheduled', 'bytes_waiting', 1, charged(record))
   soonest = math.min(soonest or due, due)
 end
