@@ -20,8 +20,12 @@ pub(super) enum Key {
     Scheduled,
     /// HASH: id of what is scheduled → due, number, record.
     ScheduledRecords,
-    /// HASH: id → where it is pending.
+    /// HASH: id → where it is pending, of those that are in no run.
     Index,
+    /// HASH: list and number → ids of what is fresh, in order.
+    Runs,
+    /// HASH: list and how ids of one moment begin → the runs that hold such.
+    Moments,
     /// HASH: id → payload and checksum of a large message.
     Bodies,
     /// ZSET: number and id of a dead letter → when it died.
@@ -71,6 +75,8 @@ impl Key {
             Self::Scheduled => "s".to_owned(),
             Self::ScheduledRecords => "sb".to_owned(),
             Self::Index => "m".to_owned(),
+            Self::Runs => "mr".to_owned(),
+            Self::Moments => "mt".to_owned(),
             Self::Bodies => "o".to_owned(),
             Self::Dead => "d".to_owned(),
             Self::Letters => "dm".to_owned(),

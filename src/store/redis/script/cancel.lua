@@ -10,13 +10,12 @@ if kept then
   call('HDEL', K.sb, id)
   move('scheduled', 'bytes_waiting', -1, -charged(record))
 else
-  if not set.lookup then return {'ok', 'look'} end
-  local where, list, at = call('HGET', K.m, id), nil, nil
-  if where then list, at, record = seek(where, id) end
+  local list, at
+  list, at, record = locate(id)
   if not record then return {'ok', leased_record(id, ARGV[6]) and 'leased' or 'look'} end
   call('LSET', LIST[list], at, CANCELLED)
-  strip(list)
-  try('HDEL', K.m, id)
+  shorten(list, 0)
+  if not is_in_runs(list) then try('HDEL', K.m, id) end
   move('pending', 'bytes_waiting', -1, -charged(record))
 end
 count('cancelled', 1)

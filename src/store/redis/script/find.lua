@@ -13,12 +13,9 @@ if kept then
   local record = kept:sub(13)
   return {'ok', 'scheduled', record, tostring((unpack_from('>I6', kept))), log, body_of(record)}
 end
-local where = set.lookup and call('HGET', K.m, id)
-if where then
-  local _, _, record = seek(where, id)
-  if record then return {'ok', 'pending', record, '', log, body_of(record)} end
-end
-local leased = set.lookup and leased_record(id, ARGV[6])
+local _, _, pending = locate(id)
+if pending then return {'ok', 'pending', pending, '', log, body_of(pending)} end
+local leased = leased_record(id, ARGV[6])
 if leased then return {'ok', 'leased', leased, '', log, body_of(leased)} end
 -- The newest entry of that id among those that may be remembered, some elements at a time from the end.
 local PIECE = 16

@@ -2,12 +2,10 @@
 -- to its end, so that what ended in it is still named there, and is told by the batch itself.
 -- Gives the record of a message that is leased, or nothing. `prefix` is what the keys of batches begin with.
 local function leased_record(id, prefix)
-  local all = try('HGETALL', K.bi) or {}
+  local all = set.lookup and try('HGETALL', K.bi) or {}
   for place = 1, #all, 2 do
-    local ids = all[place + 1]
-    local at = ids:find(id, 1, true)
-    while at and at % 16 ~= 1 do at = ids:find(id, at + 1, true) end
-    local record = at and call('LINDEX', prefix .. all[place], (at - 1) / 16)
+    local step = find_among(all[place + 1], 1, id)
+    local record = step and call('LINDEX', prefix .. all[place], step)
     if record and #record >= RECORD_MIN and id_of(record) == id then return record end
   end
 end

@@ -2,7 +2,7 @@
 -- ARGV: 5 prefix of the keys of what was purged. Gives {'ok', purged}.
 local purged = gauge.pending + gauge.scheduled
 -- What only the pending are looked up by goes at once, and so do payloads apart where nothing is leased or dead.
-call('UNLINK', K.m)
+call('UNLINK', K.m, K.mr, K.mt)
 if call('EXISTS', K.b, K.d) == 0 then call('UNLINK', K.o) end
 local beside = call('EXISTS', K.o, K.a) > 0
 local function put_aside(key, name)
