@@ -20,11 +20,12 @@ pub(super) enum Key {
     Scheduled,
     /// HASH: id of what is scheduled → due, number, record.
     ScheduledRecords,
-    /// HASH: id → where it is pending, of those that are in no run.
+    /// HASH: id → list and place, with `lookup`, of what is pending and came back: retried, promoted, released, replayed.
     Index,
-    /// HASH: list and number → ids of what is fresh, in order.
+    /// HASH: list and number → a run: place of the first, ids of what is fresh, in the order of their places. Goes when the list has
+    /// passed it.
     Runs,
-    /// HASH: list and how ids of one moment begin → the runs that hold such.
+    /// HASH: list and the quarter of a second that an id begins with → the runs that hold such ids.
     Moments,
     /// HASH: id → payload and checksum of a large message.
     Bodies,
@@ -40,7 +41,7 @@ pub(super) enum Key {
     Finished,
     /// HASH: batch → who holds it.
     Batches,
-    /// HASH: batch → ids of what it took, one after the other.
+    /// HASH: batch → ids of what it took, in the order of their indexes, with `lookup`.
     BatchIds,
     /// ZSET: batch → deadline.
     Deadlines,
