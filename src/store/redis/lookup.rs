@@ -82,7 +82,8 @@ impl Connection {
     ) -> Result<Cancelled, StoreError> {
         self.state.check_open()?;
         let mut call = Call::of_queue(&self.state, script::CANCEL, &queue, None);
-        call.push(&id.as_bytes()[..]);
+        let batches = Names::batches(&call.base);
+        call.push(&id.as_bytes()[..]).push(batches);
         let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?)?;
         let said = answer.bytes()?;
         if &*said == b"cancelled" {

@@ -10,6 +10,7 @@ mod idempotency;
 mod lease;
 mod limits;
 mod lookup;
+mod lookup_batches;
 mod lost;
 mod order;
 mod queues;
@@ -239,6 +240,11 @@ macro_rules! every_behaviour {
                 what_was_leased_during_a_purge_comes_back_when_released_or_lost
                 a_large_queue_is_purged_at_once_and_publishing_goes_on
                 a_dead_letter_is_found_with_its_reason_after_many_others_died
+            ;
+            lookup_batches:
+                what_was_in_a_batch_is_found_wherever_it_went
+                every_one_of_hundreds_is_found_where_it_is
+                while_batches_are_taken_back_in_steps_each_message_is_found_where_it_is
             ;
             queues:
                 queues_are_listed_by_name_with_their_settings

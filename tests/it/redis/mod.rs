@@ -4,6 +4,7 @@ mod at_rest;
 mod away;
 mod faults;
 mod foreign;
+mod index;
 mod large;
 mod observed;
 mod repeats;

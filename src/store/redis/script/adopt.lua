@@ -10,7 +10,7 @@ if generation and generation ~= ARGV[1] then
   for _, key in pairs(K) do call('UNLINK', key) end
 end
 call('HSET', K.c, 'gen', ARGV[1], 'settings', ARGV[2])
-if ARGV[3] == '0' then call('UNLINK', K.m) end
+if ARGV[3] == '0' then call('UNLINK', K.m, K.mr, K.mt, K.bi) end
 local held = call('HMGET', K.c, 'paused', 'parked', 'dead', 'bytes_dead', 'pending')
 local woken = 0
 if held[2] == 'dead_full' then

@@ -29,6 +29,7 @@ local function end_batch(batch, known, list, elements)
   end
   call('UNLINK', list)
   call('HDEL', K.b, batch)
+  try('HDEL', K.bi, batch)
   call('ZREM', K.l, batch)
   write_mark(batch, known:sub(2, 9), table.concat(lost))
 end

@@ -109,7 +109,6 @@ local function bury(record, reason, detail, status)
     .. destination .. detail)
   call('HSET', K.db, id, record)
   call('ZADD', K.d, now, place .. id)
-  if set.lookup then try('HDEL', K.m, id) end
   move('dead', 'bytes_dead', 1, bytes)
   count('dead_lettered', 1)
   local trimmed = 0

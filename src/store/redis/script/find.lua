@@ -13,16 +13,10 @@ if kept then
   local record = kept:sub(13)
   return {'ok', 'scheduled', record, tostring((unpack_from('>I6', kept))), log, body_of(record)}
 end
-local where = set.lookup and call('HGET', K.m, id)
-if where and byte(where) == 76 and #where == 35 then
-  local record = call('LINDEX', ARGV[6] .. sub(where, 2, 33), (unpack_from('>I2', where, 34)))
-  if record and #record >= RECORD_MIN and id_of(record) == id then
-    return {'ok', 'leased', record, '', log, body_of(record)}
-  end
-elseif where then
-  local _, _, record = seek(where, id)
-  if record then return {'ok', 'pending', record, '', log, body_of(record)} end
-end
+local _, _, pending = locate(id)
+if pending then return {'ok', 'pending', pending, '', log, body_of(pending)} end
+local leased = leased_record(id, ARGV[6])
+if leased then return {'ok', 'leased', leased, '', log, body_of(leased)} end
 -- The newest entry of that id among those that may be remembered, some elements at a time from the end.
 local PIECE = 16
 local newer, last = 0, -1

@@ -55,6 +55,11 @@ end
 
 local taken, taken_bytes, dying, dying_bytes, foreign = {}, 0, {}, 0, {}
 local newer
+-- The ids of what goes from lists that are not in runs.
+local indexed = {}
+local function note(source, record)
+  if set.lookup and not is_in_runs(source.list) then indexed[#indexed + 1] = id_of(record) end
+end
 -- Whether so many died that the call must end, or that the queue will be parked.
 local function ends()
   if #dying == 0 then return false end
@@ -82,7 +87,8 @@ end
 -- Whether a suspect is a batch of its own: it was lost at least twice, or its next attempt is its last.
 local function must_be_alone(record) return byte(record, 19) >= 2 or byte(record, 18) + 1 >= byte(record, 20) end
 -- Notes what became of a message that is not taken.
-local function set_aside(record, fate)
+local function set_aside(source, record, fate)
+  note(source, record)
   if fate == 'foreign' then
     foreign[#foreign + 1] = record
   else
@@ -103,12 +109,13 @@ if suspects then
       local alone, bytes = must_be_alone(record), charged(record)
       if #taken > 0 and (alone or taken_bytes + bytes > bytes_most) then break end
       taken[#taken + 1], taken_bytes = record, taken_bytes + bytes
+      note(source, record)
       if alone then
         advance(source)
         break
       end
     else
-      set_aside(record, fate)
+      set_aside(source, record, fate)
     end
     advance(source)
   end
@@ -165,10 +172,11 @@ if not taken[1] and not newer then
       if taken_bytes + bytes > bytes_most and #taken > 0 then break end
       taken_bytes = taken_bytes + bytes
       taken[#taken + 1] = record
+      note(source, record)
     elseif fate == 'newer' then
       break
     else
-      set_aside(record, fate)
+      set_aside(source, record, fate)
     end
     if priority and fate ~= 'foreign' then
       returned_next[priority] = source.list < 5 and 1 or 0
@@ -180,14 +188,17 @@ end
 if newer then return {'newer', newer} end
 
 -- From here on it writes: the lease first, the lists last, so that nothing is lost when one of the keys is somebody else's.
+in_chunks(try, 'HDEL', K.m, indexed)
+if set.lookup and #taken > 0 then
+  local ids = {}
+  for place, record in ipairs(taken) do ids[place] = id_of(record) end
+  try('HSET', K.bi, batch, table.concat(ids))
+end
 local deadline = now + tonumber(ARGV[10])
 if #taken > 0 then
   call('ZADD', K.l, deadline, batch)
   call('HSET', K.b, batch, kind .. ARGV[6] .. pack('>I6I6I2I6', now, now + tonumber(ARGV[11]), #taken, number()))
   in_chunks(call, 'RPUSH', K.x, taken)
-  if set.lookup then
-    for place, record in ipairs(taken) do point(id_of(record), 'L' .. batch .. pack('>I2', place - 1)) end
-  end
   move('pending', 'bytes_waiting', -#taken, -taken_bytes)
   move('leased', 'bytes_leased', #taken, taken_bytes)
 end
@@ -196,13 +207,9 @@ for _, record in ipairs(dying) do
   bury(record, REASON.expired, '', last_status(id_of(record)))
 end
 pile_up(foreign)
-write_index()
 for _, source in pairs(sources) do
   local gone = passed(source)
-  if gone > 0 then
-    call('LTRIM', LIST[source.list], gone, -1)
-    strip(source.list)
-  end
+  if gone > 0 then shorten(source.list, gone) end
 end
 local turned = string.char(slot, returned_next[0], returned_next[1], returned_next[2])
 if turned ~= turn then call('HSET', K.c, 'turn', turned) end

@@ -17,10 +17,10 @@ end
 if live == 0 then
   call('UNLINK', K.x)
   call('HDEL', K.b, ARGV[5])
+  try('HDEL', K.bi, ARGV[5])
   call('ZREM', K.l, ARGV[5])
 else
   write_live(ARGV[5], known, live)
 end
-write_index()
 flush()
 return {'ok', wake(), live, parked}

@@ -133,7 +133,7 @@ local function clear()
     local name = call('LINDEX', K.z, 0)
     if not name then return end
     local kind = call('TYPE', name).ok
-    if call('EXISTS', K.m, K.o, K.a) == 0 and (kind == 'list' or kind == 'zset') then
+    if call('EXISTS', K.o, K.a) == 0 and (kind == 'list' or kind == 'zset') then
       call('UNLINK', name)
       kind = 'none'
     end
@@ -153,7 +153,6 @@ local function clear()
       call('LPOP', K.z)
     end
     -- What was leased during the purge is not among them.
-    in_chunks(try, 'HDEL', K.m, ids)
     in_chunks(try, 'HDEL', K.o, ids)
     in_chunks(try, 'HDEL', K.a, ids)
     if over == 1 or messages >= messages_max or bytes >= bytes_max then
