@@ -219,7 +219,9 @@ pub(super) fn of_store(error: &StoreError) -> Refusal {
         StoreError::Unavailable(_) | StoreError::Newer(_) => Refusal::new(Code::StoreUnavailable, detail),
         StoreError::Full(_) => Refusal::new(Code::StoreFull, detail).known(Stored::No),
         StoreError::NotDurable(_) => Refusal::new(Code::NotDurable, detail),
-        StoreError::Unknown(_) | StoreError::Timeout(_) => Refusal::new(Code::StoreTimeout, detail),
+        StoreError::Unknown(_) | StoreError::Unacknowledged(_) | StoreError::Timeout(_) => {
+            Refusal::new(Code::StoreTimeout, detail)
+        }
         StoreError::Internal(_) => Refusal::new(Code::Internal, detail),
     }
 }
@@ -262,6 +264,14 @@ mod tests {
             ("full", failed(StoreError::Full(text())), 503, "store_full", "no", "no"),
             ("not durable", failed(StoreError::NotDurable(text())), 503, "not_durable", "no", "unknown"),
             ("unknown", failed(StoreError::Unknown(text())), 503, "store_timeout", "unknown", "unknown"),
+            (
+                "too few replicas",
+                failed(StoreError::Unacknowledged(text())),
+                503,
+                "store_timeout",
+                "unknown",
+                "unknown",
+            ),
             (
                 "timeout",
                 failed(StoreError::Timeout(Duration::ZERO)),

@@ -431,15 +431,17 @@ impl Dispatcher {
         }
     }
 
-    /// Logs when the store goes away and when it is back.
+    /// Logs when the store goes away and when it is back. One failure alone is no news: a connection that was idle may be dead.
     fn note(&mut self, error: Option<&StoreError>) {
         match error {
-            Some(error) if !self.backoff.is_failing() => {
+            Some(error) if self.backoff.failures() == 1 => {
                 log::warn!("cause" = error.to_string().as_str(); "the store does not lease messages");
             }
             Some(_) => {}
             None => {
-                if self.backoff.succeeded() {
+                let was_said = self.backoff.failures() > 1;
+                self.backoff.succeeded();
+                if was_said {
                     log::info!("the store leases messages again");
                 }
             }

@@ -232,7 +232,9 @@ impl Intake {
             } else {
                 *is_unknown = false;
             }
-            if *is_unknown && !is_last {
+            // What only too few replicas have is as much as there is to know.
+            let is_final = matches!(result, GroupResult::Failed(StoreError::Unacknowledged(_)));
+            if *is_unknown && !is_last && !is_final {
                 is_over &= waiter.is_none();
             } else if let Some(place) = waiter.take() {
                 state.waiters.answer(place, Ok(result), &mut wakers);

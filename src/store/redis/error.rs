@@ -1,10 +1,18 @@
 //! What every failure of a call to Redis means: one table.
 
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex};
+use std::time::{Duration, Instant};
 
 use redis::{ErrorKind, RedisError};
 
 use crate::store::error::StoreError;
+use crate::store::redis::state::lock;
+
+/// How long a defect that comes again and again is not said again.
+const SAY_AGAIN_AFTER: Duration = Duration::from_mins(1);
+/// Kinds of defects that are told apart in the log; their words have names in them.
+const SAID_MAX: usize = 64;
 
 /// Whether the call that failed may have changed anything when its answer is lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,7 +42,7 @@ pub(super) enum Cure {
 const REPLIES: &[(&str, Meaning)] = &[
     ("NOSCRIPT", Meaning::Load),
     ("LOADING", Meaning::Away("is loading its data")),
-    ("BUSY", Meaning::Away("is busy with a script of somebody else")),
+    ("BUSY", Meaning::Away("is busy with one script")),
     ("MASTERDOWN", Meaning::Elsewhere("is a replica whose master is down")),
     ("READONLY", Meaning::Elsewhere("is a replica: it takes no writes")),
     ("CLUSTERDOWN", Meaning::Away("is a node of a cluster that is down")),
@@ -48,10 +56,7 @@ const REPLIES: &[(&str, Meaning)] = &[
     ("NOREPLICAS", Meaning::NotDurable("has too few replicas: min-replicas-to-write")),
     ("NOAUTH", Meaning::Elsewhere("wants a password: put it into store.url")),
     ("WRONGPASS", Meaning::Elsewhere("does not know the user or the password of store.url")),
-    (
-        "NOPERM",
-        Meaning::Broken("does not allow the user of store.url what is needed, see docs/OPERATIONS.md"),
-    ),
+    ("NOPERM", Meaning::Forbidden),
     ("WRONGTYPE", Meaning::Broken("holds something of another type under a key of ours")),
     ("EXECABORT", Meaning::Broken("refused a transaction")),
 ];
@@ -65,7 +70,18 @@ enum Meaning {
     Elsewhere(&'static str),
     Full,
     NotDurable(&'static str),
+    /// The user of `store.url` may not.
+    Forbidden,
     Broken(&'static str),
+}
+
+/// What a user without a right is told.
+pub(super) const FORBIDDEN: &str = "does not allow the user of store.url what is needed: docs/OPERATIONS.md has the ACL SETUSER line of one that may";
+
+/// Whether the connection was lost before an answer came, as a server or a firewall does it with one that is idle.
+pub(super) fn is_lost(error: &RedisError) -> bool {
+    let is_ours = matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig);
+    error.code().is_none() && !error.is_timeout() && !is_ours
 }
 
 /// What a failure means for the call that met it.
@@ -98,20 +114,53 @@ fn reply(code: &str, error: &RedisError, effect: Effect) -> Cure {
         Some(Meaning::NotDurable(words)) => {
             Cure::Tell(StoreError::NotDurable(format!("Redis {words} ({code} {})", said())))
         }
-        Some(Meaning::Broken(words)) => broke_off(format!("Redis {words} ({code} {})", said()), effect),
-        None => broke_off(format!("Redis answered {code} {}", said()), effect),
+        Some(Meaning::Forbidden) => {
+            let words = format!("Redis {FORBIDDEN} ({code} {})", said());
+            let cure = broke_off(
+                words.clone(),
+                effect,
+                "Redis refused a command of ours: its user has too few rights",
+            );
+            // What is refused outside of a script was not begun.
+            if said().contains("script") || effect != Effect::Writes {
+                cure
+            } else {
+                Cure::Tell(StoreError::Unavailable(words))
+            }
+        }
+        Some(Meaning::Broken(words)) => {
+            broke_off(format!("Redis {words} ({code} {})", said()), effect, DEFECT)
+        }
+        None => broke_off(format!("Redis answered {code} {}", said()), effect, DEFECT),
     }
 }
 
+/// What a refusal means that should not be.
+const DEFECT: &str = "Redis refused a command of ours: a defect, or somebody else's keys under our prefix";
+
 /// A script may have broken off behind its first write: Lua takes nothing back.
-fn broke_off(words: String, effect: Effect) -> Cure {
-    if effect != Effect::Asks {
-        log::error!("cause" = words.as_str(); "Redis refused a command of ours: a defect, or somebody else's keys under our prefix");
+fn broke_off(words: String, effect: Effect, meaning: &str) -> Cure {
+    if effect != Effect::Asks && is_to_be_said(&words) {
+        log::error!("cause" = words.as_str(); "{meaning}");
     }
     Cure::Tell(match effect {
         Effect::Writes => StoreError::Unknown(words),
         Effect::Reads | Effect::Asks => StoreError::Internal(words),
     })
+}
+
+/// Whether this was not said within the last minute, in the whole process.
+fn is_to_be_said(words: &str) -> bool {
+    static SAID: LazyLock<Mutex<HashMap<String, Instant>>> = LazyLock::new(Mutex::default);
+    // What is called by a random name, or stands at some place of a script, is the same defect.
+    let kind: String = words.chars().filter(|letter| !letter.is_ascii_hexdigit()).collect();
+    let mut said = lock(&SAID);
+    said.retain(|_, at| at.elapsed() < SAY_AGAIN_AFTER);
+    if said.len() >= SAID_MAX || said.contains_key(&kind) {
+        return false;
+    }
+    said.insert(kind, Instant::now());
+    true
 }
 
 #[cfg(test)]
@@ -142,7 +191,7 @@ mod tests {
         ("NOREPLICAS", false, "NotDurable"),
         ("NOAUTH", true, "Unavailable"),
         ("WRONGPASS", true, "Unavailable"),
-        ("NOPERM", false, "Broken"),
+        ("NOPERM", false, "Forbidden"),
         ("WRONGTYPE", false, "Broken"),
         ("EXECABORT", false, "Broken"),
         ("ERR", false, "Broken"),
@@ -161,7 +210,8 @@ mod tests {
                 let expected = match (*expected, effect) {
                     // A script takes nothing back.
                     ("Broken", Effect::Writes) => "Unknown",
-                    ("Broken", _) => "Internal",
+                    ("Forbidden", Effect::Writes) => "Unavailable",
+                    ("Broken" | "Forbidden", _) => "Internal",
                     (other, _) => other,
                 };
                 assert!(format!("{error:?}").starts_with(expected), "{code} {effect:?}: {error:?}");
@@ -172,11 +222,24 @@ mod tests {
     }
 
     #[test]
+    fn a_defect_is_said_once_a_minute() {
+        assert!(is_to_be_said("a user of another name: script 0a1b2c"));
+        assert!(!is_to_be_said("a user of another name: script 3d4e5f"));
+        assert!(is_to_be_said("another command"));
+    }
+
+    #[test]
     fn no_row_is_without_a_test() {
         for (code, _) in REPLIES {
             assert!(*code == "NOSCRIPT" || OUTCOMES.iter().any(|(tested, ..)| tested == code), "{code}");
         }
         assert_eq!(told("NOSCRIPT No matching script", Effect::Writes), Cure::Load);
+    }
+
+    #[test]
+    fn a_right_that_is_missing_inside_a_script_may_have_broken_it_off_behind_a_write() {
+        let inside = told("NOPERM ACL failure in script: no permissions to run 'zadd'", Effect::Writes);
+        assert!(matches!(inside, Cure::Tell(StoreError::Unknown(_))), "{inside:?}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One connection to Redis: made when it is needed, on the thread that uses it, given up when it fails.
 //!
-//! Calls of one link travel together; Redis answers them in order. A link that could not be made is tried again at the next
+//! Calls of one link travel together; Redis answers them in order. What only looks is sent once more on a new connection when the
+//! old one turns out to be dead: servers and firewalls close what is idle, and say so to nobody. A link that could not be made is tried again at the next
 //! call, after a pause that grows to [`RETRY_MAX`]; calls meanwhile are refused at once.
 
 use std::cell::{Cell, RefCell};
@@ -15,7 +16,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::store::error::StoreError;
-use crate::store::redis::error::{Cure, Effect, cure};
+use crate::store::redis::error::{Cure, Effect, cure, is_lost};
 use crate::store::redis::script::LOADED;
 
 /// The longest wait for a connection.
@@ -120,15 +121,24 @@ impl Link {
     /// # Errors
     /// As the table of `error` says. Dropping the future leaves it open whether the command is carried out.
     pub(super) async fn send(&self, command: &Cmd, effect: Effect) -> Result<Value, StoreError> {
-        let mut has_loaded = false;
+        let (mut has_loaded, known) = (false, self.made.get());
         loop {
             let (mut connection, number) = self.connection().await?;
             let error = match connection.send_packed_command(command).await.and_then(Value::extract_error) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
+            if Self::is_worth_another(&error, effect, number <= known) {
+                self.is_broken(number);
+                continue;
+            }
             self.mend((&mut connection, number), &error, effect, &mut has_loaded).await?;
         }
+    }
+
+    /// Whether what failed may be sent again: it changes nothing, and the connection, which was there before, was found dead.
+    fn is_worth_another(error: &RedisError, effect: Effect, is_old: bool) -> bool {
+        is_old && effect != Effect::Writes && is_lost(error)
     }
 
     /// Sends commands together and waits for all answers, each with its own fate.
@@ -148,12 +158,18 @@ impl Link {
         for command in &commands {
             pipeline.add_command(command.clone());
         }
-        let (mut connection, number) = self.connection().await?;
-        let answers = match connection.send_packed_commands(&pipeline, 0, count).await {
-            Ok(answers) => answers,
-            Err(error) => {
-                self.mend((&mut connection, number), &error, effect, &mut true).await?;
-                return Err(StoreError::Unavailable("Redis forgot the scripts".to_owned()));
+        let known = self.made.get();
+        let (number, answers) = loop {
+            let (mut connection, number) = self.connection().await?;
+            match connection.send_packed_commands(&pipeline, 0, count).await {
+                Ok(answers) => break (number, answers),
+                Err(error) if Self::is_worth_another(&error, effect, number <= known) => {
+                    self.is_broken(number);
+                }
+                Err(error) => {
+                    self.mend((&mut connection, number), &error, effect, &mut true).await?;
+                    return Err(StoreError::Unavailable("Redis forgot the scripts".to_owned()));
+                }
             }
         };
         let mut fates = Vec::with_capacity(count);

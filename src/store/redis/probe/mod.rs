@@ -224,7 +224,8 @@ impl Connection {
     /// Waits until enough replicas have what was written on the connection for publishes.
     ///
     /// # Errors
-    /// [`StoreError::Unknown`] when too few have, or the connection is another than the one that wrote.
+    /// [`StoreError::Unacknowledged`] when too few have; [`StoreError::Unknown`] when they could not be asked, or the connection is
+    /// another than the one that wrote.
     pub(super) async fn await_replicas(&self, made: u64) -> Result<(), StoreError> {
         let wanted = u64::from(self.state.settings.replicas_ack);
         if wanted == 0 {
@@ -258,8 +259,10 @@ impl Connection {
         if have >= wanted {
             return Ok(());
         }
-        Err(StoreError::Unknown(format!(
-            "Redis: {have} of {wanted} replicas (store.replicas_ack) acknowledged it"
+        // Whether there still are as many is looked at before the next publish.
+        lock(&self.state.vitals).doubt();
+        Err(StoreError::Unacknowledged(format!(
+            "Redis: {have} of {wanted} replicas (store.replicas_ack) acknowledged it within {REPLICAS_WITHIN:?}"
         )))
     }
 }

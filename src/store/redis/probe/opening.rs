@@ -65,7 +65,9 @@ async fn watch(state: &Arc<State>) -> Result<(), OpenError> {
             Found::NotYet if begun.elapsed() >= WAIT_FOR => return Ok(()),
             Found::NotYet => {
                 if !has_told {
-                    log::info!("Redis is loading its data or completing its files: waiting a little");
+                    log::info!(
+                        "Redis is loading its data, completing its files or without its replicas: waiting a little"
+                    );
                     has_told = true;
                 }
                 sleep(AGAIN_AFTER).await;

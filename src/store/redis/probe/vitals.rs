@@ -23,6 +23,8 @@ const LOOK_AT_UNFIT_EVERY: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(in crate::store::redis) struct Vitals {
     judged: Option<(Instant, Judgement)>,
+    /// Something happened that this judgement does not explain.
+    is_doubted: bool,
     /// An AOF that was seen turned off is not complete before a rewrite ended.
     aof_was_off: bool,
     /// The epoch that this process adopted.
@@ -59,7 +61,13 @@ impl Vitals {
             None => {}
         }
         self.judged = Some((Instant::now(), judge(&seen, settings)));
+        self.is_doubted = false;
         self.tell();
+    }
+
+    /// Lets everything be looked at before the next publish.
+    pub(super) fn doubt(&mut self) {
+        self.is_doubted = true;
     }
 
     /// Notes what lies under the key of the epoch; gives whether one is to be made.
@@ -112,10 +120,11 @@ impl Vitals {
 
     /// Whether everything is to be looked at again.
     pub(super) fn is_old(&self) -> bool {
-        self.judged.as_ref().is_none_or(|(at, judgement)| {
-            let every = if judgement.refusals.is_empty() { LOOK_EVERY } else { LOOK_AT_UNFIT_EVERY };
-            at.elapsed() >= every
-        })
+        self.is_doubted
+            || self.judged.as_ref().is_none_or(|(at, judgement)| {
+                let every = if judgement.refusals.is_empty() { LOOK_EVERY } else { LOOK_AT_UNFIT_EVERY };
+                at.elapsed() >= every
+            })
     }
 
     /// What is against writing, the epoch first.
