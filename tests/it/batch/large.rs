@@ -136,7 +136,7 @@ fn others_are_served_while_sixty_four_mebibytes_are_read_through() {
 }
 
 #[test]
-fn one_item_of_sixteen_long_is_delivered_whole_in_every_form() {
+fn one_item_of_sixteen_mebibytes_is_delivered_whole_in_every_form() {
     over_both(|home| {
         let sink = Sink::keeping(Keep::Digests, |_| sink::Answer::status(200));
         let settings = format!(
