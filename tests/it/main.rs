@@ -1,5 +1,6 @@
 //! The integration tests.
 
+mod batch;
 mod command_line;
 mod conformance;
 mod durability;
@@ -9,6 +10,7 @@ mod fairness;
 mod gateways;
 mod http_answers;
 mod http_bodies;
+mod http_cancel;
 mod http_docs;
 mod http_faults;
 mod http_fuzz;
