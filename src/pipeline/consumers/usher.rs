@@ -62,6 +62,8 @@ pub(super) struct Usher {
     store: Rc<dyn MessageStore>,
     subscription: WakeSubscription,
     changes: watch::Receiver<u64>,
+    /// The version of the catalog that the lines were held against.
+    learned_at: u64,
     lines: HashMap<QueueName, Line>,
     /// When whose time is over.
     deadlines: BTreeSet<Key>,
@@ -121,6 +123,7 @@ impl Usher {
             store: store.connect(),
             subscription,
             changes,
+            learned_at: 0,
             lines: HashMap::new(),
             deadlines: BTreeSet::new(),
             calls: FuturesUnordered::new(),
@@ -173,8 +176,9 @@ impl Usher {
 
     /// Takes in what was posted and what changed.
     fn listen(&mut self) {
-        if self.changes.has_changed().unwrap_or(false) {
-            self.changes.mark_unchanged();
+        let version = *self.changes.borrow_and_update();
+        if self.learned_at != version {
+            self.learned_at = version;
             let gone: Vec<_> = self
                 .lines
                 .iter()
