@@ -10,8 +10,7 @@ use crate::api::json;
 use crate::http::body::{self, SizeLimit};
 use crate::http::connection::Connection;
 use crate::http::error::Refusal;
-use crate::http::extract::shown;
-use crate::http::options::check_encoding;
+use crate::http::extract::{json_type, shown};
 use crate::http::state::State;
 
 /// Bytes of a body that is to be empty: what is longer is not looked at.
@@ -25,7 +24,7 @@ pub(super) async fn json(
     connection: &Connection,
     limit: SizeLimit,
 ) -> Result<Bytes, Refusal> {
-    if let Err(refusal) = check_media_type(headers) {
+    if let Err(refusal) = json_type(headers, "the body is") {
         return Err(refusal.unread(payload));
     }
     let body = body::read(payload, headers, limit, state.limits(), &state.bodies, connection).await?;
@@ -48,7 +47,7 @@ pub(super) async fn nothing(
     if body.bytes.trim_ascii().is_empty() {
         return Ok(());
     }
-    check_media_type(headers)?;
+    json_type(headers, "the body is")?;
     let value = json::parse(&body.bytes)
         .map_err(|error| Refusal::new(Code::Malformed, format!("no body is taken here: {error}")))?;
     match value {
@@ -61,16 +60,4 @@ pub(super) async fn nothing(
         },
         _ => Err(Refusal::new(Code::InvalidValue, "no body is taken here, but an empty object").pointer("")),
     }
-}
-
-fn check_media_type(headers: &HeaderMap) -> Result<(), Refusal> {
-    headers.get_all("content-encoding").try_for_each(check_encoding)?;
-    let mut types = headers.get_all("content-type").map(|value| value.to_str().unwrap_or_default());
-    let (first, more) = (types.next().unwrap_or_default(), types.next());
-    let essence = first.split(';').next().unwrap_or_default().trim();
-    if more.is_none() && essence.eq_ignore_ascii_case("application/json") {
-        return Ok(());
-    }
-    let detail = format!("the body is sent as Content-Type: application/json, not {:?}", shown(first));
-    Err(Refusal::new(Code::UnsupportedMediaType, detail).header("Content-Type"))
 }
