@@ -1,5 +1,6 @@
 //! The integration tests.
 
+mod cli;
 mod command_line;
 mod conformance;
 mod durability;
