@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use crate::cli::Failure;
 use crate::cli::client::{Client, ClientError, Stored};
-use crate::cli::{Failure, say};
 use crate::domain::format::duration;
 
 /// The first pause; each one after it is twice as long.
@@ -22,15 +22,15 @@ pub(super) struct AgainArguments {
 }
 
 impl AgainArguments {
-    /// Calls until it is known what became of it. Says so each time.
+    /// Calls until it is known what became of it. Tells `say` each time why it calls again.
     ///
     /// # Errors
-    /// The last one. A gateway that was not there in the first place, and a refusal that promises that nothing was stored, end
+    /// The last one; it [may have been stored](Failure) if any of the calls may. A gateway that was not there in the first place, and a refusal that promises that nothing was stored, end
     /// it at once.
     pub(super) fn until_known<T>(
         &self,
         client: &Client,
-        key: &str,
+        say: &impl Fn(&str),
         call: &impl AsyncFn() -> Result<T, ClientError>,
     ) -> Result<T, Failure> {
         let began = Instant::now();
@@ -42,17 +42,13 @@ impl AgainArguments {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            may_have_arrived |= may_be_stored(&error);
+            may_have_arrived |= error.may_be_stored();
             if !may_have_arrived || is_final(&error) {
                 return Err(error.into());
             }
             let wait = asked_pause(&error).unwrap_or_default().max(pause);
             if began.elapsed() + wait > self.retry_for {
-                let failure = Failure::from(error);
-                let words = format!(
-                    "{failure}\n  stored: nobody knows; publishing it again with --key {key} cannot store it twice"
-                );
-                return Err(Failure::new(failure.exit, words));
+                return Err(Failure { may_be_stored: true, ..error.into() });
             }
             let cause = Failure::from(error).to_string();
             let cause = cause.lines().next().unwrap_or_default();
@@ -60,14 +56,6 @@ impl AgainArguments {
             std::thread::sleep(wait);
             pause = (pause * 2).min(PAUSE_MAX);
         }
-    }
-}
-
-fn may_be_stored(error: &ClientError) -> bool {
-    match error {
-        ClientError::Unreachable { was_sent, .. } => *was_sent,
-        ClientError::Refused(refusal) => refusal.stored == Stored::Unknown,
-        ClientError::Strange { .. } => false,
     }
 }
 

@@ -77,12 +77,16 @@ impl Exit {
 pub struct Failure {
     exit: Exit,
     words: String,
+    /// Whether a publish may have been stored all the same.
+    may_be_stored: bool,
+    /// Which item of a batch is at fault.
+    index: Option<u64>,
 }
 
 impl Failure {
     /// A failure with its words.
     pub fn new(exit: Exit, words: impl fmt::Display) -> Self {
-        Self { exit, words: words.to_string() }
+        Self { exit, words: words.to_string(), may_be_stored: false, index: None }
     }
 
     /// Something that this machine did not let happen.
@@ -92,7 +96,7 @@ impl Failure {
 
     /// The end of a command about which nothing is left to say.
     pub(crate) const fn silent(exit: Exit) -> Self {
-        Self { exit, words: String::new() }
+        Self { exit, words: String::new(), may_be_stored: false, index: None }
     }
 }
 

@@ -128,14 +128,26 @@ fn hint(code: &str) -> Option<&'static str> {
     })
 }
 
+impl ClientError {
+    /// Whether a publish may have been stored all the same.
+    #[must_use]
+    pub fn may_be_stored(&self) -> bool {
+        match self {
+            Self::Unreachable { was_sent, .. } => *was_sent,
+            Self::Refused(refusal) => refusal.stored == Stored::Unknown,
+            Self::Strange { .. } => false,
+        }
+    }
+}
+
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
-        let exit = match &error {
-            ClientError::Unreachable { .. } => Exit::Unreachable,
-            ClientError::Refused(_) => Exit::Refused,
-            ClientError::Strange { .. } => Exit::Failed,
+        let (exit, index) = match &error {
+            ClientError::Unreachable { .. } => (Exit::Unreachable, None),
+            ClientError::Refused(refusal) => (Exit::Refused, refusal.problem.index),
+            ClientError::Strange { .. } => (Exit::Failed, None),
         };
-        Self::new(exit, error)
+        Self { may_be_stored: error.may_be_stored(), index, ..Self::new(exit, error) }
     }
 }
 

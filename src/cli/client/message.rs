@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use reqwest::{Method, RequestBuilder};
 
 use super::{Answer, Client, ClientError, with_query};
+use crate::api::batch::BatchPublished;
 use crate::api::{Message, Published};
 use crate::domain::format::duration;
 use crate::domain::id::MessageId;
@@ -79,6 +82,25 @@ impl Client {
         self.ask(request.body(payload)).await
     }
 
+    /// `POST /v1/queues/{queue}/messages/batch`: publishes these messages, all or none; what is said holds for each of them, the
+    /// key for all together.
+    ///
+    /// # Errors
+    /// See [`Client::publish`].
+    pub async fn publish_batch(
+        &self,
+        queue: &QueueName,
+        publication: &Publication,
+        payloads: &[Bytes],
+    ) -> Result<Answer<BatchPublished>, ClientError> {
+        let path = format!("/v1/queues/{queue}/messages/batch");
+        let content_type = publication.content_type.as_ref().map(|value| value.to_str());
+        // A type that is no text is for the gateway to refuse.
+        let body = batch(payloads, content_type.map(Result::unwrap_or_default));
+        let request = publication.apply(self.request(Method::POST, &path));
+        self.ask(request.header(CONTENT_TYPE, "application/json").body(body)).await
+    }
+
     /// `GET /v1/queues/{queue}/messages/{id}`: where a message is, with its payload when that is asked for.
     ///
     /// # Errors
@@ -100,5 +122,33 @@ impl Client {
     /// See [`ClientError`].
     pub async fn cancel(&self, queue: &QueueName, id: MessageId) -> Result<(), ClientError> {
         self.order(self.request(Method::DELETE, &format!("/v1/queues/{queue}/messages/{id}"))).await
+    }
+}
+
+/// A batch of payloads as JSON.
+fn batch(payloads: &[Bytes], content_type: Option<&str>) -> Vec<u8> {
+    let content_type = content_type.map(|value| format!(",\"content_type\":{}", serde_json::json!(value)));
+    let mut body = String::from("[");
+    for (index, payload) in payloads.iter().enumerate() {
+        body.push_str(if index == 0 { "{\"payload_base64\":\"" } else { ",{\"payload_base64\":\"" });
+        STANDARD.encode_string(payload, &mut body);
+        body.push('"');
+        body.push_str(content_type.as_deref().unwrap_or_default());
+        body.push('}');
+    }
+    body.push(']');
+    body.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_a_list_of_payloads_each_with_its_type() {
+        let payloads = [Bytes::from_static(b"\xff"), Bytes::new()];
+        assert_eq!(batch(&payloads, None), br#"[{"payload_base64":"/w=="},{"payload_base64":""}]"#);
+        let typed: serde_json::Value = serde_json::from_slice(&batch(&payloads, Some("a\"b"))).expect("JSON");
+        assert_eq!(typed[1]["content_type"], "a\"b");
     }
 }

@@ -53,3 +53,16 @@ fn a_message_that_is_not_there_is_refused_with_a_hint() {
         }
     });
 }
+
+#[test]
+fn a_message_is_cancelled_once() {
+    on_each_store(KEPT, |gateway| {
+        let id = tell(gateway, &["publish", "kept", "x"]);
+        let cancelled = ask(gateway, &["message", "cancel", "kept", id.trim_end()]);
+        assert_eq!((cancelled.code, cancelled.stdout.as_str()), (Some(0), ""), "{cancelled:?}");
+        assert_eq!(gateway.status()["totals"]["cancelled"], 1);
+        let again = ask(gateway, &["message", "cancel", "kept", id.trim_end()]);
+        assert_eq!(again.code, Some(3), "{again:?}");
+        assert!(again.stderr.contains("message_finished (409)"), "{again:?}");
+    });
+}

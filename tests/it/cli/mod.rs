@@ -2,6 +2,7 @@
 
 mod failures;
 mod help;
+mod lines;
 mod messages;
 mod output;
 mod publish;

@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use super::{command, tell};
 use crate::support::gateway::Gateway;
+use crate::support::terminal::{Channel, Terminal};
 
 /// A pipe whose reader is gone.
 fn closed_pipe() -> Stdio {
@@ -57,4 +58,18 @@ fn what_the_gateway_says_gives_the_terminal_no_orders() {
     let id = tell(&gateway, &["publish", "default", "x", "--content-type", "text/plain"]);
     let shown = tell(&gateway, &["message", "show", "default", id.trim_end()]);
     assert!(shown.chars().all(|character| character == '\n' || !character.is_control()), "{shown:?}");
+}
+
+#[test]
+fn a_terminal_sees_colours_unless_they_are_not_wanted() {
+    let gateway = Gateway::start("", &[]);
+    for (no_color, colours) in [(None, true), (Some("1"), false)] {
+        let mut status = command(&["status"]);
+        status.env("POSTHASTE_URL", format!("http://{}", gateway.address())).env("TERM", "xterm");
+        status.envs(no_color.map(|value| ("NO_COLOR", value)));
+        let mut terminal = Terminal::start(status, &[Channel::Stdout]);
+        assert_eq!(terminal.wait_for_exit().code(), Some(0));
+        terminal.wait_for("default");
+        assert_eq!(terminal.screen().contains("\u{1b}[32m"), colours, "{:?}", terminal.screen());
+    }
 }

@@ -98,7 +98,7 @@ fn a_key_makes_the_same_command_harmless() {
 }
 
 /// Passes a request on to the gateway; gives its answer.
-fn pass_on(address: &str, received: &crate::support::sink::Received) -> Answer {
+pub(super) fn pass_on(address: &str, received: &crate::support::sink::Received) -> Answer {
     let headers: Vec<(&str, &str)> = received
         .headers
         .iter()

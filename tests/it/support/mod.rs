@@ -12,6 +12,7 @@ pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod sink;
 pub(crate) mod small_disk;
+pub(crate) mod terminal;
 pub(crate) mod tls;
 
 use std::thread;

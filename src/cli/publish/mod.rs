@@ -1,7 +1,10 @@
 //! `posthaste publish`: a message from the command line, a file or stdin.
 
+mod lines;
+
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,7 +23,7 @@ use crate::domain::queue::QueueName;
 use crate::domain::timestamp::Timestamp;
 
 /// The largest payload that any queue takes.
-pub(super) const PAYLOAD_BYTES_MAX: u64 = 16 << 20;
+const PAYLOAD_BYTES_MAX: u64 = 16 << 20;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,31 +31,40 @@ Examples:
   posthaste publish pictures --file cat.png --content-type image/png --header X-Album=cats
   date | posthaste publish default
   posthaste publish orders --delay 1h --ttl 1d --priority low --file order.json
+  posthaste publish orders --lines --file orders.ndjson --content-type application/json
 
 It prints the message's id once the message is stored. Each publish has a key, its own or the one of --key: when the answer is lost, it \
-is sent again with that key, which cannot store it twice.";
+is sent again with that key, which cannot store it twice. With --lines, it prints an id a line. Batches are stored one after the \
+other, each under the key with its number (KEY.1, KEY.2, …); the first that is refused ends it, and the line at fault is named. The same \
+file with the same --key and --batch stores no line twice.";
 
 /// What to publish, where, and how.
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    pub(super) client: ClientArguments,
+    client: ClientArguments,
     /// The queue
-    pub(super) queue: QueueName,
+    queue: QueueName,
     /// The payload; `-`, or nothing, reads it from stdin
     #[arg(conflicts_with = "file")]
     payload: Option<String>,
     /// Read the payload from a file
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Publish each line of the file or of stdin as a message of its own; blank ones are skipped
+    #[arg(long)]
+    lines: bool,
+    /// How many lines to send at once; such a batch is stored whole or not at all
+    #[arg(long, default_value_t = 1_000, value_name = "NUMBER", requires = "lines", value_parser = batch)]
+    batch: usize,
     #[command(flatten)]
     options: Options,
     #[command(flatten)]
-    pub(super) again: AgainArguments,
+    again: AgainArguments,
     /// Print the answer as JSON
     #[arg(long)]
-    pub(super) json: bool,
+    json: bool,
 }
 
 /// What is said of a message besides its payload.
@@ -85,6 +97,11 @@ struct Options {
     /// A header to deliver with it; may be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = header)]
     header: Vec<(HeaderName, HeaderValue)>,
+}
+
+fn batch(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=10_000).contains(number));
+    number.ok_or_else(|| "it is a number from 1 to 10000".to_owned())
 }
 
 fn priority(text: &str) -> Result<Priority, String> {
@@ -121,11 +138,14 @@ impl Options {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let client = arguments.client.client()?;
     let publication = arguments.options.publication();
+    if arguments.lines {
+        return lines::publish(arguments, &client, &publication);
+    }
     let payload = arguments.payload()?;
-    let key = publication.key.as_deref().unwrap_or_default();
     let publish = async || client.publish(&arguments.queue, &publication, payload.clone()).await;
-    let published = arguments.again.until_known(&client, key, &publish)?;
-    if published.duplicate && arguments.options.key.is_some() {
+    let published = arguments.again.until_known(&client, &say, &publish);
+    let published = published.map_err(|failure| with_key(failure, &publication))?;
+    if published.duplicate && arguments.has_key() {
         say("this key was used before: nothing new is stored");
     }
     if arguments.json { give_json(&published.text) } else { give(&format!("{}\n", published.id)) }
@@ -139,17 +159,35 @@ impl Arguments {
         }
     }
 
+    /// Whether the caller made up the key.
+    const fn has_key(&self) -> bool {
+        self.options.key.is_some()
+    }
+
     /// The file, or stdin.
-    fn source(&self) -> Result<Box<dyn Read>, Failure> {
+    fn source(&self) -> Result<File, Failure> {
+        if self.lines && self.payload.as_ref().is_some_and(|payload| payload != "-") {
+            return Err(Failure::new(Exit::Usage, "--lines reads a file or stdin, not an argument"));
+        }
         if let Some(file) = self.file.as_ref().filter(|file| file.as_os_str() != "-") {
             let failed = |error| Failure::failed(format!("{} cannot be read: {error}", file.display()));
-            return Ok(Box::new(File::open(file).map_err(failed)?));
+            return File::open(file).map_err(failed);
         }
-        if io::stdin().is_terminal() {
-            say("reading the payload from the terminal; Ctrl-D ends it");
+        let stdin = io::stdin();
+        if stdin.is_terminal() {
+            say("reading from the terminal; Ctrl-D ends it");
         }
-        Ok(Box::new(io::stdin().lock()))
+        Ok(stdin.as_fd().try_clone_to_owned().map_err(Failure::failed)?.into())
     }
+}
+
+/// What nobody knows can be found out by the same key.
+fn with_key(failure: Failure, publication: &Publication) -> Failure {
+    let Some(key) = publication.key.as_ref().filter(|_| failure.may_be_stored) else { return failure };
+    let words = format!(
+        "{failure}\n  stored: nobody knows; publishing it again with --key {key} cannot store it twice"
+    );
+    Failure { words, ..failure }
 }
 
 fn read_all(source: impl Read) -> Result<Bytes, Failure> {
