@@ -93,6 +93,7 @@ pub(super) struct Connection {
     patience: Patience,
     came: Cell<Tail>,
     end: Cell<End>,
+    has_ended: Cell<bool>,
 }
 
 impl Default for Connection {
@@ -109,7 +110,14 @@ impl Connection {
             patience,
             came: Cell::default(),
             end: Cell::new(End::BlankLine),
+            has_ended: Cell::default(),
         }
+    }
+
+    /// Whether the client has ended its side: it sends nothing more, and most likely reads nothing more. One that is reset is
+    /// told of by the drop of what serves it.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.get()
     }
 
     /// A head is complete, and its request, with or without a body, is now served until the guard is dropped.
@@ -264,7 +272,9 @@ impl AsyncRead for Guarded {
             // To the reader, "nothing more will come" is the end of the connection.
             return self.poll_request(context).map(Ok);
         }
-        self.connection.note(&buffer.filled()[before..]);
+        let came = &buffer.filled()[before..];
+        self.connection.has_ended.set(came.is_empty() && buffer.remaining() > 0);
+        self.connection.note(came);
         result
     }
 }

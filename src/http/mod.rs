@@ -16,6 +16,8 @@
 //! | `pace` | long work done in pieces, with turns for others |
 //! | `budget` | memory by the byte, and a share of it |
 //! | `body` | reading a body within size, time and memory |
+//! | `input` | a body of JSON, or none |
+//! | `list` | a page of a list: limit and cursor |
 //! | `publish` | the hot path |
 //! | `door` | publish and status for a program that embeds the gateway |
 //! | `error` | refusals: from what went wrong to status, code and header |
@@ -35,6 +37,8 @@ mod error;
 mod extract;
 mod fingerprint;
 mod front;
+mod input;
+mod list;
 pub mod observer;
 mod options;
 mod pace;
@@ -78,6 +82,11 @@ use crate::store::MessageStore;
 /// How long the rest of an unwanted body is swallowed after its refusal was sent, so that the client reads the refusal and not
 /// a reset.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// Every route: its path, in which `{name}` is one segment, and one of its methods. HEAD comes with each GET by itself.
+pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    routes::all()
+}
 
 /// A port that is held, so that nobody else takes it, and not served yet.
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use actix_http::body::{BodySize, MessageBody};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use serde::Serialize;
 
-use crate::api::Message;
 use crate::http::answer::{self, Answer};
 use crate::http::budget::Share;
 
@@ -55,7 +55,7 @@ impl Shown {
     }
 
     /// The answer that shows a message with it, or only the head of that answer.
-    pub(super) fn answer(self, message: &Message, is_head_only: bool) -> Answer {
+    pub(super) fn answer(self, message: &impl Serialize, is_head_only: bool) -> Answer {
         let key = match self.form {
             Form::Text => "payload",
             Form::Base64 => "payload_base64",
@@ -178,6 +178,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::Message;
     use crate::http::budget::Budget;
 
     /// Bytes that are no text, in any order.

@@ -25,6 +25,7 @@ use crate::http::settings::{ServerLimits, ServerSettings};
 use crate::pipeline::catalog::{Catalog, CatalogView};
 use crate::pipeline::ingester::Ingester;
 use crate::pipeline::prober::StoreWatch;
+use crate::store::error::StoreError;
 use crate::store::health::{Durability, StoreHealth, Warning};
 use crate::store::settings::RequiredDurability;
 use crate::store::{MessageStore, QueueEntry, Store};
@@ -279,6 +280,34 @@ impl Desk {
             Some(entry) => Ok(entry),
             None => self.queue_asked(name).await,
         }
+    }
+
+    /// Does something with the queue of this name. When the one that is known here is no more, asks the store which one there
+    /// is and does it with that.
+    pub(super) async fn on_queue<T>(
+        &self,
+        name: &str,
+        act: impl AsyncFn(&QueueEntry) -> Result<T, StoreError>,
+    ) -> Result<(Arc<QueueEntry>, T), Refusal> {
+        let entry = self.queue(name).await?;
+        match act(&entry).await {
+            Ok(done) => return Ok((entry, done)),
+            Err(StoreError::Gone) => {}
+            Err(error) => return Err(of_store(&error)),
+        }
+        let entry = self.queue_asked(name).await?;
+        let done = act(&entry).await.map_err(|error| of_store(&error))?;
+        Ok((entry, done))
+    }
+
+    /// All queues as the store has them now, by name.
+    pub(super) async fn queues(&self) -> Result<Vec<QueueEntry>, Refusal> {
+        let catalog = self.catalog.catalog();
+        let version = catalog.version();
+        let all = self.store.queues().await.map_err(|error| of_store(&error))?;
+        // Dropped when something changed meanwhile: the prober sees to it.
+        let _is_current = catalog.replace_all_since(version, all.clone());
+        Ok(all)
     }
 
     /// The queue of this name as the store has it now.

@@ -4,7 +4,7 @@ pub(super) mod value;
 
 use std::time::Duration;
 
-use actix_http::header::{HeaderMap, HeaderValue};
+use actix_http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::api::code::Code;
 use crate::api::nearest::nearest;
@@ -36,6 +36,21 @@ const KNOWN: [&str; 9] = [
 const OF_DELIVERIES: [&str; 3] = ["posthaste-attempt", "posthaste-queue", VIA];
 /// The stores that a message came by.
 const VIA: &str = "posthaste-via";
+
+/// Refuses what begins like an option on a route that takes none: what looks like one and does nothing would mislead.
+pub(super) fn check_none(headers: &HeaderMap) -> Result<(), Refusal> {
+    let is_ours = |name: &&str| name.starts_with("posthaste-") && !OF_DELIVERIES.contains(name);
+    let Some(name) = headers.keys().map(HeaderName::as_str).find(is_ours) else { return Ok(()) };
+    let known = KNOWN.iter().find(|known| known.eq_ignore_ascii_case(name));
+    let detail = match known.copied().or_else(|| nearest(name, KNOWN)) {
+        Some(known) => format!(
+            "{:?} is not taken here: {known} is an option of a publish, and this is none",
+            shown(name)
+        ),
+        None => format!("{:?} is not taken here, nor any header that begins like it", shown(name)),
+    };
+    Err(Refusal::new(Code::UnknownHeader, detail).header(&shown(name)))
+}
 
 /// What a publisher asked for.
 #[derive(Clone, Debug, Default)]

@@ -116,7 +116,7 @@ fn lookup_off() -> Refusal {
 }
 
 /// The message as the API shows it, without its payload.
-fn message(entry: &QueueEntry, id: MessageId, found: Found) -> Message {
+pub(super) fn message(entry: &QueueEntry, id: MessageId, found: Found) -> Message {
     let Found { state, reason, ended_at, due_at, record, finished, mut history, .. } = found;
     history.drain(..history.len().saturating_sub(Message::ATTEMPTS_MAX));
     let mut message = Message {

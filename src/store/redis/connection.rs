@@ -18,7 +18,7 @@ use crate::store::redis::state::State;
 use crate::store::redis::stats::Observed;
 use crate::store::redis::sweep::Rounds;
 use crate::store::stats::{Cancelled, Found, QueueStats, Swept};
-use crate::store::{Answer, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRef};
+use crate::store::{Answer, Changed, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRef};
 
 /// A thread's connection for one purpose.
 pub(super) struct Connection {
@@ -136,6 +136,15 @@ impl MessageStore for Connection {
 
     fn put_queue(&self, name: QueueName, settings: Arc<QueueSettings>) -> Answer<'_, Put> {
         Box::pin(self.put(name, settings))
+    }
+
+    fn change_queue(
+        &self,
+        queue: QueueRef,
+        was: Arc<QueueSettings>,
+        settings: Arc<QueueSettings>,
+    ) -> Answer<'_, Changed> {
+        Box::pin(self.change_settings(queue, was, settings))
     }
 
     fn declare(

@@ -21,7 +21,7 @@ use crate::store::redis::listener::CHANGED;
 use crate::store::redis::state::lock;
 use crate::store::redis::stats::read_park;
 use crate::store::redis::{pack, script};
-use crate::store::{Deleted, Hold, Put, QueueEntry, QueueRef};
+use crate::store::{Changed, Deleted, Hold, Put, QueueEntry, QueueRef};
 
 /// Times that a change is tried anew because somebody else's came first.
 const TRIES_MAX: usize = 20;
@@ -204,6 +204,29 @@ impl Connection {
         let Some(entry) = entry else { return Ok(Put::DeclaredInFile) };
         self.touch().await;
         Ok(if was.is_some() { Put::Updated(entry) } else { Put::Created(entry) })
+    }
+
+    pub(super) async fn change_settings(
+        &self,
+        queue: QueueRef,
+        was: Arc<QueueSettings>,
+        settings: Arc<QueueSettings>,
+    ) -> Result<Changed, StoreError> {
+        self.state.check_open()?;
+        let (found, entry) = self
+            .change(&queue.name, |kept| {
+                let kept = kept.filter(|kept| {
+                    kept.generation == queue.generation && kept.source == Source::Api && kept.settings == was
+                })?;
+                Some(Kept { settings: Arc::clone(&settings), ..kept.clone() })
+            })
+            .await?;
+        if let Some(entry) = entry {
+            self.touch().await;
+            return Ok(Changed::Changed(entry));
+        }
+        let found = found.filter(|kept| kept.generation == queue.generation).ok_or(StoreError::Gone)?;
+        Ok(if found.source == Source::File { Changed::DeclaredInFile } else { Changed::Otherwise })
     }
 
     pub(super) async fn declare_all(

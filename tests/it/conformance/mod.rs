@@ -248,6 +248,7 @@ macro_rules! every_behaviour {
                 a_file_declares_queues_and_the_last_one_wins
                 a_declared_queue_keeps_its_messages
                 the_api_does_not_change_what_a_file_declared
+                settings_are_replaced_only_if_they_are_what_was_read
                 a_queue_that_holds_messages_is_deleted_only_by_force
                 a_deleted_queue_is_gone_for_every_call
                 a_deleted_queue_leaves_nothing_behind

@@ -8,6 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 /// How long a server may take to answer on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -112,6 +115,22 @@ impl RedisServer {
         let mut answer = vec![0; 1 << 20];
         let length = stream.read(&mut answer).ok()?;
         Some(String::from_utf8_lossy(&answer[..length]).into_owned())
+    }
+
+    /// Lets it stand still, as a machine that swaps does: it takes connections and answers nothing.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let process = self.process.as_ref().expect("it runs");
+        kill(Pid::from_raw(process.id().try_into().expect("a process id")), signal)
+            .expect("the signal is sent");
     }
 
     /// Ends it at once, as a crash does.
