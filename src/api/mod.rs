@@ -13,6 +13,7 @@
 //! | `settings` | [`SettingsGiven`]: the settings that a PUT or PATCH brings |
 //! | `status` | [`Status`]: everything `/status` says |
 //! | `ready` | [`Ready`]: whether the gateway can accept and serve |
+//! | `lease` | [`Leases`]: what a consumer that pulls says and gets |
 //! | `json` | reading JSON strictly: no key twice |
 //! | `nearest` | the known name a wrong one was probably meant to be |
 
@@ -20,6 +21,7 @@ pub mod batch;
 pub mod code;
 pub mod dead;
 pub mod json;
+pub mod lease;
 pub mod list;
 pub mod message;
 pub mod nearest;
@@ -31,6 +33,7 @@ pub mod status;
 
 pub use batch::{BatchPublished, ItemsPublished};
 pub use code::Code;
+pub use lease::Leases;
 pub use list::List;
 pub use message::{Message, Published};
 pub use problem::Problem;

@@ -3,6 +3,7 @@
 mod dead;
 mod health;
 mod holds;
+mod leases;
 mod messages;
 mod queues;
 mod replay;
@@ -82,6 +83,15 @@ static ROUTES: &[Route] = &[
             ("GET", |call| Box::pin(dead::show(call))),
             ("DELETE", |call| Box::pin(replay::discard_one(call))),
         ],
+    },
+    Route { path: "/v1/queues/{queue}/leases", methods: &[("POST", |call| Box::pin(leases::lease(call)))] },
+    Route {
+        path: "/v1/queues/{queue}/leases/extend",
+        methods: &[("POST", |call| Box::pin(leases::extend(call)))],
+    },
+    Route {
+        path: "/v1/queues/{queue}/leases/settle",
+        methods: &[("POST", |call| Box::pin(leases::settle(call)))],
     },
     Route {
         path: "/v1/queues/{queue}/messages",
