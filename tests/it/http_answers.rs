@@ -123,15 +123,7 @@ fn paths_and_methods_have_their_answers() {
         row("a slash too many", "POST /v1/queues/default/messages/", 404, "route_unknown").body(b"x"),
         row("a post to a message", "POST /v1/queues/default/messages/x", 405, "method_not_allowed")
             .body(b"x"),
-        row("not in this version", "POST /v1/queues/default/messages/batch", 404, "route_unknown")
-            .body(b"[]"),
-        row(
-            "not in this version",
-            "POST /v1/queues/default/messages/batch?atomic=false",
-            404,
-            "route_unknown",
-        ),
-        row("not in this version", "GET /v1/queues/default/messages/batch", 404, "route_unknown"),
+        row("a batch is posted", "GET /v1/queues/default/messages/batch", 405, "method_not_allowed"),
         row("all queues", "GET /v1/queues", 200, ""),
         row("their head", "HEAD /v1/queues", 200, ""),
         row("not in this version", "GET /v1/jobs/1", 404, "route_unknown"),
@@ -174,7 +166,8 @@ fn the_allow_header_lists_what_is_allowed() {
         ("DELETE /status", "GET, HEAD"),
         ("OPTIONS /v1/queues/default", "GET, HEAD, PUT, PATCH, DELETE"),
         ("PUT /v1/queues/default/messages", "POST"),
-        ("DELETE /v1/queues/default/messages/x", "GET, HEAD"),
+        ("PUT /v1/queues/default/messages/x", "GET, HEAD, DELETE"),
+        ("DELETE /v1/queues/default/messages/batch", "POST"),
     ] {
         let reply = gateway.send(line, &[], b"");
         assert_eq!((reply.status, reply.header("allow")), (405, Some(allow)), "{line}");

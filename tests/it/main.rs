@@ -1,5 +1,6 @@
 //! The integration tests.
 
+mod batch;
 mod cli;
 mod command_line;
 mod conformance;
@@ -11,6 +12,7 @@ mod gateways;
 mod http_admin;
 mod http_answers;
 mod http_bodies;
+mod http_cancel;
 mod http_codes;
 mod http_dead;
 mod http_docs;

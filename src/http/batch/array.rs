@@ -223,8 +223,11 @@ mod tests {
     use super::*;
     use crate::http::batch::tests::block_on;
 
+    /// The fields that are there.
+    type Named<'b> = Vec<(&'static str, &'b [u8])>;
+
     /// What is found of each item, until the body cannot be read on.
-    fn read(body: &[u8]) -> (Vec<Result<Vec<(&'static str, &[u8])>, Refusal>>, Option<Refusal>) {
+    fn read(body: &[u8]) -> (Vec<Result<Named<'_>, Refusal>>, Option<Refusal>) {
         block_on(async {
             let (mut array, mut pace, mut found) = (Array::new(body), Pace::default(), Vec::new());
             loop {

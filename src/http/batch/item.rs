@@ -75,7 +75,7 @@ async fn payload<'b>(fields: &Fields<'b>, index: u64, pace: &mut Pace) -> Result
     }
     let text = match raw {
         [b'"', inner @ .., b'"'] => text(inner, pace).await,
-        _ => return Err(refusal(index, form, Wrong::value("it is not a string"))),
+        _ => return Err(refusal(index, form, &Wrong::value("it is not a string"))),
     };
     if form == Field::Payload {
         return Ok(text);
@@ -87,7 +87,7 @@ async fn payload<'b>(fields: &Fields<'b>, index: u64, pace: &mut Pace) -> Result
         let is_whole = place + 1 == pieces || !piece.ends_with(b"=");
         if !is_whole || STANDARD.decode_vec(piece, &mut bytes).is_err() {
             let wrong = Wrong::value("it is not base64 (RFC 4648, section 4, padded)");
-            return Err(refusal(index, form, wrong));
+            return Err(refusal(index, form, &wrong));
         }
         pace.spend(piece.len()).await;
     }
@@ -179,7 +179,7 @@ impl Reader<'_, '_> {
         parse: impl FnOnce(&str) -> Result<T, Wrong>,
     ) -> Result<Option<T>, Refusal> {
         let Some(text) = string(self.fields, self.index, field)? else { return Ok(None) };
-        parse(&text).map(Some).map_err(|wrong| refusal(self.index, field, wrong))
+        parse(&text).map(Some).map_err(|wrong| refusal(self.index, field, &wrong))
     }
 
     fn due(&self) -> Result<Option<crate::store::enqueue::Due>, Refusal> {
@@ -199,7 +199,7 @@ impl Reader<'_, '_> {
         let Some(raw) = self.fields.value(Field::MaxAttempts) else { return Ok(None) };
         let shown = String::from_utf8_lossy(&raw[..raw.len().min(256)]);
         let attempts_max = value::attempts_max(&shown);
-        attempts_max.map(Some).map_err(|wrong| refusal(self.index, Field::MaxAttempts, wrong))
+        attempts_max.map(Some).map_err(|wrong| refusal(self.index, Field::MaxAttempts, &wrong))
     }
 
     fn key(&self) -> Result<Option<Vec<u8>>, Refusal> {
@@ -215,7 +215,7 @@ impl Reader<'_, '_> {
 
     /// Puts the item's own headers beside those that the request has for all, or in their place.
     fn forward(&self, forward: &mut Vec<(String, String)>) -> Result<(), Refusal> {
-        let wrong = |detail: &str| refusal(self.index, Field::Headers, Wrong::value(detail));
+        let wrong = |detail: &str| refusal(self.index, Field::Headers, &Wrong::value(detail));
         let raw = self.fields.value(Field::Headers).unwrap_or_default();
         let most = self.terms.limits.head_headers_max;
         if raw.len() > OPTION_BYTES_MAX {
@@ -225,7 +225,7 @@ impl Reader<'_, '_> {
         }
         let Value::Object(own) = json::parse(raw).map_err(|error| {
             let detail = error.to_string();
-            refusal(self.index, Field::Headers, Wrong { code: Code::Malformed, detail, setting: None })
+            refusal(self.index, Field::Headers, &Wrong { code: Code::Malformed, detail, setting: None })
         })?
         else {
             return Err(wrong("they are an object of names and values"));
@@ -270,7 +270,7 @@ impl Reader<'_, '_> {
     }
 
     fn visible<'t>(&self, field: Field, text: &'t str) -> Result<&'t str, Refusal> {
-        visible(text).map_err(|wrong| refusal(self.index, field, wrong))
+        visible(text).map_err(|wrong| refusal(self.index, field, &wrong))
     }
 }
 
@@ -285,7 +285,7 @@ fn visible(text: &str) -> Result<&str, Wrong> {
 /// The text of an option.
 fn string(fields: &Fields<'_>, index: u64, field: Field) -> Result<Option<String>, Refusal> {
     let Some(raw) = fields.value(field) else { return Ok(None) };
-    let wrong = |detail: &str| refusal(index, field, Wrong::value(detail));
+    let wrong = |detail: &str| refusal(index, field, &Wrong::value(detail));
     if raw.len() > OPTION_BYTES_MAX {
         return Err(wrong("it is too long"));
     }
@@ -295,7 +295,7 @@ fn string(fields: &Fields<'_>, index: u64, field: Field) -> Result<Option<String
 }
 
 /// The refusal of the value of a field.
-fn refusal(index: u64, field: Field, wrong: Wrong) -> Refusal {
+fn refusal(index: u64, field: Field, wrong: &Wrong) -> Refusal {
     let detail = format!("{}: {}", field.name(), wrong.detail);
     let refusal = Refusal::new(wrong.code, detail).pointer(pointer(index, field));
     wrong.setting.into_iter().fold(refusal, |refusal, setting| refusal.setting(setting, None))

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::domain::destination::Destination;
 use crate::domain::message::Priority;
 use crate::http::batch::array::Array;
 use crate::http::batch::tests::block_on;
@@ -79,7 +80,7 @@ fn an_item_says_all_that_headers_can() {
     assert_eq!(options.due, Some(Due::After(Duration::from_mins(90))));
     assert_eq!((options.ttl, options.priority), (Some(Duration::from_hours(168)), Some(Priority::High)));
     assert_eq!(options.attempts_max, Some(255));
-    assert_eq!(options.destination.as_ref().map(|url| url.as_str()), Some("https://example.com/a"));
+    assert_eq!(options.destination.as_ref().map(Destination::as_str), Some("https://example.com/a"));
     let headers = options.headers;
     assert_eq!((headers.method.as_deref(), headers.timeout), (Some("PUT"), Some(Duration::from_millis(100))));
     assert_eq!(headers.deliver_at, Some(NOW.saturating_add(Duration::from_mins(90))));
@@ -234,7 +235,8 @@ proptest! {
         prop_assert_eq!(found(json!({"payload": text})), text.clone().into_bytes());
         prop_assert_eq!(found(json!({"payload_base64": STANDARD.encode(&bytes)})), bytes);
         let value = json!({"a": [text, null]});
-        prop_assert_eq!(found(json!({"payload_json": value.clone()})), value.to_string().into_bytes());
+        let written = value.to_string().into_bytes();
+        prop_assert_eq!(found(json!({"payload_json": value})), written);
     }
 
     #[test]

@@ -98,7 +98,9 @@ impl<'t> Walk<'t> {
                         continue;
                     }
                 }
-                Some(b'"') => drop(self.string(pace).await?),
+                Some(b'"') => {
+                    self.string(pace).await?;
+                }
                 Some(b'-' | b'0'..=b'9') => self.number(pace).await?,
                 Some(b't') => self.word(b"true")?,
                 Some(b'f') => self.word(b"false")?,

@@ -1,4 +1,4 @@
-//! The walk agrees with serde_json on what is JSON, and goes through anything without a panic.
+//! The walk agrees with `serde_json` on what is JSON, and goes through anything without a panic.
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -116,7 +116,7 @@ fn long_strings_are_looked_at_in_pieces() {
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(text in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _: Result<_, _> = walk(&text);
+        walk(&text).ok();
     }
 
     #[test]

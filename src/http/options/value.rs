@@ -28,9 +28,14 @@ pub(in crate::http) struct Wrong {
 
 impl Wrong {
     /// A value of the wrong form, or out of its range.
-    pub(in crate::http) fn value(detail: impl ToString) -> Self {
-        Self { code: Code::InvalidValue, detail: detail.to_string(), setting: None }
+    pub(in crate::http) fn value(detail: impl Into<String>) -> Self {
+        Self { code: Code::InvalidValue, detail: detail.into(), setting: None }
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "what `map_err` gives")]
+fn wrong(error: impl ToString) -> Wrong {
+    Wrong::value(error.to_string())
 }
 
 /// A delay.
@@ -40,7 +45,7 @@ pub(in crate::http) fn delay(text: &str, limits: &ServerLimits) -> Result<Due, W
 
 /// A moment.
 pub(in crate::http) fn deliver_at(text: &str, limits: &ServerLimits, now: Timestamp) -> Result<Due, Wrong> {
-    let at = Timestamp::parse(text).map_err(Wrong::value)?;
+    let at = Timestamp::parse(text).map_err(wrong)?;
     if at.since(now) > limits.delay_max {
         let detail = format!("it is more than {} from now", duration::show(limits.delay_max));
         return Err(Wrong { setting: Some("server.limits.delay_max"), ..Wrong::value(detail) });
@@ -71,7 +76,7 @@ pub(in crate::http) fn attempts_max(text: &str) -> Result<u8, Wrong> {
 
 /// A destination.
 pub(in crate::http) fn destination(text: &str) -> Result<Destination, Wrong> {
-    text.parse::<Destination>().map_err(Wrong::value)
+    text.parse::<Destination>().map_err(wrong)
 }
 
 /// A method of delivery.
@@ -123,10 +128,10 @@ fn span(
     most: Duration,
     setting: Option<&'static str>,
 ) -> Result<Duration, Wrong> {
-    let span = duration::parse(text).map_err(Wrong::value)?;
+    let span = duration::parse(text).map_err(wrong)?;
     range::span(span, &(least..=most)).map_err(|error| {
         let setting = setting.filter(|_| span > most);
-        Wrong { setting, ..Wrong::value(error) }
+        Wrong { setting, ..wrong(error) }
     })?;
     Ok(span)
 }
