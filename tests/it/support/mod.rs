@@ -14,6 +14,7 @@ pub(crate) mod routes;
 pub(crate) mod sink;
 pub(crate) mod small_disk;
 pub(crate) mod stores;
+pub(crate) mod terminal;
 pub(crate) mod tls;
 
 use std::thread;
