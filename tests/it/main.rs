@@ -1,10 +1,12 @@
 //! The integration tests.
 
 mod command_line;
+mod compose;
 mod conformance;
 mod durability;
 mod embedding;
 mod end_to_end;
+mod examples;
 mod fairness;
 mod gateways;
 mod http_answers;
