@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `code` | [`Code`]: the table of errors |
 //! | `problem` | [`Problem`]: a refusal, RFC 9457 |
+//! | `batch` | [`BatchPublished`] and [`ItemsPublished`]: the answers to a batch |
 //! | `message` | [`Message`]: one message and its attempts; [`Published`]: the answer to a publish |
 //! | `queue` | [`Queue`]: one queue and its settings; reading the settings of a PUT |
 //! | `status` | [`Status`]: everything `/status` says |
@@ -12,6 +13,7 @@
 //! | `json` | reading JSON strictly: no key twice |
 //! | `nearest` | the known name a wrong one was probably meant to be |
 
+pub mod batch;
 pub mod code;
 pub mod json;
 pub mod message;
@@ -21,6 +23,7 @@ pub mod queue;
 pub mod ready;
 pub mod status;
 
+pub use batch::{BatchPublished, ItemsPublished};
 pub use code::Code;
 pub use message::{Message, Published};
 pub use problem::Problem;

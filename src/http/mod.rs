@@ -11,6 +11,9 @@
 //! | `front` | limits of the head, request ids, panics |
 //! | `extract` | path segments and query parameters |
 //! | `options` `trace` | the headers of a publish |
+//! | `batch` | publishing many at once |
+//! | `fingerprint` | what an idempotency key stands for |
+//! | `pace` | long work done in pieces, with turns for others |
 //! | `budget` | memory by the byte, and a share of it |
 //! | `body` | reading a body within size, time and memory |
 //! | `publish` | the hot path |
@@ -23,15 +26,18 @@
 //! | `routes` | everything else, by path |
 
 mod answer;
+mod batch;
 mod body;
 mod budget;
 mod connection;
 pub mod door;
 mod error;
 mod extract;
+mod fingerprint;
 mod front;
 pub mod observer;
 mod options;
+mod pace;
 mod payload;
 mod process;
 mod publish;

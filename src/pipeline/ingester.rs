@@ -128,7 +128,7 @@ impl Ingester {
         Publishing { intake: self.intake.clone(), state }
     }
 
-    /// Messages and bytes that wait for their call.
+    /// Messages and bytes that wait for their call; a group that is larger than a call counts as one.
     #[must_use]
     pub fn depth(&self) -> (usize, u64) {
         self.intake.depth()

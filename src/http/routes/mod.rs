@@ -50,14 +50,19 @@ static ROUTES: &[Route] = &[
         path: "/v1/queues/{queue}/messages",
         methods: &[("POST", |call| Box::pin(messages::publish(call)))],
     },
+    // Before what it would be taken for: a message of that id.
+    Route {
+        path: "/v1/queues/{queue}/messages/batch",
+        methods: &[("POST", |call| Box::pin(messages::publish_batch(call)))],
+    },
     Route {
         path: "/v1/queues/{queue}/messages/{id}",
-        methods: &[("GET", |call| Box::pin(messages::show(call)))],
+        methods: &[
+            ("GET", |call| Box::pin(messages::show(call))),
+            ("DELETE", |call| Box::pin(messages::cancel(call))),
+        ],
     },
 ];
-
-/// Paths of a later version that are not to be taken for something else, here for a message of that id.
-static NOT_YET: &[&str] = &["/v1/queues/{queue}/messages/batch"];
 
 /// A request on its way to its handler.
 struct Call {
@@ -87,9 +92,6 @@ type RoutesFactory = BoxServiceFactory<AppConfig, Request, ServiceResponse, acti
 /// Makes the router of one thread.
 pub(super) fn factory(desk: &Rc<Desk>) -> RoutesFactory {
     let mut app = App::new().app_data(desk.clone());
-    for path in NOT_YET {
-        app = app.service(web::resource(*path).to(unknown));
-    }
     for route in ROUTES {
         let handle = move |request, payload: web::Payload| dispatch(route, request, payload.into_inner());
         app = app.service(web::resource(route.path).to(handle));
