@@ -1,5 +1,6 @@
 //! The integration tests.
 
+mod batch;
 mod command_line;
 mod compose;
 mod conformance;
@@ -11,6 +12,7 @@ mod fairness;
 mod gateways;
 mod http_answers;
 mod http_bodies;
+mod http_cancel;
 mod http_docs;
 mod http_faults;
 mod http_fuzz;
