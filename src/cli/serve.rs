@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use log::{error, info, warn};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::app::{App, Handle, StartError};
+use crate::cli::signals::Signals;
 use crate::cli::{Exit, Failure};
 use crate::config::{Flags, Settings};
 use crate::telemetry;
@@ -155,63 +155,5 @@ async fn serve(handle: &Handle, signals: &mut Signals, grace: std::time::Duratio
     match gave_up {
         Some(name) => Err(Failure::new(Exit::Failed, format!("the actor {name} gave up"))),
         None => Ok(()),
-    }
-}
-
-/// The signals that ask the gateway to stop.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    /// Of a terminal that closes; `None` where whoever started this process had it ignored, as `nohup` does.
-    hangup: Option<Signal>,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        let hangup = SignalKind::hangup();
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: if is_ignored(hangup) { None } else { Some(signal(hangup)?) },
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        let hangup = async {
-            match &mut self.hangup {
-                Some(hangup) => hangup.recv().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = hangup => "SIGHUP",
-        }
-    }
-}
-
-/// Whether this process was started with that signal ignored, as far as the system tells.
-fn is_ignored(signal: SignalKind) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    ignored(&status).is_some_and(|ignored| ignored >> (signal.as_raw_value() - 1) & 1 == 1)
-}
-
-/// The mask of ignored signals in what Linux says of a process, the first signal lowest.
-fn ignored(status: &str) -> Option<u64> {
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
-    u64::from_str_radix(mask.trim(), 16).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_mask_of_ignored_signals_is_read_from_what_the_system_says() {
-        let status = "Name:\tposthaste\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n";
-        assert_eq!(ignored(status), Some(0x1001));
-        assert_eq!(ignored("Name:\tposthaste\n"), None);
-        assert_eq!(ignored("SigIgn:\tnone\n"), None);
     }
 }

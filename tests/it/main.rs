@@ -1,6 +1,7 @@
 //! The integration tests.
 
 mod batch;
+mod cli;
 mod command_line;
 mod compose;
 mod conformance;

@@ -1,0 +1,104 @@
+//! Calls about messages: publishing, looking up.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use reqwest::{Method, RequestBuilder};
+
+use super::{Answer, Client, ClientError, with_query};
+use crate::api::{Message, Published};
+use crate::domain::format::duration;
+use crate::domain::id::MessageId;
+use crate::domain::message::Priority;
+use crate::domain::queue::QueueName;
+use crate::domain::timestamp::Timestamp;
+
+/// What is said of a message besides its payload; what is absent is as the queue has it.
+#[derive(Clone, Debug, Default)]
+pub struct Publication {
+    /// Makes a repeated call harmless.
+    pub key: Option<String>,
+    /// Not before so long from now.
+    pub delay: Option<Duration>,
+    /// Not before that moment.
+    pub deliver_at: Option<Timestamp>,
+    /// How long it may wait for an attempt.
+    pub ttl: Option<Duration>,
+    /// Its share of the turns.
+    pub priority: Option<Priority>,
+    /// Attempts allowed.
+    pub max_attempts: Option<u8>,
+    /// Where to push it.
+    pub destination: Option<String>,
+    /// The type of its payload.
+    pub content_type: Option<HeaderValue>,
+    /// Headers to deliver.
+    pub forward: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Publication {
+    fn apply(&self, mut request: RequestBuilder) -> RequestBuilder {
+        let options = [
+            ("idempotency-key", self.key.clone()),
+            ("posthaste-delay", self.delay.map(duration::show)),
+            ("posthaste-deliver-at", self.deliver_at.map(|at| at.to_string())),
+            ("posthaste-ttl", self.ttl.map(duration::show)),
+            ("posthaste-priority", self.priority.map(|priority| priority.as_str().to_owned())),
+            ("posthaste-max-attempts", self.max_attempts.map(|attempts| attempts.to_string())),
+            ("posthaste-destination", self.destination.clone()),
+        ];
+        for (name, value) in options {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
+        }
+        for (name, value) in &self.forward {
+            request = request.header(format!("posthaste-forward-{name}"), value);
+        }
+        request
+    }
+}
+
+impl Client {
+    /// `POST /v1/queues/{queue}/messages`: publishes one message.
+    ///
+    /// # Errors
+    /// See [`ClientError`]. When it may have been stored all the same, the same call with the same key tells.
+    pub async fn publish(
+        &self,
+        queue: &QueueName,
+        publication: &Publication,
+        payload: Bytes,
+    ) -> Result<Answer<Published>, ClientError> {
+        let mut request =
+            publication.apply(self.request(Method::POST, &format!("/v1/queues/{queue}/messages")));
+        if let Some(content_type) = &publication.content_type {
+            request = request.header(CONTENT_TYPE, content_type);
+        }
+        self.ask(request.body(payload)).await
+    }
+
+    /// `GET /v1/queues/{queue}/messages/{id}`: where a message is, with its payload when that is asked for.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn message(
+        &self,
+        queue: &QueueName,
+        id: MessageId,
+        with_payload: bool,
+    ) -> Result<Answer<Message>, ClientError> {
+        let parameters = if with_payload { vec![("payload", "true".to_owned())] } else { Vec::new() };
+        let path = with_query(&format!("/v1/queues/{queue}/messages/{id}"), &parameters);
+        self.ask(self.request(Method::GET, &path)).await
+    }
+
+    /// `DELETE /v1/queues/{queue}/messages/{id}`: cancels what is not leased.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn cancel(&self, queue: &QueueName, id: MessageId) -> Result<(), ClientError> {
+        self.order(self.request(Method::DELETE, &format!("/v1/queues/{queue}/messages/{id}"))).await
+    }
+}
