@@ -65,6 +65,8 @@ codes! {
     MessageFinished "message_finished" 409 "The message has ended" false 0;
     /// The operator's file has the say.
     QueueDeclaredInFile "queue_declared_in_file" 409 "The queue is declared in the configuration file" false 0;
+    /// Its messages are not for consumers.
+    QueueNotPull "queue_not_pull" 409 "Nobody can pull from this queue" false 0;
     /// The body is larger than allowed.
     PayloadTooLarge "payload_too_large" 413 "The body is too large" false 0;
     /// The batch has more bytes or messages than allowed.

@@ -10,12 +10,14 @@
 //! | `queue` | [`Queue`]: one queue and its settings; reading the settings of a PUT |
 //! | `status` | [`Status`]: everything `/status` says |
 //! | `ready` | [`Ready`]: whether the gateway can accept and serve |
+//! | `lease` | [`Leases`]: what a consumer that pulls says and gets |
 //! | `json` | reading JSON strictly: no key twice |
 //! | `nearest` | the known name a wrong one was probably meant to be |
 
 pub mod batch;
 pub mod code;
 pub mod json;
+pub mod lease;
 pub mod message;
 pub mod nearest;
 pub mod problem;
@@ -25,6 +27,7 @@ pub mod status;
 
 pub use batch::{BatchPublished, ItemsPublished};
 pub use code::Code;
+pub use lease::Leases;
 pub use message::{Message, Published};
 pub use problem::Problem;
 pub use queue::Queue;

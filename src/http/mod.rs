@@ -21,6 +21,7 @@
 //! | `error` | refusals: from what went wrong to status, code and header |
 //! | `answer` | how each kind of answer is written |
 //! | `payload` | a payload inside an answer, written piece by piece |
+//! | `handout` | leased messages inside an answer, given back if it is not taken |
 //! | `observer` | rates, and since when a queue stands still |
 //! | `process` | what the system says of this process |
 //! | `routes` | everything else, by path |
@@ -35,6 +36,7 @@ mod error;
 mod extract;
 mod fingerprint;
 mod front;
+mod handout;
 pub mod observer;
 mod options;
 mod pace;

@@ -23,6 +23,7 @@ use crate::http::extract::shown;
 use crate::http::observer::Observations;
 use crate::http::settings::{ServerLimits, ServerSettings};
 use crate::pipeline::catalog::{Catalog, CatalogView};
+use crate::pipeline::consumers::Consumers;
 use crate::pipeline::ingester::Ingester;
 use crate::pipeline::prober::StoreWatch;
 use crate::store::health::{Durability, StoreHealth, Warning};
@@ -67,6 +68,8 @@ pub struct Gateway {
     pub judge_destination: JudgeDestination,
     /// Called once on each HTTP thread.
     pub make_ingester: MakeIngester,
+    /// The door for consumers that pull.
+    pub consumers: Consumers,
 }
 
 impl fmt::Debug for Gateway {
@@ -125,9 +128,10 @@ impl State {
         self.gateway.clock.tick().since(self.started).as_secs()
     }
 
-    /// Refuses all publishes from now on, and says so on `/ready`.
+    /// Refuses all publishes and leases from now on, and says so on `/ready`; answers the consumers that wait.
     pub(super) fn drain(&self) {
         self.is_draining.store(true, Ordering::Release);
+        self.gateway.consumers.shut();
     }
 
     /// Whether the gateway is about to end.

@@ -29,6 +29,7 @@ mod model;
 mod processor_http;
 mod processor_http_hostile;
 mod processor_log;
+mod pull;
 mod readme;
 mod redis;
 mod redis_probe;

@@ -1,6 +1,7 @@
 //! The routes: one table, one file for each thing.
 
 mod health;
+mod leases;
 mod messages;
 mod queues;
 mod root;
@@ -45,6 +46,15 @@ static ROUTES: &[Route] = &[
     Route {
         path: "/v1/queues/{queue}",
         methods: &[("GET", |call| Box::pin(queues::show(call))), ("PUT", |call| Box::pin(queues::put(call)))],
+    },
+    Route { path: "/v1/queues/{queue}/leases", methods: &[("POST", |call| Box::pin(leases::lease(call)))] },
+    Route {
+        path: "/v1/queues/{queue}/leases/extend",
+        methods: &[("POST", |call| Box::pin(leases::extend(call)))],
+    },
+    Route {
+        path: "/v1/queues/{queue}/leases/settle",
+        methods: &[("POST", |call| Box::pin(leases::settle(call)))],
     },
     Route {
         path: "/v1/queues/{queue}/messages",

@@ -1,7 +1,6 @@
 //! Queues: showing one, making or replacing one.
 
 use actix_http::StatusCode;
-use actix_http::header::HeaderMap;
 
 use super::Call;
 use crate::api::code::Code;
@@ -13,8 +12,7 @@ use crate::domain::queue::{HTTP, QueueName, QueueSettings};
 use crate::http::answer::{self, Answer};
 use crate::http::body::{self, SizeLimit};
 use crate::http::error::{Refusal, of_store};
-use crate::http::extract::{parameters, queue_name, shown};
-use crate::http::options::check_encoding;
+use crate::http::extract::{json_type, parameters, queue_name, shown};
 use crate::http::state::State;
 use crate::store::{Put, QueueEntry};
 
@@ -64,20 +62,8 @@ fn put_answer(state: &State, status: StatusCode, entry: QueueEntry) -> Answer {
 fn target(call: &Call) -> Result<QueueName, Refusal> {
     let name = queue_name(call.segment("queue"))?;
     parameters(call.request.uri(), &[])?;
-    check_media_type(call.request.headers())?;
+    json_type(call.request.headers(), "settings are")?;
     Ok(name.parse().expect("queue_name gives valid names only"))
-}
-
-fn check_media_type(headers: &HeaderMap) -> Result<(), Refusal> {
-    headers.get_all("content-encoding").try_for_each(check_encoding)?;
-    let mut types = headers.get_all("content-type").map(|value| value.to_str().unwrap_or_default());
-    let (first, more) = (types.next().unwrap_or_default(), types.next());
-    let essence = first.split(';').next().unwrap_or_default().trim();
-    if more.is_none() && essence.eq_ignore_ascii_case("application/json") {
-        return Ok(());
-    }
-    let detail = format!("settings are sent as Content-Type: application/json, not {:?}", shown(first));
-    Err(Refusal::new(Code::UnsupportedMediaType, detail).header("Content-Type"))
 }
 
 /// What the rest of the gateway has to say about settings that are well-formed.

@@ -16,6 +16,7 @@ use crate::domain::outcome::Outcome;
 use crate::domain::queue::QueueSettings;
 use crate::domain::record::{self, Head};
 use crate::pipeline::catalog::Catalog;
+use crate::pipeline::consumers::ConsumerLimits;
 use crate::pipeline::ingester::Ingester;
 use crate::pipeline::prober::StoreWatch;
 use crate::pipeline::settings::{IngestSettings, WorkerSettings};
@@ -179,6 +180,7 @@ impl Bed {
             clock: self.clock.clone(),
             workers: self.workers,
             ingest: self.ingest,
+            consumers: ConsumerLimits::default(),
         };
         let pipeline = Pipeline::start(parts).expect("the system gives threads");
         let ingester = pipeline.ingester_in(&Place::On(supervisor.arbiter("http")));
