@@ -3,10 +3,12 @@
 mod batch;
 mod cli;
 mod command_line;
+mod compose;
 mod conformance;
 mod durability;
 mod embedding;
 mod end_to_end;
+mod examples;
 mod fairness;
 mod gateways;
 mod http_admin;
