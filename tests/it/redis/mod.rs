@@ -8,6 +8,7 @@ mod idle;
 mod large;
 mod mixed;
 mod observed;
+mod registry;
 mod repeats;
 mod shared;
 
