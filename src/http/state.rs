@@ -333,7 +333,9 @@ impl Desk {
             }
             *listed = Some(asked);
         }
-        self.catalog.find(name).ok_or_else(|| queue_unknown(name))
+        let refused =
+            || self.store.unserved(name).map_or_else(|| queue_unknown(name), |error| of_store(&error));
+        self.catalog.find(name).ok_or_else(refused)
     }
 }
 

@@ -234,6 +234,12 @@ pub trait MessageStore {
     /// All queues, by name.
     fn queues(&self) -> Answer<'_, Vec<QueueEntry>>;
 
+    /// Why the queue of this name, which [`queues`](Self::queues) left out, cannot be served although the store has it; `None` where
+    /// it has none. Asks nobody.
+    fn unserved(&self, _name: &str) -> Option<StoreError> {
+        None
+    }
+
     /// Makes a queue by API, or replaces the settings of one.
     fn put_queue(&self, name: QueueName, settings: Arc<QueueSettings>) -> Answer<'_, Put>;
 

@@ -10,6 +10,7 @@ use crate::domain::queue::{QueueName, QueueSettings};
 use crate::domain::timestamp::Timestamp;
 use crate::store::dead::{DeadFilter, DeadGroup, DeadGrouping, DeadLetter, DeadPage, Replayed, Selection};
 use crate::store::enqueue::{CallId, Group, GroupResult};
+use crate::store::error::StoreError;
 use crate::store::health::{Instance, StoreHealth};
 use crate::store::lease::{BatchRef, Extended, LeaseRequest, Leased, Settled, Settlement};
 use crate::store::redis::link::Link;
@@ -132,6 +133,10 @@ impl MessageStore for Connection {
             self.state.check_open()?;
             self.listed().await
         })
+    }
+
+    fn unserved(&self, name: &str) -> Option<StoreError> {
+        self.state.why_unreadable(name).map(StoreError::Newer)
     }
 
     fn put_queue(&self, name: QueueName, settings: Arc<QueueSettings>) -> Answer<'_, Put> {

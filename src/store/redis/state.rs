@@ -1,6 +1,6 @@
 //! What all connections of one store share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,11 +10,15 @@ use crate::clock::Clock;
 use crate::domain::queue::QueueName;
 use crate::domain::timestamp::Timestamp;
 use crate::store::error::StoreError;
-use crate::store::redis::keys::Names;
+use crate::store::health::Warning;
+use crate::store::redis::keys::{Key, Names};
 use crate::store::redis::probe::Vitals;
 use crate::store::redis::queues::Listing;
 use crate::store::settings::StoreSettings;
 use crate::store::wake::WakeBoard;
+
+/// Entries that cannot be read that `/status` names.
+const UNREADABLE_SHOWN_MAX: usize = 10;
 
 /// Shared by every connection.
 pub(super) struct State {
@@ -33,6 +37,8 @@ pub(super) struct State {
     pub(super) listing: Mutex<Option<Listing>>,
     /// Queues whose next message is of a newer version, and what was said of it.
     pub(super) newer: Mutex<HashMap<QueueName, String>>,
+    /// Entries of the list of queues that cannot be read, and why.
+    unreadable: Mutex<BTreeMap<String, String>>,
     /// The name under which this gateway was announced.
     pub(super) announced: Mutex<Option<Arc<str>>>,
     /// Connections that were given up, of all links: whoever holds one that says nothing of itself learns that it may be dead.
@@ -57,6 +63,7 @@ impl State {
             vitals: Mutex::default(),
             listing: Mutex::default(),
             newer: Mutex::default(),
+            unreadable: Mutex::default(),
             announced: Mutex::default(),
             broken: Arc::default(),
             next_at: Mutex::default(),
@@ -82,6 +89,38 @@ impl State {
     /// What a sweep found to be next.
     pub(super) fn is_next(&self, at: Option<Timestamp>) {
         *lock(&self.next_at) = at;
+    }
+
+    /// Notes which entries of the list of queues cannot be read; says so once of each.
+    pub(super) fn note_unreadable(&self, now: BTreeMap<String, String>) {
+        let mut known = lock(&self.unreadable);
+        for (name, why) in now.iter().filter(|(name, why)| known.get(*name) != Some(*why)) {
+            let detail = self.unreadable_entry(name, why);
+            log::warn!("queue.name" = name.as_str(), "cause" = detail.as_str(); "a queue is not served");
+        }
+        *known = now;
+    }
+
+    /// Why the queue of this name is not served although it is listed; `None` when it is not among those.
+    pub(super) fn why_unreadable(&self, name: &str) -> Option<String> {
+        lock(&self.unreadable).get(name).map(|why| self.unreadable_entry(name, why))
+    }
+
+    /// What an operator is to know of all of them.
+    pub(super) fn unreadable_warnings(&self) -> Vec<Warning> {
+        let known = lock(&self.unreadable);
+        let detail = |(name, why): (&String, &String)| self.unreadable_entry(name, why);
+        let all = known.iter().take(UNREADABLE_SHOWN_MAX).map(detail);
+        all.map(|detail| Warning { code: "queue_unreadable", detail }).collect()
+    }
+
+    /// What is said of an entry that cannot be read.
+    pub(super) fn unreadable_entry(&self, name: &str, why: &str) -> String {
+        let list = self.names.of_store(Key::Queues);
+        format!(
+            "the entry {name:?} of {list} cannot be read ({why}): a newer version or somebody else wrote it. It is left as it is: \
+             run the newer version, or remove it with redis-cli HDEL {list} {name:?}"
+        )
     }
 
     /// Refuses what comes after the store was closed.

@@ -127,7 +127,12 @@ impl Connection {
         let known: HashSet<_> = entries.iter().map(|entry| &entry.name).collect();
         for (name, _) in due.queues.iter().filter(|(name, _)| !known.contains(name)) {
             any = true;
-            again.push(name.as_str()).push("");
+            again.push(name.as_str());
+            // One that cannot be read here is somebody else's to look at.
+            match self.state.why_unreadable(name.as_str()) {
+                Some(_) => again.push(due.now_ms),
+                None => again.push(""),
+            };
         }
         if any {
             self.link.send(&again.finish(), Effect::Reads).await?;

@@ -9,6 +9,7 @@ mod index;
 mod large;
 mod mixed;
 mod observed;
+mod registry;
 mod repeats;
 mod shared;
 

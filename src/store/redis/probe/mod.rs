@@ -123,7 +123,10 @@ impl Connection {
         let mut vitals = lock(&self.state.vitals);
         vitals.took(latency);
         let newer = lock(&self.state.newer).values().min().cloned();
-        Ok(vitals.health(newer))
+        let mut health = vitals.health(newer);
+        drop(vitals);
+        health.warnings.extend(self.state.unreadable_warnings());
+        Ok(health)
     }
 
     /// Looks at everything; gives whether messages need counting.

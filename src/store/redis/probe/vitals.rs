@@ -29,6 +29,8 @@ pub(in crate::store::redis) struct Vitals {
     aof_was_off: bool,
     /// The epoch that this process adopted.
     epoch: Option<Epoch>,
+    /// The beginning of what was found last under the key of the epoch.
+    found: Option<Box<str>>,
     /// What is wrong with the epoch that was found last.
     estranged: Option<Flaw>,
     /// What a newer version requires.
@@ -73,6 +75,7 @@ impl Vitals {
     /// Notes what lies under the key of the epoch; gives whether one is to be made.
     pub(super) fn find_epoch(&mut self, key: &str, found: Option<&[u8]>) -> bool {
         let read = found.map(Epoch::read);
+        self.found = found.map(|bytes| String::from_utf8_lossy(&bytes[..bytes.len().min(64)]).into());
         self.newer = None;
         self.estranged = match (&self.epoch, read) {
             (None, None) => return true,
@@ -106,6 +109,11 @@ impl Vitals {
         };
         self.tell();
         false
+    }
+
+    /// What was found last under the key of the epoch.
+    pub(in crate::store::redis) fn found_epoch(&self) -> Option<Box<str>> {
+        self.found.clone()
     }
 
     /// What tells this Redis from every other, once it is known.

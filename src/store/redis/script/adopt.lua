@@ -1,9 +1,10 @@
 -- Gives a queue its generation and settings. What an earlier making left behind goes.
 -- ARGV: 1 generation, 2 settings, 3 whether messages can be looked up, 4 prefix of the keys of batches, 5 channel of
--- wake-ups, 6 name of the queue.
--- Gives {'ok', paused, parked, woken}.
+-- wake-ups, 6 name of the queue, 7 generation that is expected beside the new one ('' none).
+-- Gives {'ok', paused, parked, woken}; {'gone'} when there is another.
 local call = redis.call
 local generation = call('HGET', K.c, 'gen')
+if (generation or '') ~= ARGV[7] and generation ~= ARGV[1] then return {'gone'} end
 if generation and generation ~= ARGV[1] then
   for _, batch in ipairs(call('HKEYS', K.b)) do call('UNLINK', ARGV[4] .. batch) end
   for _, name in ipairs(call('LRANGE', K.z, 0, -1)) do call('UNLINK', name) end
