@@ -230,13 +230,41 @@ impl Connection {
                 Err(StoreError::Gone) => continue,
                 entry => entry?,
             };
-            // A deletion that found an entry without its hash leaves a hash without its entry.
             let is_new = adopted != Some(kept.generation);
-            if !is_new || self.kept(name).await?.0 == written {
-                return Ok((was, Some(entry)));
+            match self.adopt_newest(name, kept, written, entry).await? {
+                (entry, true) => return Ok((was, Some(entry))),
+                // A deletion that found an entry without its hash leaves a hash without its entry.
+                (entry, false) if !is_new => return Ok((was, Some(entry))),
+                _ => {}
             }
         }
         Err(StoreError::Unavailable(format!("queue {name} is changed by others all the time")))
+    }
+
+    /// Somebody else's change may have come after ours and been adopted before it: the last one is to stand. Gives the queue, and
+    /// whether it is still of this making.
+    async fn adopt_newest(
+        &self,
+        name: &QueueName,
+        mut kept: Kept,
+        mut written: Vec<u8>,
+        mut entry: QueueEntry,
+    ) -> Result<(QueueEntry, bool), StoreError> {
+        for _ in 0..TRIES_MAX {
+            let (bytes, newest) = self.kept(name).await?;
+            if bytes == written {
+                break;
+            }
+            let Some(newest) = newest.filter(|newest| newest.generation == kept.generation) else {
+                return Ok((entry, false));
+            };
+            entry = match self.adopt(name, &newest, Some(&kept), Some(kept.generation)).await {
+                Err(StoreError::Gone) => return Ok((entry, false)),
+                entry => entry?,
+            };
+            (kept, written) = (newest, bytes);
+        }
+        Ok((entry, true))
     }
 
     pub(super) async fn put(&self, name: QueueName, settings: Arc<QueueSettings>) -> Result<Put, StoreError> {
@@ -274,7 +302,11 @@ impl Connection {
             return Ok(Changed::Changed(entry));
         }
         let found = found.filter(|kept| kept.generation == queue.generation).ok_or(StoreError::Gone)?;
-        Ok(if found.source == Source::File { Changed::DeclaredInFile } else { Changed::Otherwise })
+        Ok(if found.source == Source::File {
+            Changed::DeclaredInFile
+        } else {
+            Changed::Otherwise(found.settings)
+        })
     }
 
     pub(super) async fn declare_all(
