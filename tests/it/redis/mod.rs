@@ -7,6 +7,7 @@ mod foreign;
 mod large;
 mod observed;
 mod repeats;
+mod replies;
 mod shared;
 
 use std::sync::Arc;
