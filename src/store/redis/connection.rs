@@ -37,10 +37,10 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(state: &Arc<State>) -> Self {
-        let link = Link::new(state.client.clone(), &state.broken);
+        let link = Link::new(state);
         let sending = match state.settings.replicas_ack {
             0 => Rc::clone(&link),
-            _ => Link::new(state.client.clone(), &state.broken),
+            _ => Link::new(state),
         };
         Self {
             state: Arc::clone(state),

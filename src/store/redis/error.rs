@@ -32,6 +32,8 @@ pub(super) enum Cure {
     Load,
     /// Give the connection up, and tell the caller.
     Reconnect(StoreError),
+    /// The address may lead to another server by now: give every connection up, and tell the caller.
+    Move(StoreError),
     /// The connection is sound: tell the caller.
     Tell(StoreError),
 }
@@ -43,14 +45,14 @@ const REPLIES: &[(&str, Meaning)] = &[
     ("NOSCRIPT", Meaning::Load),
     ("LOADING", Meaning::Away("is loading its data")),
     ("BUSY", Meaning::Away("is busy with one script")),
-    ("MASTERDOWN", Meaning::Elsewhere("is a replica whose master is down")),
-    ("READONLY", Meaning::Elsewhere("is a replica: it takes no writes")),
+    ("MASTERDOWN", Meaning::Replica("is a replica whose master is down")),
+    ("READONLY", Meaning::Replica("is a replica: it takes no writes")),
     ("CLUSTERDOWN", Meaning::Away("is a node of a cluster that is down")),
     ("TRYAGAIN", Meaning::Away("is a node of a cluster that moves slots")),
     ("MOVED", Meaning::Elsewhere("is a node of a cluster, which is not in this version")),
     ("ASK", Meaning::Elsewhere("is a node of a cluster, which is not in this version")),
     ("CROSSSLOT", Meaning::Elsewhere("is a node of a cluster, which is not in this version")),
-    ("UNBLOCKED", Meaning::Elsewhere("became a replica meanwhile")),
+    ("UNBLOCKED", Meaning::Replica("became a replica meanwhile")),
     ("OOM", Meaning::Full),
     ("MISCONF", Meaning::NotDurable("cannot write its files")),
     ("NOREPLICAS", Meaning::NotDurable("has too few replicas: min-replicas-to-write")),
@@ -68,6 +70,8 @@ enum Meaning {
     Away(&'static str),
     /// Not here: another connection may lead elsewhere.
     Elsewhere(&'static str),
+    /// Another one is the master, and connections that are open would stay here.
+    Replica(&'static str),
     Full,
     NotDurable(&'static str),
     /// The user of `store.url` may not.
@@ -110,6 +114,7 @@ fn reply(code: &str, error: &RedisError, effect: Effect) -> Cure {
         Some(Meaning::Load) => Cure::Load,
         Some(Meaning::Away(words)) => Cure::Tell(away(words)),
         Some(Meaning::Elsewhere(words)) => Cure::Reconnect(away(words)),
+        Some(Meaning::Replica(words)) => Cure::Move(away(words)),
         Some(Meaning::Full) => Cure::Tell(StoreError::Full(format!("Redis has no memory left ({})", said()))),
         Some(Meaning::NotDurable(words)) => {
             Cure::Tell(StoreError::NotDurable(format!("Redis {words} ({code} {})", said())))
@@ -174,37 +179,42 @@ mod tests {
         cure(&value.extract_error().expect_err("an error"), effect, WITHIN)
     }
 
-    /// Each first word, whether the connection is given up, and which error is told.
-    const OUTCOMES: &[(&str, bool, &str)] = &[
-        ("LOADING", false, "Unavailable"),
-        ("BUSY", false, "Unavailable"),
-        ("MASTERDOWN", true, "Unavailable"),
-        ("READONLY", true, "Unavailable"),
-        ("CLUSTERDOWN", false, "Unavailable"),
-        ("TRYAGAIN", false, "Unavailable"),
-        ("MOVED", true, "Unavailable"),
-        ("ASK", true, "Unavailable"),
-        ("CROSSSLOT", true, "Unavailable"),
-        ("UNBLOCKED", true, "Unavailable"),
-        ("OOM", false, "Full"),
-        ("MISCONF", false, "NotDurable"),
-        ("NOREPLICAS", false, "NotDurable"),
-        ("NOAUTH", true, "Unavailable"),
-        ("WRONGPASS", true, "Unavailable"),
-        ("NOPERM", false, "Forbidden"),
-        ("WRONGTYPE", false, "Broken"),
-        ("EXECABORT", false, "Broken"),
-        ("ERR", false, "Broken"),
-        ("SOMETHINGNEW", false, "Broken"),
+    const KEEP: &str = "keep";
+    const RECONNECT: &str = "reconnect";
+    const MOVE: &str = "move";
+
+    /// Each first word, what becomes of connections, and which error is told.
+    const OUTCOMES: &[(&str, &str, &str)] = &[
+        ("LOADING", KEEP, "Unavailable"),
+        ("BUSY", KEEP, "Unavailable"),
+        ("MASTERDOWN", MOVE, "Unavailable"),
+        ("READONLY", MOVE, "Unavailable"),
+        ("CLUSTERDOWN", KEEP, "Unavailable"),
+        ("TRYAGAIN", KEEP, "Unavailable"),
+        ("MOVED", RECONNECT, "Unavailable"),
+        ("ASK", RECONNECT, "Unavailable"),
+        ("CROSSSLOT", RECONNECT, "Unavailable"),
+        ("UNBLOCKED", MOVE, "Unavailable"),
+        ("OOM", KEEP, "Full"),
+        ("MISCONF", KEEP, "NotDurable"),
+        ("NOREPLICAS", KEEP, "NotDurable"),
+        ("NOAUTH", RECONNECT, "Unavailable"),
+        ("WRONGPASS", RECONNECT, "Unavailable"),
+        ("NOPERM", KEEP, "Broken"),
+        ("WRONGTYPE", KEEP, "Broken"),
+        ("EXECABORT", KEEP, "Broken"),
+        ("ERR", KEEP, "Broken"),
+        ("SOMETHINGNEW", KEEP, "Broken"),
     ];
 
     #[test]
     fn every_reply_has_its_outcome() {
-        for (code, gives_up, expected) in OUTCOMES {
+        for (code, connections, expected) in OUTCOMES {
             for effect in [Effect::Writes, Effect::Reads, Effect::Asks] {
-                let (error, is_given_up) = match told(&format!("{code} said so"), effect) {
-                    Cure::Reconnect(error) => (error, true),
-                    Cure::Tell(error) => (error, false),
+                let (error, are) = match told(&format!("{code} said so"), effect) {
+                    Cure::Reconnect(error) => (error, RECONNECT),
+                    Cure::Move(error) => (error, MOVE),
+                    Cure::Tell(error) => (error, KEEP),
                     Cure::Load => panic!("{code}"),
                 };
                 let expected = match (*expected, effect) {
@@ -216,7 +226,7 @@ mod tests {
                 };
                 assert!(format!("{error:?}").starts_with(expected), "{code} {effect:?}: {error:?}");
                 assert!(error.to_string().contains("said so"), "{error}");
-                assert_eq!(is_given_up, *gives_up, "{code} {effect:?}");
+                assert_eq!(are, *connections, "{code} {effect:?}");
             }
         }
     }

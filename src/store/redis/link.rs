@@ -1,8 +1,9 @@
 //! One connection to Redis: made when it is needed, on the thread that uses it, given up when it fails.
 //!
 //! Calls of one link travel together; Redis answers them in order. What only looks is sent once more on a new connection when the
-//! old one turns out to be dead: servers and firewalls close what is idle, and say so to nobody. A link that could not be made is tried again at the next
-//! call, after a pause that grows to [`RETRY_MAX`]; calls meanwhile are refused at once.
+//! old one turns out to be dead: servers and firewalls close what is idle, and say so to nobody. A link that could not be made is
+//! tried again at the next call, after a pause that grows to [`RETRY_MAX`]; calls meanwhile are refused at once. When one link
+//! finds a replica where the master was, every link of the process is made anew: the address may lead to the new master by then.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -18,6 +19,7 @@ use tokio::time::timeout;
 use crate::store::error::StoreError;
 use crate::store::redis::error::{Cure, Effect, cure, is_lost};
 use crate::store::redis::script::LOADED;
+use crate::store::redis::state::State;
 
 /// The longest wait for a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
@@ -47,18 +49,23 @@ pub(super) struct Link {
     made: Cell<u64>,
     /// Grows with each connection that fails, of this link and of others.
     broken: Arc<AtomicU64>,
+    /// Grows when the server turns out to be no master any more; and what it was when the connection was begun.
+    moves: Arc<AtomicU64>,
+    moves_before: Cell<u64>,
 }
 
 impl Link {
-    pub(super) fn new(client: Client, broken: &Arc<AtomicU64>) -> Rc<Self> {
+    pub(super) fn new(state: &State) -> Rc<Self> {
         Rc::new(Self {
-            client,
+            client: state.client.clone(),
             connection: RefCell::default(),
             making: Mutex::new(()),
             failed: Cell::new(None),
             why: RefCell::default(),
             made: Cell::new(0),
-            broken: Arc::clone(broken),
+            broken: Arc::clone(&state.broken),
+            moves: Arc::clone(&state.moves),
+            moves_before: Cell::new(0),
         })
     }
 
@@ -67,6 +74,7 @@ impl Link {
     /// # Errors
     /// None can be made now.
     pub(super) async fn ready(&self) -> Result<u64, StoreError> {
+        self.leave_what_moved();
         self.connection().await?;
         Ok(self.made.get())
     }
@@ -90,6 +98,7 @@ impl Link {
         {
             return Err(StoreError::Unavailable(self.why.borrow().clone()));
         }
+        let moves_before = self.moves.load(Ordering::Relaxed);
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_WITHIN))
             .set_response_timeout(Some(ANSWER_WITHIN))
@@ -103,6 +112,7 @@ impl Link {
                 self.failed.set(None);
                 let number = self.made.get() + 1;
                 self.made.set(number);
+                self.moves_before.set(moves_before);
                 *self.connection.borrow_mut() = Some((connection.clone(), number));
                 Ok((connection, number))
             }
@@ -121,6 +131,7 @@ impl Link {
     /// # Errors
     /// As the table of `error` says. Dropping the future leaves it open whether the command is carried out.
     pub(super) async fn send(&self, command: &Cmd, effect: Effect) -> Result<Value, StoreError> {
+        self.leave_what_moved();
         let (mut has_loaded, known) = (false, self.made.get());
         loop {
             let (mut connection, number) = self.connection().await?;
@@ -182,6 +193,10 @@ impl Link {
                         self.is_broken(number);
                         Err(told)
                     }
+                    Cure::Move(told) => {
+                        self.has_moved(number);
+                        Err(told)
+                    }
                     Cure::Tell(told) => Err(told),
                 },
             });
@@ -207,6 +222,10 @@ impl Link {
                 self.is_broken(number);
                 Err(told)
             }
+            Cure::Move(told) => {
+                self.has_moved(number);
+                Err(told)
+            }
             Cure::Tell(told) => Err(told),
         }
     }
@@ -227,6 +246,10 @@ impl Link {
                     self.is_broken(number);
                     Err(told)
                 }
+                Cure::Move(told) => {
+                    self.has_moved(number);
+                    Err(told)
+                }
                 Cure::Tell(told) => Err(told),
                 Cure::Load => Err(StoreError::Unavailable("Redis loads no scripts".to_owned())),
             },
@@ -238,6 +261,24 @@ impl Link {
         let is_this = |numbered: &mut Numbered| numbered.1 == number;
         if self.connection.borrow_mut().take_if(is_this).is_some() {
             self.broken.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives up every connection of this process that was made before: behind that one is no master any more.
+    pub(super) fn has_moved(&self, number: u64) {
+        let before = self.moves_before.get();
+        if self.made.get() == number {
+            // Whoever finds out second finds it counted.
+            let _counted =
+                self.moves.compare_exchange(before, before + 1, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        self.is_broken(number);
+    }
+
+    /// Gives a connection up that may lead to what was the master once. Not in between a look and the publish that relies on it.
+    fn leave_what_moved(&self) {
+        if self.moves.load(Ordering::Relaxed) != self.moves_before.get() {
+            self.connection.borrow_mut().take();
         }
     }
 

@@ -57,6 +57,12 @@ pub struct Redis {
 
 /// What is against a URL that names a Redis; never shows its password.
 pub(super) fn url_problem(url: &str) -> Option<String> {
+    if let Some((_, fragment)) = url.split_once('#') {
+        return Some(match fragment {
+            "insecure" => "#insecure: a certificate that is not trusted is no protection; SSL_CERT_FILE names whom to trust".to_owned(),
+            _ => "it has a #, which a password has as %23".to_owned(),
+        });
+    }
     Client::open(url).err().map(|error| error.to_string())
 }
 

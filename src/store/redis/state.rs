@@ -43,6 +43,8 @@ pub(super) struct State {
     pub(super) announced: Mutex<Option<Arc<str>>>,
     /// Connections that were given up, of all links: whoever holds one that says nothing of itself learns that it may be dead.
     pub(super) broken: Arc<AtomicU64>,
+    /// Times that the server at the other end was found to be no master any more: what was connected before leads there.
+    pub(super) moves: Arc<AtomicU64>,
     /// The next moment that the last sweep, or a call since, named.
     next_at: Mutex<Option<Timestamp>>,
     is_closed: AtomicBool,
@@ -66,6 +68,7 @@ impl State {
             unreadable: Mutex::default(),
             announced: Mutex::default(),
             broken: Arc::default(),
+            moves: Arc::default(),
             next_at: Mutex::default(),
             is_closed: AtomicBool::new(false),
         }

@@ -11,6 +11,7 @@ mod mixed;
 mod observed;
 mod registry;
 mod repeats;
+mod replies;
 mod shared;
 
 use std::sync::Arc;

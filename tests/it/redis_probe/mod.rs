@@ -1,6 +1,7 @@
 //! Whether Redis is fit for what a 202 promises: at start and while running, on real servers.
 
 mod acl;
+mod address;
 mod refusals;
 mod replicas;
 mod room;

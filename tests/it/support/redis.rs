@@ -17,6 +17,12 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 /// The options under which a 202 is strict.
 pub(crate) const STRICT: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
+/// A port that nobody has at the moment.
+pub(crate) fn free_port() -> String {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    free.expect("a free port").port().to_string()
+}
+
 /// A server with its folder.
 pub(crate) struct RedisServer {
     folder: tempfile::TempDir,
@@ -46,8 +52,7 @@ impl RedisServer {
 
     /// Starts one that listens on a port of its own as well, for others to follow it; gives the port.
     pub(crate) fn start_on_port(options: &[&str]) -> (Self, String) {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = free.expect("a free port").port().to_string();
+        let port = free_port();
         (Self::start(&[options, &["--port", &port]].concat()), port)
     }
 
@@ -65,6 +70,8 @@ impl RedisServer {
     pub(crate) fn spawn(&mut self, options: &[&str]) {
         let mut command = Command::new("redis-server");
         command.args(["--port", "0", "--save", "", "--maxmemory-policy", "noeviction", "--daemonize", "no"]);
+        // It waits five seconds for a second replica otherwise.
+        command.args(["--repl-diskless-sync-delay", "0"]);
         command.arg("--dir").arg(self.folder.path()).arg("--unixsocket").arg(self.socket());
         command.args(&self.options).args(options).stdin(Stdio::null()).stdout(Stdio::null());
         self.process = Some(command.spawn().expect("redis-server is installed: tests/run does it"));

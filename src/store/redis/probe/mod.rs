@@ -49,6 +49,17 @@ const COUNTED_QUEUES_MAX: usize = 1_000;
 /// How long replicas may take to acknowledge.
 const REPLICAS_WITHIN: Duration = Duration::from_secs(2);
 
+/// What a look found beside what it noted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Looked {
+    /// So little is used that messages need no counting.
+    Far,
+    /// Messages need counting: they may come to use all there is.
+    Near,
+    /// It is no master any more: nothing was noted, and the connection was given up.
+    Moved,
+}
+
 impl Connection {
     /// Makes sure that what is written next will be kept as promised.
     ///
@@ -58,8 +69,12 @@ impl Connection {
         for _ in 0..TRIES_MAX {
             let made = self.sending.ready().await?;
             let is_old = lock(&self.state.vitals).is_old();
-            if is_old || self.judged.get() != made {
-                self.look_at_everything(&self.sending, true).await?;
+            let is_new = self.judged.get() != made;
+            if is_old || is_new {
+                let looked = self.look_at_everything(&self.sending, made, is_new, true).await?;
+                if looked == Looked::Moved {
+                    continue;
+                }
                 self.judged.set(made);
             }
             // Nothing yields between here and the publish: it leaves on the connection that was judged.
@@ -103,21 +118,25 @@ impl Connection {
     pub(super) async fn look_at_health(&self) -> Result<StoreHealth, StoreError> {
         self.state.check_open()?;
         let asked = Instant::now();
-        let made = self.link.ready().await?;
-        let (is_old, is_at_home) = {
-            let vitals = lock(&self.state.vitals);
-            (vitals.is_old(), vitals.is_at_home())
-        };
-        let is_new = self.probed.get() != made;
-        let counts = if is_old || is_new {
-            let counts = self.look_at_everything(&self.link, is_new || !is_at_home).await?;
-            self.probed.set(made);
-            counts
-        } else {
-            self.look_briefly().await?
+        let looked = loop {
+            let made = self.link.ready().await?;
+            let (is_old, is_at_home) = {
+                let vitals = lock(&self.state.vitals);
+                (vitals.is_old(), vitals.is_at_home())
+            };
+            let is_new = self.probed.get() != made;
+            if !is_old && !is_new {
+                break self.look_briefly().await?;
+            }
+            let looked = self.look_at_everything(&self.link, made, is_new, is_new || !is_at_home).await?;
+            // A connection that is new has not moved: this ends.
+            if looked != Looked::Moved {
+                self.probed.set(made);
+                break looked;
+            }
         };
         let latency = asked.elapsed();
-        if counts {
+        if looked == Looked::Near {
             self.count_backlog().await?;
         }
         let mut vitals = lock(&self.state.vitals);
@@ -129,8 +148,14 @@ impl Connection {
         Ok(health)
     }
 
-    /// Looks at everything; gives whether messages need counting.
-    async fn look_at_everything(&self, link: &Link, asks_epoch: bool) -> Result<bool, StoreError> {
+    /// Looks at everything by a connection, which is new when nobody looked by it before.
+    async fn look_at_everything(
+        &self,
+        link: &Link,
+        made: u64,
+        is_new: bool,
+        asks_epoch: bool,
+    ) -> Result<Looked, StoreError> {
         let mut commands = vec![ask_info(), ask_settings()];
         if asks_epoch {
             commands.push(self.ask_epoch());
@@ -142,6 +167,11 @@ impl Connection {
         if seen.is_loading {
             return Err(StoreError::Unavailable("Redis is loading its data".to_owned()));
         }
+        if seen.is_replica() && !is_new {
+            // It was the master when it was connected to: what it has become says nothing of where its address leads now.
+            link.has_moved(made);
+            return Ok(Looked::Moved);
+        }
         self.version.set(seen.version);
         let memory = seen.memory;
         lock(&self.state.vitals).see(seen, &self.state.settings);
@@ -152,7 +182,7 @@ impl Connection {
     }
 
     /// Looks at what changes from one moment to the next.
-    async fn look_briefly(&self) -> Result<bool, StoreError> {
+    async fn look_briefly(&self) -> Result<Looked, StoreError> {
         let commands = vec![ask_memory(), self.ask_epoch()];
         let mut answers = self.link.send_each(commands, Effect::Asks).await?.into_iter();
         let mut next = || answers.next().unwrap_or_else(|| Err(unexpected()));
@@ -163,15 +193,16 @@ impl Connection {
 
     async fn look_at_room(&self) -> Result<(), StoreError> {
         let answer = permitted(self.link.send(&ask_memory(), Effect::Asks).await)?;
-        if self.see_memory(answer.as_ref().and_then(seen::memory)) {
+        if self.see_memory(answer.as_ref().and_then(seen::memory)) == Looked::Near {
             self.count_backlog().await?;
         }
         Ok(())
     }
 
-    fn see_memory(&self, memory: Option<Memory>) -> bool {
+    fn see_memory(&self, memory: Option<Memory>) -> Looked {
         let memory = memory.unwrap_or_default();
-        lock(&self.state.vitals).room.see(memory, &self.state.settings)
+        let is_near = lock(&self.state.vitals).room.see(memory, &self.state.settings);
+        if is_near { Looked::Near } else { Looked::Far }
     }
 
     /// Counts what is pending and leased, in the queues that the due index names: those with work are among them.

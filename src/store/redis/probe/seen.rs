@@ -98,6 +98,11 @@ pub(super) fn memory(info: &Value) -> Option<Memory> {
 }
 
 impl Seen {
+    /// Whether it follows another.
+    pub(super) fn is_replica(&self) -> bool {
+        matches!(self.role, Some(Role::Replica(_)))
+    }
+
     /// What the answers tell; an absent one was refused.
     pub(super) fn of(info: Option<&Value>, settings: Option<&Value>) -> Self {
         let text = info.and_then(Info::of).unwrap_or(Info(HashMap::new()));
