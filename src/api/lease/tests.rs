@@ -1,3 +1,5 @@
+//! What consumers say is read strictly, and what they get is written as it is read.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Slow heads, idle connections, and who is told that an answer was written.
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
