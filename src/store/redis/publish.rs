@@ -61,7 +61,9 @@ impl Connection {
         if !gone.is_empty()
             && let Err(error) = self.check_epoch().await
         {
-            gone.into_iter().for_each(|place| results[place] = GroupResult::Failed(error.clone()));
+            for place in gone {
+                results[place] = GroupResult::Failed(error.clone());
+            }
         }
         let is_stored =
             |result: &&mut GroupResult| matches!(result, GroupResult::Accepted | GroupResult::Duplicate(_));

@@ -138,6 +138,7 @@ scripts! {
         ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Batches, Deadlines, Marks(0), Marks(1), Marks(2),
         Purged,
     ];
+    RIGHTS "rights" Reads [] [];
     REGISTRY "registry" Drains [] [Queues];
     DUE "due" Drains [TIME] [Due, DueClock];
     DUE_AGAIN "due_again" Drains [] [Due];

@@ -11,6 +11,7 @@ mod observed;
 mod registry;
 mod repeats;
 mod shared;
+mod status;
 
 use std::sync::Arc;
 use std::time::Duration;

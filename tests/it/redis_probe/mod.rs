@@ -3,6 +3,7 @@
 mod acl;
 mod refusals;
 mod replicas;
+mod rights;
 mod room;
 mod running;
 

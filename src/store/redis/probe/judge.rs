@@ -3,6 +3,7 @@
 use crate::store::health::{Durability, Warning};
 use crate::store::redis::probe::seen::{Aof, Memory, Role, Seen};
 use crate::store::redis::probe::version::{VERSION_MIN, has_lua_hole};
+use crate::store::redis::url;
 use crate::store::settings::{RequiredDurability, StoreSettings};
 
 /// Percent of the machine's memory from which on `maxmemory` leaves too little for a fork and for others.
@@ -78,7 +79,21 @@ pub(super) fn judge(seen: &Seen, settings: &StoreSettings) -> Judgement {
             refusals.extend(unseen);
         }
     }
-    Judgement { durability, refusals, is_fit_for_relaxed, reasons, warnings: warnings(seen, settings) }
+    let mut judgement =
+        Judgement { durability, refusals, is_fit_for_relaxed, reasons, warnings: warnings(seen, settings) };
+    judgement.name_server(&url::client(&settings.url, false));
+    judgement
+}
+
+impl Judgement {
+    /// Lets every command for a shell be one for this very Redis.
+    fn name_server(&mut self, client: &str) {
+        let cures = self.refusals.iter_mut().map(|flaw| &mut flaw.cure);
+        let details = self.warnings.iter_mut().map(|warning| &mut warning.detail);
+        for text in cures.chain(&mut self.reasons).chain(details) {
+            *text = text.replace("redis-cli ", &format!("{client} "));
+        }
+    }
 }
 
 /// What is refused whatever `store.durability` says.
@@ -202,6 +217,14 @@ fn warnings(seen: &Seen, settings: &StoreSettings) -> Vec<Warning> {
                 ),
             );
         }
+    }
+    if seen.memory.is_none() {
+        warn(
+            "memory_unseen",
+            "INFO memory is forbidden: publishes are not refused before Redis is full, and store.bytes_max has no effect; let \
+             the user of store.url see it (redis-cli ACL SETUSER NAME +info)"
+                .to_owned(),
+        );
     }
     if let Some(replicas) = seen.replicas {
         if replicas < settings.replicas_ack.into() {
