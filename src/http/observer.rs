@@ -44,7 +44,11 @@ const MEASURE_MIN: Duration = Duration::from_secs(1);
 
 /// What was seen of the store before: shared by the observer and all HTTP threads.
 #[derive(Debug, Default)]
-pub(super) struct Observations(Mutex<Seen>);
+pub(super) struct Observations {
+    seen: Mutex<Seen>,
+    /// Held by the one request that asks for the counts of all queues.
+    pub(super) looking: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -195,7 +199,7 @@ impl Observations {
     }
 
     fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

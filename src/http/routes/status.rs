@@ -156,9 +156,12 @@ async fn read(
     count: usize,
 ) -> Reading {
     let clock = &state.gateway.clock;
+    let may_be_cached = named.is_none() && count > LIVE_MAX;
+    // One looks; those who come meanwhile share what it finds. Who waits for too long looks too.
+    let looking = &state.observations.looking;
+    let _looking = if may_be_cached { timeout(STORE_TIMEOUT, looking.lock()).await.ok() } else { None };
     let last = state.observations.last();
-    if named.is_none()
-        && count > LIVE_MAX
+    if may_be_cached
         && let Some(last) = last.as_ref().filter(|last| clock.tick().since(last.tick) < CACHED_FOR)
     {
         return Reading { numbers: last.stats.clone(), at: Some(last.at), is_current: true };

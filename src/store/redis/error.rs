@@ -109,6 +109,8 @@ pub(super) fn cure(error: &RedisError, effect: Effect, within: Duration) -> Cure
 fn reply(code: &str, error: &RedisError, effect: Effect) -> Cure {
     let said = || error.detail().map(str::to_owned).unwrap_or_default();
     let away = |words: &str| StoreError::Unavailable(format!("Redis {words} ({code} {})", said()));
+    // Redis 7.0 names no code of its own inside of a script.
+    let code = if said().contains("The user executing the script") { "NOPERM" } else { code };
     let meaning = REPLIES.iter().find(|(known, _)| *known == code).map(|(_, meaning)| *meaning);
     match meaning {
         Some(Meaning::Load) => Cure::Load,
@@ -250,6 +252,12 @@ mod tests {
     fn a_right_that_is_missing_inside_a_script_may_have_broken_it_off_behind_a_write() {
         let inside = told("NOPERM ACL failure in script: no permissions to run 'zadd'", Effect::Writes);
         assert!(matches!(inside, Cure::Tell(StoreError::Unknown(_))), "{inside:?}");
+        let older =
+            told("ERR The user executing the script can't run this command script: 1f", Effect::Writes);
+        assert!(
+            matches!(&older, Cure::Tell(StoreError::Unknown(why)) if why.contains("ACL SETUSER")),
+            "{older:?}"
+        );
     }
 
     #[test]

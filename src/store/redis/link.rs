@@ -20,6 +20,7 @@ use crate::store::error::StoreError;
 use crate::store::redis::error::{Cure, Effect, cure, is_lost};
 use crate::store::redis::script::LOADED;
 use crate::store::redis::state::State;
+use crate::store::redis::url::why_none;
 
 /// The longest wait for a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
@@ -119,7 +120,7 @@ impl Link {
             Err(error) => {
                 let pause = self.failed.get().map_or(RETRY_MIN, |(_, pause)| (pause * 2).min(RETRY_MAX));
                 self.failed.set(Some((Instant::now(), pause)));
-                let why = format!("Redis: {error}");
+                let why = format!("Redis: {}", why_none(&self.client, &error));
                 why.clone_into(&mut self.why.borrow_mut());
                 Err(StoreError::Unavailable(why))
             }

@@ -141,6 +141,7 @@ scripts! {
         ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Batches, BatchIds, Deadlines, Marks(0), Marks(1), Marks(2),
         Purged,
     ];
+    RIGHTS "rights" Reads [] [];
     REGISTRY "registry" Drains [] [Queues];
     DUE "due" Drains [TIME] [Due, DueClock];
     DUE_AGAIN "due_again" Drains [] [Due];

@@ -14,6 +14,7 @@ use crate::store::health::Warning;
 use crate::store::redis::keys::{Key, Names};
 use crate::store::redis::probe::Vitals;
 use crate::store::redis::queues::Listing;
+use crate::store::redis::url;
 use crate::store::settings::StoreSettings;
 use crate::store::wake::WakeBoard;
 
@@ -39,6 +40,8 @@ pub(super) struct State {
     pub(super) newer: Mutex<HashMap<QueueName, String>>,
     /// Entries of the list of queues that cannot be read, and why.
     unreadable: Mutex<BTreeMap<String, String>>,
+    /// Why nothing is heard of other gateways.
+    unheard: Mutex<Option<String>>,
     /// The name under which this gateway was announced.
     pub(super) announced: Mutex<Option<Arc<str>>>,
     /// Connections that were given up, of all links: whoever holds one that says nothing of itself learns that it may be dead.
@@ -66,6 +69,7 @@ impl State {
             listing: Mutex::default(),
             newer: Mutex::default(),
             unreadable: Mutex::default(),
+            unheard: Mutex::default(),
             announced: Mutex::default(),
             broken: Arc::default(),
             moves: Arc::default(),
@@ -104,25 +108,49 @@ impl State {
         *known = now;
     }
 
+    /// Notes that wake-ups of other gateways are heard, or why they are not; says so when it changes.
+    pub(super) fn note_unheard(&self, now: Option<String>) {
+        let mut known = lock(&self.unheard);
+        match &now {
+            Some(why) if known.as_ref() != Some(why) => {
+                let channel = self.wake_channel.as_str();
+                log::warn!("channel" = channel, "cause" = why.as_str(); "nothing is heard of other gateways: their messages wait for the next sweep");
+            }
+            None if known.is_some() => log::info!("other gateways are heard again"),
+            _ => {}
+        }
+        *known = now;
+    }
+
     /// Why the queue of this name is not served although it is listed; `None` when it is not among those.
     pub(super) fn why_unreadable(&self, name: &str) -> Option<String> {
         lock(&self.unreadable).get(name).map(|why| self.unreadable_entry(name, why))
     }
 
-    /// What an operator is to know of all of them.
-    pub(super) fn unreadable_warnings(&self) -> Vec<Warning> {
+    /// What an operator is to know of those, and of what is not heard.
+    pub(super) fn warnings(&self) -> Vec<Warning> {
         let known = lock(&self.unreadable);
         let detail = |(name, why): (&String, &String)| self.unreadable_entry(name, why);
         let all = known.iter().take(UNREADABLE_SHOWN_MAX).map(detail);
-        all.map(|detail| Warning { code: "queue_unreadable", detail }).collect()
+        let mut warnings: Vec<_> = all.map(|detail| Warning { code: "queue_unreadable", detail }).collect();
+        drop(known);
+        warnings.extend(lock(&self.unheard).iter().map(|why| {
+            let channel = &self.wake_channel;
+            let detail = format!(
+                "Redis does not let the user of store.url listen to {channel} (+subscribe +unsubscribe &{channel}): messages of other \
+                 gateways wait for the next sweep ({why})"
+            );
+            Warning { code: "wakes_unheard", detail }
+        }));
+        warnings
     }
 
     /// What is said of an entry that cannot be read.
     pub(super) fn unreadable_entry(&self, name: &str, why: &str) -> String {
-        let list = self.names.of_store(Key::Queues);
+        let (list, client) = (self.names.of_store(Key::Queues), url::client(&self.settings.url, true));
         format!(
             "the entry {name:?} of {list} cannot be read ({why}): a newer version or somebody else wrote it. It is left as it is: \
-             run the newer version, or remove it with redis-cli HDEL {list} {name:?}"
+             run the newer version, or remove it with {client} HDEL {list} {name:?}"
         )
     }
 

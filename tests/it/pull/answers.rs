@@ -45,7 +45,7 @@ fn a_lease_gives_a_message_whole_and_an_ack_ends_it() {
         }]});
         assert_eq!(answer, expected);
         assert!(receipt(message).len() <= 256);
-        let since = |text: &Value| text.as_str().and_then(|text| posthaste_time(text)).expect("a time");
+        let since = |text: &Value| text.as_str().and_then(posthaste_time).expect("a time");
         let held = since(&message["lease_until"]) - since(at);
         assert!((29_000..60_000).contains(&held), "a lease of 30s from then on, not {held} ms");
         assert_eq!(look(&gateway, message)["state"], "leased");
@@ -67,7 +67,9 @@ fn a_lease_gives_a_message_whole_and_an_ack_ends_it() {
 }
 
 fn posthaste_time(text: &str) -> Option<u64> {
-    posthaste::domain::timestamp::Timestamp::parse(text).ok().map(|at| at.as_millis())
+    posthaste::domain::timestamp::Timestamp::parse(text)
+        .ok()
+        .map(posthaste::domain::timestamp::Timestamp::as_millis)
 }
 
 #[test]

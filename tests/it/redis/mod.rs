@@ -13,6 +13,7 @@ mod registry;
 mod repeats;
 mod replies;
 mod shared;
+mod status;
 
 use std::sync::Arc;
 use std::time::Duration;

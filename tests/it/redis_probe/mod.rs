@@ -4,6 +4,7 @@ mod acl;
 mod address;
 mod refusals;
 mod replicas;
+mod rights;
 mod room;
 mod running;
 

@@ -96,6 +96,16 @@ impl RedisServer {
         self.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     }
 
+    /// The same, of one that wants this password.
+    pub(crate) fn hang_up_as(&self, password: &str) {
+        let client = redis::Client::open(format!("{}?pass={password}", self.url())).expect("a URL");
+        let mut connection = client.get_connection().expect("it lets in who has the password");
+        let mut command = redis::cmd("CLIENT");
+        command.arg("KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes");
+        let killed: i64 = command.query(&mut connection).expect("it ends them");
+        assert!(killed > 0);
+    }
+
     /// Where it listens.
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("redis.sock")

@@ -3,6 +3,7 @@
 use crate::store::health::{Durability, Warning};
 use crate::store::redis::probe::seen::{Aof, Memory, Role, Seen};
 use crate::store::redis::probe::version::{VERSION_MIN, has_lua_hole};
+use crate::store::redis::url;
 use crate::store::settings::{RequiredDurability, StoreSettings};
 
 /// Percent of the machine's memory from which on `maxmemory` leaves too little for a fork and for others.
@@ -202,6 +203,14 @@ fn warnings(seen: &Seen, settings: &StoreSettings) -> Vec<Warning> {
                 ),
             );
         }
+    }
+    if seen.memory.is_none() {
+        warn(
+            "memory_unseen",
+            "INFO memory is forbidden: publishes are not refused before Redis is full, and store.bytes_max has no effect; let \
+             the user of store.url see it (redis-cli ACL SETUSER NAME +info)"
+                .to_owned(),
+        );
     }
     if let Some(replicas) = seen.replicas {
         if replicas < settings.replicas_ack.into() {

@@ -6,6 +6,7 @@
 //! | `version` | which server it is |
 //! | `judge` | what that means, pure |
 //! | `epoch` | the mark of this very Redis |
+//! | `rights` | what the user may |
 //! | `room` | whether there is room for more, pure |
 //! | `vitals` | what the last looks found, shared by all connections |
 //! | `opening` | the look at start |
@@ -16,6 +17,7 @@
 mod epoch;
 mod judge;
 pub(super) mod opening;
+mod rights;
 mod room;
 mod seen;
 mod version;
@@ -144,7 +146,7 @@ impl Connection {
         let newer = lock(&self.state.newer).values().min().cloned();
         let mut health = vitals.health(newer);
         drop(vitals);
-        health.warnings.extend(self.state.unreadable_warnings());
+        health.warnings.extend(self.state.warnings());
         Ok(health)
     }
 

@@ -43,6 +43,8 @@ pub(in crate::store::redis) struct Vitals {
     latency: Option<Duration>,
     /// What was said of it in the log.
     told: Option<String>,
+    /// Whether this is the look at start, which says what it finds in its own way.
+    is_opening: bool,
 }
 
 /// What is known of a queue.
@@ -54,6 +56,17 @@ struct Known {
 }
 
 impl Vitals {
+    /// Says nothing in the log from now on.
+    pub(super) fn open(&mut self) {
+        self.is_opening = true;
+    }
+
+    /// Says what there is to say, and goes on to.
+    pub(super) fn opened(&mut self) {
+        self.is_opening = false;
+        self.tell();
+    }
+
     /// Notes what was seen.
     pub(super) fn see(&mut self, mut seen: Seen, settings: &StoreSettings) {
         match seen.aof {
@@ -163,7 +176,7 @@ impl Vitals {
     /// Says in the log that something changed, once.
     fn tell(&mut self) {
         let why = self.why_unfit();
-        if why == self.told {
+        if self.is_opening || why == self.told {
             return;
         }
         match &why {
