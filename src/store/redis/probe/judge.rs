@@ -3,7 +3,6 @@
 use crate::store::health::{Durability, Warning};
 use crate::store::redis::probe::seen::{Aof, Memory, Role, Seen};
 use crate::store::redis::probe::version::{VERSION_MIN, has_lua_hole};
-use crate::store::redis::url;
 use crate::store::settings::{RequiredDurability, StoreSettings};
 
 /// Percent of the machine's memory from which on `maxmemory` leaves too little for a fork and for others.
