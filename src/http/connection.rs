@@ -348,4 +348,5 @@ impl AsyncWrite for Guarded {
 }
 
 #[cfg(test)]
+#[path = "connection_tests.rs"]
 mod tests;
