@@ -42,9 +42,14 @@ struct Tally {
 }
 
 impl Tally {
-    fn held(&self, message: &Value, from: Instant, to: Instant) {
-        let id = message["id"].as_str().expect("an id").to_owned();
-        self.held.lock().expect("no panic inside").entry(id).or_default().push(Held { from, to });
+    /// These were held from then until now.
+    fn held_all(&self, messages: &[Value], from: Instant) {
+        let to = Instant::now();
+        let mut held = self.held.lock().expect("no panic inside");
+        for message in messages {
+            let id = message["id"].as_str().expect("an id").to_owned();
+            held.entry(id).or_default().push(Held { from, to });
+        }
     }
 
     fn done(&self, message: &Value) {
@@ -115,15 +120,11 @@ fn consume(number: u64, gateway: &Whereabouts, tally: &Tally) {
             1 => connection = None,
             2 => late(&mut connection, gateway, tally, &found),
             3 => {
-                for message in &found {
-                    tally.held(message, from, Instant::now());
-                }
+                tally.held_all(&found, from);
                 say(&mut connection, gateway, "/settle", &json!({"release": receipts}));
             }
             4 => {
-                for message in &found {
-                    tally.held(message, from, Instant::now());
-                }
+                tally.held_all(&found, from);
                 let retry: Vec<_> = receipts.iter().map(|receipt| json!({"receipt": receipt})).collect();
                 say(&mut connection, gateway, "/settle", &json!({"retry": retry}));
             }
@@ -138,8 +139,7 @@ fn consume(number: u64, gateway: &Whereabouts, tally: &Tally) {
                     let words = extended.map(|extended| fates(&extended)).unwrap_or_default();
                     assert!(words.iter().all(|word| word == "extended"), "{words:?}");
                 }
-                let to = Instant::now();
-                found.iter().for_each(|message| tally.held(message, from, to));
+                tally.held_all(&found, from);
                 settle(&mut connection, gateway, tally, &found);
                 if kind == 6 {
                     // Said twice: it is so, and counts once.

@@ -1,4 +1,4 @@
-//! What consumers say is read strictly, and what they get is written as it is read.
+//! What a consumer says is read strictly.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Slow heads, idle connections, and who is told that an answer was written.
+//! One connection: its timers, what came behind a request, and who takes nothing.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
