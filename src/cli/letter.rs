@@ -1,5 +1,8 @@
 //! One message for a person to read, dead letters included.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::api::Message;
 use crate::cli::Failure;
 use crate::cli::output::give_bytes;
@@ -9,6 +12,11 @@ use crate::domain::outcome::Attempt;
 
 /// What is known of a message, and its attempts.
 pub(super) fn describe(message: &Message) -> String {
+    describe_with(message, [])
+}
+
+/// The same with what else is known.
+pub(super) fn describe_with<const N: usize>(message: &Message, more: [(&str, Option<String>); N]) -> String {
     let mut known: Vec<(&str, String)> = vec![
         ("id", message.id.to_string()),
         ("queue", message.queue.to_string()),
@@ -27,7 +35,7 @@ pub(super) fn describe(message: &Message) -> String {
         ("attempts", Some(attempts_of(message))),
         ("next attempt", message.next_attempt_at.map(|at| at.to_string())),
     ];
-    known.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    known.extend(optional.into_iter().chain(more).filter_map(|(name, value)| Some((name, value?))));
     let mut text = pairs(&known);
     if !message.attempts.is_empty() {
         text.push('\n');
@@ -38,16 +46,21 @@ pub(super) fn describe(message: &Message) -> String {
 
 /// Gives the payload of a message, byte for byte and nothing else.
 pub(super) fn give_payload(message: &Message) -> Result<(), Failure> {
-    use base64::Engine as _;
+    give_bytes(&payload(message)?)
+}
 
+/// The payload of a message.
+///
+/// # Errors
+/// When it is not kept.
+pub(super) fn payload(message: &Message) -> Result<Vec<u8>, Failure> {
     if let Some(text) = &message.payload {
-        return give_bytes(text.as_bytes());
+        return Ok(text.clone().into_bytes());
     }
     let Some(encoded) = &message.payload_base64 else {
         return Err(Failure::failed("the payload is not kept any more"));
     };
-    let bytes = base64::engine::general_purpose::STANDARD.decode(encoded);
-    give_bytes(&bytes.map_err(|error| Failure::failed(format!("the payload is no base64: {error}")))?)
+    STANDARD.decode(encoded).map_err(|error| Failure::failed(format!("the payload is no base64: {error}")))
 }
 
 fn attempts_of(message: &Message) -> String {

@@ -7,6 +7,7 @@
 //! | `again` | sending a publish again whose answer was lost |
 //! | `client` | [`client::Client`]: the typed client of the HTTP API, used by the tests too |
 //! | `output` | data and talk, colours, what a closed pipe means |
+//! | `progress` | a bar for long work |
 //! | `table` | columns that stand under one another |
 //! | `listing` | a list of the API, page after page |
 //! | `letter` | one message for a person to read |
@@ -18,10 +19,13 @@ mod again;
 pub mod client;
 mod completions;
 mod config;
+mod dead;
+mod lease;
 mod letter;
 mod listing;
 mod message;
 mod output;
+mod progress;
 mod publish;
 mod question;
 mod queue;
@@ -140,6 +144,11 @@ enum Command {
     /// Look up a message, or cancel it
     #[command(subcommand)]
     Message(message::Command),
+    /// Look at what could not be delivered, put it back, or throw it away
+    #[command(subcommand)]
+    Dead(dead::Command),
+    /// Lease messages of a queue: print them, or run a command for each
+    Lease(lease::Arguments),
     /// Receive what a gateway pushes: print it, and answer as told
     Sink(sink::Arguments),
     /// Look at the configuration
@@ -158,6 +167,8 @@ impl Command {
             Self::Ready(arguments) => ready::run(arguments),
             Self::Queue(command) => queue::run(command),
             Self::Message(command) => message::run(command),
+            Self::Dead(command) => dead::run(command),
+            Self::Lease(arguments) => lease::run(arguments),
             Self::Sink(arguments) => sink::run(arguments),
             Self::Config(command) => config::run(command),
             Self::Completions(arguments) => completions::run(arguments),

@@ -2,7 +2,9 @@
 //!
 //! Every call has a deadline, and every answer a bound. A call that is dropped closes its connection.
 
+mod dead;
 mod error;
+mod lease;
 mod message;
 mod page;
 mod queue;
@@ -177,10 +179,14 @@ impl Client {
         }
     }
 
-    /// Sends a request whose 2xx has nothing to say.
+    /// Sends a request that is answered 204.
     async fn order(&self, request: RequestBuilder) -> Result<(), ClientError> {
         let response = self.send(request).await?;
-        if response.status().is_success() { Ok(()) } else { Err(self.refusal(response).await) }
+        match response.status() {
+            StatusCode::NO_CONTENT => Ok(()),
+            status if status.is_success() => Err(self.strange(&response)),
+            _ => Err(self.refusal(response).await),
+        }
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {

@@ -87,16 +87,16 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn pause(&self, queue: &QueueName) -> Result<(), ClientError> {
-        self.order(self.queue_request(Method::POST, queue, "/pause")).await
+    pub async fn pause(&self, queue: &QueueName) -> Result<Answer<Queue>, ClientError> {
+        self.ask(self.queue_request(Method::POST, queue, "/pause")).await
     }
 
     /// `POST /v1/queues/{queue}/resume`: leases again, also where it stopped by itself.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn resume(&self, queue: &QueueName) -> Result<(), ClientError> {
-        self.order(self.queue_request(Method::POST, queue, "/resume")).await
+    pub async fn resume(&self, queue: &QueueName) -> Result<Answer<Queue>, ClientError> {
+        self.ask(self.queue_request(Method::POST, queue, "/resume")).await
     }
 
     /// `POST /v1/queues/{queue}/purge`: throws away what is pending or scheduled.

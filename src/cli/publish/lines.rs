@@ -6,13 +6,13 @@ use std::os::fd::AsFd as _;
 use std::time::Instant;
 
 use bytes::Bytes;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Arguments, PAYLOAD_BYTES_MAX};
 use crate::cli::client::{Client, Publication};
 use crate::cli::output::{give, give_json};
-use crate::cli::{Exit, Failure, say};
+use crate::cli::{Exit, Failure, progress, say};
 use crate::domain::id::MessageId;
 
 /// Bytes of lines in one batch: in base64, with what is around each line, they stay below the 8 MiB that a gateway takes by default.
@@ -114,11 +114,7 @@ struct Progress {
 impl Progress {
     /// A bar on stderr where that is a terminal, by bytes where their number is known.
     fn begin(bytes: Option<u64>) -> Self {
-        let bar = ProgressBar::with_draw_target(bytes, ProgressDrawTarget::stderr());
-        let template =
-            if bytes.is_some() { "{bar:40} {percent}% {msg}, {eta} left" } else { "{spinner} {msg}" };
-        bar.set_style(ProgressStyle::with_template(template).expect("a template that is known"));
-        Self { bar, began: Instant::now(), published: 0, duplicates: 0, is_read: true }
+        Self { bar: progress::bar(bytes), began: Instant::now(), published: 0, duplicates: 0, is_read: true }
     }
 
     fn add(

@@ -7,7 +7,7 @@ use std::process::Command;
 use super::command;
 
 /// Every command with its sub-commands.
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 28] = [
     "",
     "serve",
     "publish",
@@ -18,13 +18,22 @@ const COMMANDS: [&str; 19] = [
     "queue show",
     "queue set",
     "queue pause",
+    "queue resume",
     "queue purge",
     "queue delete",
     "message",
     "message show",
     "message cancel",
+    "dead",
+    "dead list",
+    "dead show",
+    "dead groups",
+    "dead replay",
+    "dead discard",
+    "lease",
     "sink",
     "config",
+    "config check",
     "config print",
     "completions",
 ];

@@ -1,7 +1,9 @@
 //! The commands that talk to a gateway: the real binary, a real gateway, both kinds of store.
 
+mod dead;
 mod failures;
 mod help;
+mod lease;
 mod lines;
 mod messages;
 mod output;
