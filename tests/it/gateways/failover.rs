@@ -147,10 +147,15 @@ fn failovers_under_load_lose_nothing_that_a_replica_had_to_have() {
     gateway.stop();
 }
 
-/// Connections of others than this test.
+/// Connections by which somebody other than this test asked something a moment ago.
 fn connections(node: &Node) -> usize {
     let list = node.server.ask(&["CLIENT", "LIST", "TYPE", "normal"]);
-    list.lines().filter(|line| line.starts_with("id=") && !line.contains("cmd=client|list")).count()
+    let is_used = |line: &&str| {
+        let idle = line.split(' ').find_map(|word| word.strip_prefix("idle="));
+        let idle_s: u64 = idle.and_then(|seconds| seconds.parse().ok()).expect("each line says so");
+        idle_s <= 2 && !line.contains("cmd=client|list")
+    };
+    list.lines().filter(|line| line.starts_with("id=")).filter(is_used).count()
 }
 
 #[test]
