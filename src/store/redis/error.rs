@@ -52,6 +52,7 @@ const REPLIES: &[(&str, Meaning)] = &[
         "NOPERM",
         Meaning::Broken("does not allow the user of store.url what is needed, see docs/OPERATIONS.md"),
     ),
+    ("FOREIGNKEY", Meaning::Foreign),
     ("WRONGTYPE", Meaning::Broken("holds something of another type under a key of ours")),
     ("EXECABORT", Meaning::Broken("refused a transaction")),
 ];
@@ -65,6 +66,8 @@ enum Meaning {
     Elsewhere(&'static str),
     Full,
     NotDurable(&'static str),
+    /// A script of ours found another type before its first write.
+    Foreign,
     Broken(&'static str),
 }
 
@@ -98,8 +101,21 @@ fn reply(code: &str, error: &RedisError, effect: Effect) -> Cure {
         Some(Meaning::NotDurable(words)) => {
             Cure::Tell(StoreError::NotDurable(format!("Redis {words} ({code} {})", said())))
         }
+        Some(Meaning::Foreign) => {
+            Cure::Tell(StoreError::Foreign(format!("{}: remove it, and the queue goes on", said())))
+        }
         Some(Meaning::Broken(words)) => broke_off(format!("Redis {words} ({code} {})", said()), effect),
         None => broke_off(format!("Redis answered {code} {}", said()), effect),
+    }
+}
+
+/// The failure of a plain command that only looks at one key of a queue.
+pub(super) fn of_key(error: StoreError, key: &str) -> StoreError {
+    match error {
+        StoreError::Internal(words) if words.contains("WRONGTYPE") => StoreError::Foreign(format!(
+            "the key {key} holds something of another type: remove it, and the queue goes on"
+        )),
+        other => other,
     }
 }
 
@@ -143,6 +159,7 @@ mod tests {
         ("NOAUTH", true, "Unavailable"),
         ("WRONGPASS", true, "Unavailable"),
         ("NOPERM", false, "Broken"),
+        ("FOREIGNKEY", false, "Foreign"),
         ("WRONGTYPE", false, "Broken"),
         ("EXECABORT", false, "Broken"),
         ("ERR", false, "Broken"),

@@ -2,11 +2,13 @@
 
 mod at_rest;
 mod away;
+mod bounded;
 mod faults;
 mod foreign;
 mod index;
 mod large;
 mod observed;
+mod occupied;
 mod repeats;
 mod shared;
 

@@ -27,7 +27,7 @@ use redis::{Cmd, Value};
 
 use crate::domain::queue::QueueName;
 use crate::store::error::StoreError;
-use crate::store::health::StoreHealth;
+use crate::store::health::{StoreHealth, Trouble};
 use crate::store::redis::answer::{Answer, read_number, unexpected};
 use crate::store::redis::connection::Connection;
 use crate::store::redis::error::Effect;
@@ -123,7 +123,14 @@ impl Connection {
         let mut vitals = lock(&self.state.vitals);
         vitals.took(latency);
         let newer = lock(&self.state.newer).values().min().cloned();
-        Ok(vitals.health(newer))
+        let mut health = vitals.health(newer);
+        drop(vitals);
+        let troubles = lock(&self.state.troubles);
+        health.troubles = troubles
+            .iter()
+            .map(|(queue, (code, detail))| Trouble { queue: queue.clone(), code, detail: detail.clone() })
+            .collect();
+        Ok(health)
     }
 
     /// Looks at everything; gives whether messages need counting.
