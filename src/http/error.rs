@@ -235,7 +235,9 @@ pub(super) fn of_store(error: &StoreError) -> Refusal {
     let detail = error.to_string();
     match error {
         StoreError::Gone => Refusal::new(Code::QueueUnknown, "the queue was deleted"),
-        StoreError::Unavailable(_) | StoreError::Newer(_) => Refusal::new(Code::StoreUnavailable, detail),
+        StoreError::Unavailable(_) | StoreError::Newer(_) | StoreError::Foreign(_) => {
+            Refusal::new(Code::StoreUnavailable, detail)
+        }
         StoreError::Full(_) => Refusal::new(Code::StoreFull, detail).known(Stored::No),
         StoreError::NotDurable(_) => Refusal::new(Code::NotDurable, detail),
         StoreError::Unknown(_) | StoreError::Unacknowledged(_) | StoreError::Timeout(_) => {
@@ -280,6 +282,7 @@ mod tests {
                 "unknown",
             ),
             ("newer", failed(StoreError::Newer(text())), 503, "store_unavailable", "no", "unknown"),
+            ("foreign", failed(StoreError::Foreign(text())), 503, "store_unavailable", "no", "unknown"),
             ("full", failed(StoreError::Full(text())), 503, "store_full", "no", "no"),
             ("not durable", failed(StoreError::NotDurable(text())), 503, "not_durable", "no", "unknown"),
             ("unknown", failed(StoreError::Unknown(text())), 503, "store_timeout", "unknown", "unknown"),

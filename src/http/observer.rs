@@ -30,6 +30,7 @@ use crate::clock::Tick;
 use crate::domain::queue::{Generation, ParkReason, QueueName};
 use crate::domain::timestamp::Timestamp;
 use crate::http::state::State;
+use crate::store::health::{FOREIGN_TYPE, Trouble};
 use crate::store::stats::QueueStats;
 use crate::store::{MessageStore, QueueEntry};
 
@@ -210,6 +211,14 @@ fn rounded(count: u64, span: Duration) -> f64 {
     (per_s * 1_000.0).round() / 1_000.0
 }
 
+/// What the store says to be wrong with a queue in that way.
+pub(super) fn trouble_of(state: &State, queue: &QueueName, code: &str) -> Option<String> {
+    let store = state.gateway.store_watch.now();
+    let troubles = &store.health.as_ref()?.troubles;
+    let of_queue = |trouble: &&Trouble| trouble.queue == *queue && trouble.code == code;
+    troubles.iter().find(of_queue).map(|trouble| trouble.detail.clone())
+}
+
 /// Why a queue does not move; `None` when nothing holds it. Whether anything waits in it makes no difference, except where consumers
 /// are to come: what is published next would wait.
 fn reason(state: &State, entry: &QueueEntry) -> Option<(&'static str, String)> {
@@ -221,6 +230,9 @@ fn reason(state: &State, entry: &QueueEntry) -> Option<(&'static str, String)> {
     }
     if let Some(why) = store.health.as_ref().and_then(|health| health.newer.clone()) {
         return Some(("store_newer", why));
+    }
+    if let Some(why) = trouble_of(state, &entry.name, FOREIGN_TYPE) {
+        return Some(("store_unavailable", why));
     }
     if entry.paused {
         return Some(("paused", "an operator paused it: resume it to go on".to_owned()));

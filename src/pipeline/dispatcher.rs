@@ -365,7 +365,7 @@ impl Dispatcher {
             StoreError::Gone => {
                 self.known.remove(&name);
             }
-            StoreError::Newer(_) => {
+            StoreError::Newer(_) | StoreError::Foreign(_) => {
                 // Not tried again before the sweeper or somebody else posts it.
                 log::debug!("queue.name" = name.as_str(), "cause" = error.to_string().as_str(); "a queue is not leased");
             }
@@ -453,7 +453,7 @@ impl Dispatcher {
 /// says nothing of what it did with an earlier sending. In vain once the lease would be over.
 fn may_be_leased(error: &StoreError, order: &Order, is_unknown: bool) -> bool {
     match error {
-        StoreError::Gone | StoreError::Newer(_) => false,
+        StoreError::Gone | StoreError::Newer(_) | StoreError::Foreign(_) => false,
         _ if error.stored() == Stored::Unknown => true,
         _ => is_unknown && order.first_sent.elapsed() < order.request.lease,
     }

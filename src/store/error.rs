@@ -38,6 +38,9 @@ pub enum StoreError {
     /// A record or file of a newer version. Nothing was changed.
     #[error("the store holds what a newer version wrote: {0}")]
     Newer(String),
+    /// A key of the store holds what is not ours, named in the words. Nothing was changed.
+    #[error("the store holds something of somebody else: {0}")]
+    Foreign(String),
     /// Something failed from the moment on when it could have been kept.
     #[error("it is not known whether the store kept it: {0}")]
     Unknown(String),

@@ -20,10 +20,10 @@ use crate::http::answer::{self, Answer};
 use crate::http::error::Refusal;
 use crate::http::extract::{parameters, queue_name};
 use crate::http::list;
-use crate::http::observer::{Snapshot, stalled};
+use crate::http::observer::{Snapshot, stalled, trouble_of};
 use crate::http::process;
 use crate::http::state::State;
-use crate::store::health::{Durability, StoreHealth};
+use crate::store::health::{COUNTERS_DIFFER, Durability, StoreHealth};
 use crate::store::stats::{Counters, Gauges, QueueStats};
 use crate::store::{INSTANCE_MEMORY, MessageStore, QueueEntry};
 
@@ -213,7 +213,9 @@ fn queue_status(
             let waited = clock.now().since(at);
             u64::try_from(waited.as_millis()).unwrap_or(u64::MAX)
         }),
-        consistent: numbers.filter(|_| is_current).map(QueueStats::laws_hold),
+        consistent: numbers
+            .filter(|_| is_current)
+            .map(|numbers| numbers.laws_hold() && trouble_of(state, &entry.name, COUNTERS_DIFFER).is_none()),
         stalled: stalled(state, &entry),
         name: entry.name,
     }
@@ -265,6 +267,10 @@ fn store_status(state: &State, live: Option<StoreHealth>) -> StoreStatus {
         warnings.extend(health.warnings.into_iter().map(warning));
         warnings.extend(health.full.map(|detail| Warning { code: "store_full".into(), detail }));
         warnings.extend(health.newer.map(|detail| Warning { code: "store_newer".into(), detail }));
+        warnings.extend(health.troubles.into_iter().map(|trouble| {
+            let detail = format!("queue {}: {}", trouble.queue, trouble.detail);
+            Warning { code: trouble.code.into(), detail }
+        }));
     }
     StoreStatus {
         kind: gateway.store.kind().to_owned(),

@@ -229,6 +229,7 @@ impl State {
             full: self.full(),
             newer: self.queues.values().find_map(|queue| queue.newer.clone()),
             warnings: Vec::new(),
+            troubles: Vec::new(),
         }
     }
 

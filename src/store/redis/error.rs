@@ -59,6 +59,7 @@ const REPLIES: &[(&str, Meaning)] = &[
     ("NOAUTH", Meaning::Elsewhere("wants a password: put it into store.url")),
     ("WRONGPASS", Meaning::Elsewhere("does not know the user or the password of store.url")),
     ("NOPERM", Meaning::Forbidden),
+    ("FOREIGNKEY", Meaning::Foreign),
     ("WRONGTYPE", Meaning::Broken("holds something of another type under a key of ours")),
     ("EXECABORT", Meaning::Broken("refused a transaction")),
 ];
@@ -76,6 +77,8 @@ enum Meaning {
     NotDurable(&'static str),
     /// The user of `store.url` may not.
     Forbidden,
+    /// A script of ours found another type before its first write.
+    Foreign,
     Broken(&'static str),
 }
 
@@ -135,6 +138,9 @@ fn reply(code: &str, error: &RedisError, effect: Effect) -> Cure {
                 Cure::Tell(StoreError::Unavailable(words))
             }
         }
+        Some(Meaning::Foreign) => {
+            Cure::Tell(StoreError::Foreign(format!("{}: remove it, and the queue goes on", said())))
+        }
         Some(Meaning::Broken(words)) => {
             broke_off(format!("Redis {words} ({code} {})", said()), effect, DEFECT)
         }
@@ -144,6 +150,16 @@ fn reply(code: &str, error: &RedisError, effect: Effect) -> Cure {
 
 /// What a refusal means that should not be.
 const DEFECT: &str = "Redis refused a command of ours: a defect, or somebody else's keys under our prefix";
+
+/// The failure of a plain command that only looks at one key of a queue.
+pub(super) fn of_key(error: StoreError, key: &str) -> StoreError {
+    match error {
+        StoreError::Internal(words) if words.contains("WRONGTYPE") => StoreError::Foreign(format!(
+            "the key {key} holds something of another type: remove it, and the queue goes on"
+        )),
+        other => other,
+    }
+}
 
 /// A script may have broken off behind its first write: Lua takes nothing back.
 fn broke_off(words: String, effect: Effect, meaning: &str) -> Cure {
@@ -202,7 +218,8 @@ mod tests {
         ("NOREPLICAS", KEEP, "NotDurable"),
         ("NOAUTH", RECONNECT, "Unavailable"),
         ("WRONGPASS", RECONNECT, "Unavailable"),
-        ("NOPERM", KEEP, "Broken"),
+        ("NOPERM", KEEP, "Forbidden"),
+        ("FOREIGNKEY", KEEP, "Foreign"),
         ("WRONGTYPE", KEEP, "Broken"),
         ("EXECABORT", KEEP, "Broken"),
         ("ERR", KEEP, "Broken"),

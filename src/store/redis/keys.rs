@@ -65,6 +65,8 @@ pub(super) enum Key {
     DueClock,
     /// HASH: gateway → when it was heard of last, and its version.
     Instances,
+    /// STRING: count of the changes of queues.
+    Changes,
 }
 
 impl Key {
@@ -97,6 +99,17 @@ impl Key {
             Self::Due => "due".to_owned(),
             Self::DueClock => "clock".to_owned(),
             Self::Instances => "instances".to_owned(),
+            Self::Changes => "changes".to_owned(),
+        }
+    }
+
+    /// The type that Redis says it has.
+    pub(super) const fn kind(self) -> &'static str {
+        match self {
+            Self::List(_) | Self::Finished | Self::Foreign | Self::Purged | Self::Batch => "list",
+            Self::Scheduled | Self::Dead | Self::Deadlines | Self::Due => "zset",
+            Self::Call | Self::Changes => "string",
+            _ => "hash",
         }
     }
 }
@@ -194,7 +207,7 @@ mod tests {
     }
 
     const fn is_of_store(key: Key) -> bool {
-        matches!(key, Key::Queues | Key::Due | Key::DueClock | Key::Instances)
+        matches!(key, Key::Queues | Key::Due | Key::DueClock | Key::Instances | Key::Changes)
     }
 
     #[test]

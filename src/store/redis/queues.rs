@@ -75,13 +75,11 @@ impl Kept {
 impl Connection {
     /// Tells every gateway that the list of queues or one of its holds changed.
     pub(super) async fn touch(&self) {
-        let (mut count, mut tell) = (Cmd::new(), Cmd::new());
-        count.arg("INCR").arg(self.state.names.plain("changes"));
+        let mut touch = Call::of_store(&self.state, script::TOUCH);
         // A hint: who does not hear it finds the count changed when it looks.
-        tell.arg("PUBLISH").arg(&self.state.wake_channel).arg(CHANGED);
-        let told = self.link.send_each(vec![count, tell], Effect::Reads).await;
+        touch.push(&self.state.wake_channel).push(CHANGED);
         // Whoever sweeps the queue next sees the difference and tells.
-        if let Err(error) = told.and_then(|told| told.into_iter().collect::<Result<Vec<_>, _>>()) {
+        if let Err(error) = self.link.send(&touch.finish(), Effect::Reads).await {
             log::debug!("cause" = error.to_string().as_str(); "a change of a queue was not told");
         }
     }
@@ -138,7 +136,7 @@ impl Connection {
         let entries = all.into_iter().zip(holds).map(|((name, kept), held)| {
             // A queue whose counters are somebody else's key must not hide the others.
             let (paused, parked) = match held {
-                Err(StoreError::Internal(_)) => (false, None),
+                Err(StoreError::Internal(_) | StoreError::Foreign(_)) => (false, None),
                 held => {
                     let mut held = Answer::of(held?)?;
                     (!held.bytes()?.is_empty(), read_park(&held.bytes()?))

@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 
 use crate::store::redis::keys::Key;
 use crate::store::redis::keys::Key::{
-    Attempts, Batch, BatchIds, Batches, Bodies, Call, Counters, Dead, DeadRecords, Deadlines, Due, DueClock,
-    Finished, Foreign, Index, Instances, Keys, Letters, List, Marks, Moments, Purged, Queues, Runs,
+    Attempts, Batch, BatchIds, Batches, Bodies, Call, Changes, Counters, Dead, DeadRecords, Deadlines, Due,
+    DueClock, Finished, Foreign, Index, Instances, Keys, Letters, List, Marks, Moments, Purged, Queues, Runs,
     Scheduled, ScheduledRecords,
 };
 
@@ -21,6 +21,7 @@ const BATCHES: &str = include_str!("script/batches.lua");
 const LEASED: &str = include_str!("script/leased.lua");
 const KEYS: &str = include_str!("script/keys.lua");
 const FOREIGN: &str = include_str!("script/foreign.lua");
+const BROKEN: &str = include_str!("script/broken.lua");
 
 /// Whether Redis runs a script when its memory is full, and whether the script writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -146,6 +147,8 @@ scripts! {
     DUE "due" Drains [TIME] [Due, DueClock];
     DUE_AGAIN "due_again" Drains [] [Due];
     INSTANCES "instances" Drains [TIME] [Instances];
+    TOUCH "touch" Drains [] [Changes];
+    MARK "mark" Drains [] [Due];
 }
 
 /// Every script as it is sent, at the same places.
@@ -164,7 +167,20 @@ impl Script {
             write!(source, "{} = KEYS[{place}], ", key.name()).expect("a string takes all");
         }
         source.push_str("}\n");
+        // What breaks off in a script of a queue says which key is to blame.
+        let is_of_queue = self.keys.contains(&Counters);
+        if is_of_queue {
+            source.push_str("local is_writing = false\nlocal went_well, answer = pcall(function()\n");
+        }
         self.parts.iter().for_each(|part| source.push_str(part));
+        if is_of_queue {
+            source.push_str("\nend)\nif went_well then return answer end\nlocal KINDS = {");
+            for key in self.keys {
+                write!(source, "'{}', ", key.kind()).expect("a string takes all");
+            }
+            source.push_str("}\n");
+            source.push_str(BROKEN);
+        }
         let hash = redis::Script::new(&source).get_hash().to_owned();
         Loaded { source, hash, is_read_only: self.kind == Kind::Reads }
     }

@@ -42,6 +42,10 @@ pub(super) struct State {
     unreadable: Mutex<BTreeMap<String, String>>,
     /// Why nothing is heard of other gateways.
     unheard: Mutex<Option<String>>,
+    /// Queues that the sweeps found in trouble: which, and what was said of it.
+    pub(super) troubles: Mutex<HashMap<QueueName, (&'static str, String)>>,
+    /// Who looks through the messages that ended: one at a time, so that it disturbs nobody else.
+    pub(super) history: tokio::sync::Mutex<()>,
     /// The name under which this gateway was announced.
     pub(super) announced: Mutex<Option<Arc<str>>>,
     /// Connections that were given up, of all links: whoever holds one that says nothing of itself learns that it may be dead.
@@ -70,6 +74,8 @@ impl State {
             newer: Mutex::default(),
             unreadable: Mutex::default(),
             unheard: Mutex::default(),
+            troubles: Mutex::default(),
+            history: tokio::sync::Mutex::default(),
             announced: Mutex::default(),
             broken: Arc::default(),
             moves: Arc::default(),
@@ -91,6 +97,22 @@ impl State {
             drop(next_at);
             self.wakes.post_time();
         }
+    }
+
+    /// What a sweep found to be wrong with a queue; `None` when all is well. Said once in the log.
+    pub(super) fn troubled(&self, queue: &QueueName, trouble: Option<(&'static str, String)>) {
+        let mut troubles = lock(&self.troubles);
+        if troubles.get(queue) == trouble.as_ref() {
+            return;
+        }
+        let name = queue.as_str();
+        let Some((code, detail)) = trouble else {
+            log::info!("queue.name" = name; "the keys of a queue are sound again");
+            troubles.remove(queue);
+            return;
+        };
+        log::error!("queue.name" = name, "code" = code, "cause" = detail.as_str(); "something is wrong with the keys of a queue");
+        troubles.insert(queue.clone(), (code, detail));
     }
 
     /// What a sweep found to be next.

@@ -19,12 +19,14 @@ use redis::Cmd;
 use crate::domain::queue::QueueName;
 use crate::domain::timestamp::Timestamp;
 use crate::store::error::StoreError;
+use crate::store::health::{COUNTERS_DIFFER, FOREIGN_BESIDE, FOREIGN_TYPE};
 use crate::store::redis::answer::Answer;
 use crate::store::redis::call::Call;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::error::Effect;
 use crate::store::redis::keys::{Key, Names};
 use crate::store::redis::script;
+use crate::store::redis::state::lock;
 use crate::store::redis::stats::read_park;
 use crate::store::stats::Swept;
 use crate::store::{QueueEntry, SWEEP_BYTES_MAX, SWEEP_MESSAGES_MAX};
@@ -86,7 +88,7 @@ impl Look {
 }
 
 impl Connection {
-    /// Says that there may be something to do for a queue from that moment on; 0: now.
+    /// Says that there may be something to do for a queue from that moment on; 0: now. Refused when memory is full.
     pub(super) fn mark_due(&self, queue: &QueueName, at_ms: u64) -> Cmd {
         let mut command = Cmd::new();
         command.arg("ZADD").arg(self.state.names.of_store(Key::Due)).arg("LT").arg(at_ms).arg(queue.as_str());
@@ -106,7 +108,9 @@ impl Connection {
     pub(super) async fn mark_work(&self, queue: &QueueName, now: bool, soonest: Option<Timestamp>) {
         let at_ms = if now { Some(0) } else { soonest.map(Timestamp::as_millis) };
         let Some(at_ms) = at_ms else { return };
-        if let Err(error) = self.link.send(&self.mark_due(queue, at_ms), Effect::Reads).await {
+        let mut mark = Call::of_store(&self.state, script::MARK);
+        mark.push(queue.as_str()).push(at_ms);
+        if let Err(error) = self.link.send(&mark.finish(), Effect::Reads).await {
             log::debug!("cause" = error.to_string().as_str(); "the due index was not told");
         }
     }
@@ -140,6 +144,9 @@ impl Connection {
                 Err(StoreError::Gone) => None,
                 // It stays put off; its neighbours must not wait for it.
                 Err(error) => {
+                    if let StoreError::Foreign(detail) = &error {
+                        self.state.troubled(&entry.name, Some((FOREIGN_TYPE, detail.clone())));
+                    }
                     failed = Some(error);
                     continue;
                 }
@@ -180,6 +187,7 @@ impl Connection {
         swept.ready.sort_unstable();
         let mut rounds = self.rounds.borrow_mut();
         rounds.next.retain(|name, _| known.contains(name));
+        lock(&self.state.troubles).retain(|name, _| known.contains(name));
         swept.next_at = rounds.next.values().min().copied();
         self.state.is_next(swept.next_at);
         Ok(swept)
@@ -282,6 +290,15 @@ impl Connection {
         let (more, ready) = (answer.yes()?, answer.yes()?);
         let (next, again) = (answer.moment_or_none()?, answer.moment_or_none()?);
         let held = answer.bytes()?;
+        let (foreign, differs) = (answer.text()?, answer.text()?);
+        self.state.troubled(
+            &entry.name,
+            match (&*foreign, &*differs) {
+                ("", "") => None,
+                ("", _) => Some((COUNTERS_DIFFER, differs)),
+                _ => Some((FOREIGN_BESIDE, foreign)),
+            },
+        );
         let (paused, parked) = (&*held == b"paused", read_park(&held));
         let differs = paused != entry.paused || (!paused && parked != entry.parked);
         swept.more |= more;

@@ -2,6 +2,7 @@
 
 mod at_rest;
 mod away;
+mod bounded;
 mod faults;
 mod foreign;
 mod idle;
@@ -9,6 +10,7 @@ mod index;
 mod large;
 mod mixed;
 mod observed;
+mod occupied;
 mod registry;
 mod repeats;
 mod replies;

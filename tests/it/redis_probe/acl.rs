@@ -103,7 +103,7 @@ fn called() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for file in fs::read_dir(folder).expect("the scripts are there") {
         let text = fs::read_to_string(file.expect("a file").path()).expect("a script");
-        for begin in ["call('", "in_chunks('"] {
+        for begin in ["call('", "try('"] {
             let calls = text.split(begin).skip(1).filter_map(|rest| rest.split('\'').next());
             found.extend(calls.map(str::to_lowercase));
         }

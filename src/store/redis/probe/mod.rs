@@ -29,7 +29,7 @@ use redis::{Cmd, Value};
 
 use crate::domain::queue::QueueName;
 use crate::store::error::StoreError;
-use crate::store::health::StoreHealth;
+use crate::store::health::{StoreHealth, Trouble};
 use crate::store::redis::answer::{Answer, read_number, unexpected};
 use crate::store::redis::connection::Connection;
 use crate::store::redis::error::Effect;
@@ -147,6 +147,11 @@ impl Connection {
         let mut health = vitals.health(newer);
         drop(vitals);
         health.warnings.extend(self.state.warnings());
+        let troubles = lock(&self.state.troubles);
+        health.troubles = troubles
+            .iter()
+            .map(|(queue, (code, detail))| Trouble { queue: queue.clone(), code, detail: detail.clone() })
+            .collect();
         Ok(health)
     }
 

@@ -240,6 +240,7 @@ impl Vitals {
             full: self.room.why_full(0),
             newer: self.newer.clone().or(newer),
             warnings,
+            troubles: Vec::new(),
         }
     }
 

@@ -2,9 +2,12 @@
 -- ARGV: 5 id, 6 prefix of the keys of batches. Gives {'ok', cancelled | leased | finished | look}: look among those that ended.
 local id = ARGV[5]
 if call('HEXISTS', K.dm, id) == 1 then return {'ok', 'finished'} end
+call('HLEN', K.o)
+call('ZCARD', K.s)
 local kept = call('HGET', K.sb, id)
 local record
-if kept then
+if kept and #kept >= 12 + RECORD_MIN then
+  is_writing = true
   record = kept:sub(13)
   call('ZREM', K.s, kept:sub(7, 12) .. id)
   call('HDEL', K.sb, id)
@@ -13,6 +16,7 @@ else
   local list, at
   list, at, record = locate(id)
   if not record then return {'ok', leased_record(id, ARGV[6]) and 'leased' or 'look'} end
+  is_writing = true
   call('LSET', LIST[list], at, CANCELLED)
   shorten(list, 0)
   if not is_in_runs(list) then try('HDEL', K.m, id) end

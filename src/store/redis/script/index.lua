@@ -11,6 +11,8 @@ local LIST = {[0] = K.l0, K.l1, K.l2, K.l3, K.l4, K.l5, K.l6, K.l7}
 -- Places of a run: with them it fits into 2 KiB. Gaps of a moment, beyond which it is said to be in all runs.
 local RUN, GAPS_MAX = 127, 32
 local function is_in_runs(list) return list >= 2 and list <= 4 end
+-- How many were ever appended to a list.
+local function appended_to(list) return tonumber(call('HGET', K.c, 'h' .. list) or 0) or 0 end
 
 local index = {}
 local function point(list, place, id)
@@ -60,7 +62,7 @@ local function note_runs(list, records, place)
 end
 -- Forgets the runs that a list passed when it went from one length to another.
 local function drop_runs(list, before, after)
-  local appended = tonumber(call('HGET', K.c, 'h' .. list) or 0)
+  local appended = appended_to(list)
   local last = math.floor((after == 0 and appended - 1 or appended - after - RUN) / RUN)
   for run = math.max(math.floor((appended - before) / RUN), 0), last do
     local field = pack('>BI5', list, run)
@@ -70,7 +72,8 @@ local function drop_runs(list, before, after)
       if its_moment ~= moment then
         moment = its_moment
         local runs = try('HGET', K.mt, string.char(list) .. moment)
-        if runs and unpack_from('>I5', runs, #runs - 4) <= run then try('HDEL', K.mt, string.char(list) .. moment) end
+        local is_last = runs and #runs >= 10 and unpack_from('>I5', runs, #runs - 4) <= run
+        if is_last then try('HDEL', K.mt, string.char(list) .. moment) end
       end
     end
     try('HDEL', K.mr, field)
@@ -81,7 +84,7 @@ end
 -- moves all others by its count.
 local NEAR = 16
 local function seek(list, place, id)
-  local at = place - (tonumber(call('HGET', K.c, 'h' .. list) or 0) - call('LLEN', LIST[list]))
+  local at = place - (appended_to(list) - call('LLEN', LIST[list]))
   if at < 0 then return end
   local record = call('LINDEX', LIST[list], at)
   if record and #record >= RECORD_MIN and id_of(record) == id then return list, at, record end

@@ -8,7 +8,7 @@ local suspects = ARGV[12] == '1'
 local function some_wait()
   if held then return 0 end
   if suspects then return gauge.pending > 0 and 1 or 0 end
-  return gauge.pending > call('LLEN', S) and 1 or 0
+  return gauge.pending > (try('LLEN', S) or 0) and 1 or 0
 end
 
 local known = call('HGET', K.b, batch)
@@ -25,6 +25,13 @@ if held then return {'ok', '', 0, 0, ''} end
 local function advance(source)
   local record
   repeat
+    if record == CANCELLED then
+      holes_left = holes_left - 1
+      if holes_left <= 0 then
+        source.record, source.stopped = nil, true
+        return
+      end
+    end
     source.at = source.at + 1
     if source.at > source.size then
       if source.read >= source.length then
@@ -46,10 +53,11 @@ local function feed(list)
   if length == 0 then return nil end
   local source = {list = list, length = length, read = 0, buffer = {}, size = 0, at = 0, piece = math.min(most, 32)}
   advance(source)
-  return source.record and source or nil
+  return source
 end
 -- How many elements of a list are done with.
 local function passed(source)
+  if source.stopped then return source.read - source.size + source.at end
   return source.record == nil and source.read or source.read - source.size + source.at - 1
 end
 
@@ -121,15 +129,17 @@ if suspects then
   end
 end
 
-local turn = call('HGET', K.c, 'turn') or '\0\0\0\0'
+local turn = call('HGET', K.c, 'turn')
+if not turn or #turn ~= 4 then turn = '\0\0\0\0' end
 local slot, returned_next = byte(turn, 1), {[0] = byte(turn, 2), byte(turn, 3), byte(turn, 4)}
 if not taken[1] and not newer then
   local head, fresh, returned, levels, level = feed(1), {}, {}, 0, nil
   sources[#sources + 1] = head
   for priority = 0, 2 do
-    fresh[priority], returned[priority] = feed(2 + priority), feed(5 + priority)
-    sources[#sources + 1] = fresh[priority]
-    sources[#sources + 1] = returned[priority]
+    local one, other = feed(2 + priority), feed(5 + priority)
+    sources[#sources + 1] = one
+    sources[#sources + 1] = other
+    fresh[priority], returned[priority] = one and one.record and one, other and other.record and other
     if fresh[priority] or returned[priority] then levels, level = levels + 1, priority end
   end
   -- The first slot from here on of a priority, 16 : 4 : 1 over 21.
@@ -187,7 +197,15 @@ if not taken[1] and not newer then
 end
 if newer then return {'newer', newer} end
 
--- From here on it writes: the lease first, the lists last, so that nothing is lost when one of the keys is somebody else's.
+-- The lists were read. The lease is written first, the lists are shortened last.
+if #taken > 0 then
+  call('ZCARD', K.l)
+  call('LLEN', K.x)
+  -- Who leases reads the payloads that lie apart.
+  call('HLEN', K.o)
+end
+if #dying > 0 then look_at_dead() end
+is_writing = true
 in_chunks(try, 'HDEL', K.m, indexed)
 if set.lookup and #taken > 0 then
   local ids = {}

@@ -1,10 +1,24 @@
--- Pending messages.
+-- Pending messages, and those that wait for a moment.
+
+local function look_at_lists()
+  for list = 0, 7 do call('LLEN', LIST[list]) end
+end
+local function look_at_scheduled()
+  call('ZCARD', K.s)
+  call('HLEN', K.sb)
+end
 
 -- Appends records to a list.
 local function append(list, records)
   if #records == 0 then return end
   in_chunks(call, 'RPUSH', LIST[list], records)
-  local first = call('HINCRBY', K.c, 'h' .. list, #records) - #records
+  local appended = add('h' .. list, #records)
+  if not appended then
+    -- Somebody else wrote over it: what was appended before is not found by its id any more.
+    appended = call('LLEN', LIST[list])
+    call('HSET', K.c, 'h' .. list, appended)
+  end
+  local first = appended - #records
   if not set.lookup then return end
   if is_in_runs(list) then return note_runs(list, records, first) end
   for step, record in ipairs(records) do point(list, first + step - 1, id_of(record)) end
@@ -13,15 +27,23 @@ end
 local function prepend(list, record)
   local length = call('LPUSH', LIST[list], record)
   if not set.lookup then return end
-  local appended = tonumber(call('HGET', K.c, 'h' .. list) or 0)
-  point(list, appended - length, id_of(record))
+  point(list, appended_to(list) - length, id_of(record))
 end
--- Takes so many off the beginning of a list. It never begins with what was cancelled, so that its length says whether it holds
--- anything.
+-- What was cancelled, of which a call passes so many at most: the next one goes on, and a million stop nobody.
+local holes_left = 20000
+-- Takes so many off the beginning of a list. It does not begin with what was cancelled, so that its length says whether it holds
+-- anything; but for what the next call passes.
 local function shorten(list, gone)
   local before = call('LLEN', LIST[list])
   if gone > 0 then call('LTRIM', LIST[list], gone, -1) end
-  while call('LINDEX', LIST[list], 0) == CANCELLED do call('LPOP', LIST[list]) end
+  local size = 4
+  while holes_left > 0 and call('LINDEX', LIST[list], 0) == CANCELLED do
+    size = math.min(size * 2, 1000)
+    local piece, holes = call('LRANGE', LIST[list], 0, size - 1), 0
+    while piece[holes + 1] == CANCELLED do holes = holes + 1 end
+    call('LTRIM', LIST[list], holes, -1)
+    holes_left = holes_left - holes
+  end
   if set.lookup and is_in_runs(list) then drop_runs(list, before, call('LLEN', LIST[list])) end
 end
 

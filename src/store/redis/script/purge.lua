@@ -1,5 +1,10 @@
 -- Empties what is pending and scheduled: at once for who looks; the space follows in the sweeps.
 -- ARGV: 5 prefix of the keys of what was purged. Gives {'ok', purged}.
+look_at_lists()
+look_at_scheduled()
+call('HLEN', K.o)
+call('LLEN', K.z)
+is_writing = true
 local purged = gauge.pending + gauge.scheduled
 -- What only the pending are looked up by goes at once, and so do payloads apart where nothing is leased or dead.
 call('UNLINK', K.m, K.mr, K.mt)
