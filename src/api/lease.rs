@@ -339,4 +339,5 @@ fn unknown(name: &str, pointer: String, known: &[&str]) -> Box<Problem> {
 }
 
 #[cfg(test)]
+#[path = "lease_tests.rs"]
 mod tests;

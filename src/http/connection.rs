@@ -354,4 +354,5 @@ impl AsyncWrite for Guarded {
 }
 
 #[cfg(test)]
+#[path = "connection_tests.rs"]
 mod tests;

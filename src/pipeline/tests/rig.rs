@@ -114,6 +114,7 @@ pub(super) struct Bed {
     pub(super) catalog: Catalog,
     pub(super) workers: WorkerSettings,
     pub(super) ingest: IngestSettings,
+    pub(super) consumers: ConsumerLimits,
     pub(super) grace: Duration,
     registry: Registry,
 }
@@ -145,7 +146,16 @@ impl Bed {
         let workers = WorkerSettings { threads: 1, ..WorkerSettings::default() };
         let ingest = IngestSettings::default();
         let (catalog, registry) = (Catalog::default(), Registry::default());
-        Self { peer, clock, catalog, workers, ingest, grace: PATIENCE, registry }
+        Self {
+            peer,
+            clock,
+            catalog,
+            workers,
+            ingest,
+            consumers: ConsumerLimits::default(),
+            grace: PATIENCE,
+            registry,
+        }
     }
 
     /// Makes a queue whose processor is this, named like the queue.
@@ -180,7 +190,7 @@ impl Bed {
             clock: self.clock.clone(),
             workers: self.workers,
             ingest: self.ingest,
-            consumers: ConsumerLimits::default(),
+            consumers: self.consumers,
         };
         let pipeline = Pipeline::start(parts).expect("the system gives threads");
         let ingester = pipeline.ingester_in(&Place::On(supervisor.arbiter("http")));

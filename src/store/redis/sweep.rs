@@ -7,6 +7,10 @@
 //! index just before the first look has long written the message by then. What a sweep took and could not finish, because Redis
 //! went away, is due at once in the next one. A few queues are looked at in turn whatever the index says, so that nothing waits
 //! for ever for an entry that was lost: those that hold something are put back into it.
+//!
+//! A queue for workers is looked at again at once while it has something to lease: it is posted until they have it all. One from
+//! which consumers pull may have it for days, so it is looked at now and then, and every gateway is told, since its consumers may
+//! wait at any of them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -30,6 +34,9 @@ use crate::store::{QueueEntry, SWEEP_BYTES_MAX, SWEEP_MESSAGES_MAX};
 const PUT_OFF_MS: u64 = 2_000;
 /// When a queue without work is looked at again, milliseconds: longer than a call may take.
 const QUIET_MS: u64 = 60_000;
+/// When a queue with messages for consumers is looked at again, milliseconds: whoever makes more work in it says so, and consumers
+/// look for themselves when they come.
+const PULL_MS: u64 = 10_000;
 /// Queues that one round takes from the index.
 const QUEUES_MAX: usize = 1_000;
 /// Queues that are looked at in turn in each round: one command each while they are empty.
@@ -61,6 +68,21 @@ struct Look {
     more: bool,
     next: Option<Timestamp>,
     again: Option<Timestamp>,
+    /// Whether every gateway is to hear that there is something for consumers.
+    is_told: bool,
+}
+
+impl Look {
+    /// The same of a queue from which consumers pull: what is ready there is no reason to look again soon.
+    fn for_consumers(self, now_ms: u64) -> Self {
+        if !self.ready {
+            return self;
+        }
+        let later = Timestamp::from_millis(now_ms + PULL_MS);
+        let sooner = |moment: Option<Timestamp>| Some(moment.map_or(later, |moment| moment.min(later)));
+        let again = sooner(self.again.or(self.next));
+        Self { ready: false, next: sooner(self.next), again, is_told: true, ..self }
+    }
 }
 
 impl Connection {
@@ -69,6 +91,15 @@ impl Connection {
         let mut command = Cmd::new();
         command.arg("ZADD").arg(self.state.names.of_store(Key::Due)).arg("LT").arg(at_ms).arg(queue.as_str());
         command
+    }
+
+    /// Tells every gateway that there is something to lease.
+    async fn tell_all(&self, queue: &QueueName) {
+        let mut command = Cmd::new();
+        command.arg("PUBLISH").arg(&self.state.wake_channel).arg(queue.as_str());
+        if let Err(error) = self.link.send(&command, Effect::Reads).await {
+            log::debug!("cause" = error.to_string().as_str(); "the other gateways were not told");
+        }
     }
 
     /// Says so after a call that found it out by its answer.
@@ -114,6 +145,11 @@ impl Connection {
                 }
             };
             sound += 1;
+            let look =
+                look.map(|look| if entry.settings.is_pull() { look.for_consumers(due.now_ms) } else { look });
+            if look.as_ref().is_some_and(|look| look.is_told) {
+                self.tell_all(&entry.name).await;
+            }
             if let (None, Some(look)) = (taken, &look) {
                 // The index may not say what it holds.
                 self.mark_work(&entry.name, look.ready || look.more, look.next).await;
@@ -253,7 +289,7 @@ impl Connection {
             Some(next) => rounds.next.insert(entry.name.clone(), next),
             None => rounds.next.remove(&entry.name),
         };
-        Ok((Look { ready, more, next, again }, differs))
+        Ok((Look { ready, more, next, again, is_told: false }, differs))
     }
 }
 
@@ -278,7 +314,7 @@ mod tests {
 
     fn look(ready: bool, again: Option<u64>) -> Look {
         let again = again.map(Timestamp::from_millis);
-        Look { ready, more: false, next: None, again }
+        Look { ready, more: false, next: None, again, is_told: false }
     }
 
     #[test]
@@ -290,5 +326,18 @@ mod tests {
         assert_eq!(next_look(Some(&look(false, None)), false, 5_000), "65000.5");
         assert_eq!(next_look(Some(&look(false, None)), true, 5_000), "");
         assert_eq!(next_look(None, false, 5_000), "");
+    }
+
+    #[test]
+    fn a_queue_for_consumers_is_looked_at_now_and_then_and_when_something_is_due() {
+        let next = |ready, again| next_look(Some(&look(ready, again).for_consumers(5_000)), false, 5_000);
+        assert_eq!(next(true, None), "15000");
+        assert_eq!(next(true, Some(900_000)), "15000");
+        assert_eq!(next(true, Some(9_000)), "9000");
+        assert_eq!(next(false, Some(9_000)), "9000");
+        assert_eq!(next(false, None), "65000.5");
+        let unfinished = Look { more: true, ..look(true, None) };
+        assert_eq!(next_look(Some(&unfinished.for_consumers(5_000)), false, 5_000), "5000");
+        assert!(look(true, None).for_consumers(1).is_told && !look(false, None).for_consumers(1).is_told);
     }
 }

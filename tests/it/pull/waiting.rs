@@ -50,7 +50,6 @@ fn all_calls(redis: &RedisServer) -> u64 {
     info.lines().filter_map(count).sum()
 }
 
-#[expect(clippy::print_stdout, reason = "who reads the test wants the figures")]
 #[test]
 fn a_thousand_that_wait_cost_the_store_nothing_and_one_message_one_lease() {
     /// Two rounds of what an idle gateway does least often.
@@ -130,4 +129,37 @@ fn a_gateway_that_ends_answers_those_who_wait_with_nothing() {
         assert_eq!(status.code(), Some(0));
         assert!(began.elapsed() < Duration::from_secs(10), "it does not wait for the end of their time");
     });
+}
+
+#[test]
+fn queues_of_which_nobody_pulls_are_not_looked_at_all_the_time() {
+    /// Each second they would be twice as many as are allowed.
+    const QUEUES: u64 = 40;
+    const SPAN: Duration = Duration::from_secs(12);
+    const SCRIPTS_PER_S_MAX: u64 = 20;
+    let redis = RedisServer::start_durable();
+    let settings: String =
+        (0..QUEUES).map(|number| format!("[queues.q{number}]\nprocessor = 'pull'\n")).collect();
+    let mut gateway = Gateway::prepare(&settings, &[]).over(&redis);
+    gateway.launch_until_ready();
+    for number in 0..QUEUES {
+        gateway.publish(&format!("q{number}"), &[], b"nobody comes");
+    }
+    let begun = Instant::now();
+    loop {
+        redis.ask(&["CONFIG", "RESETSTAT"]);
+        std::thread::sleep(SPAN);
+        let scripts = calls(&redis, "evalsha");
+        println!("{QUEUES} queues of which nobody pulls: {scripts} scripts in {SPAN:?}");
+        if scripts <= SCRIPTS_PER_S_MAX * SPAN.as_secs() {
+            break;
+        }
+        // After the start there is something to do for a while.
+        assert!(begun.elapsed() < Duration::from_mins(2), "{scripts} scripts in {SPAN:?}");
+    }
+    for number in 0..QUEUES {
+        let answer = post(&gateway.address(), &format!("q{number}"), "", &json!({})).json();
+        assert_eq!(answer["items"][0]["payload"], "nobody comes");
+    }
+    gateway.stop();
 }

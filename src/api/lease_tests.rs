@@ -1,3 +1,5 @@
+//! What a consumer says is read strictly.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! One connection: its timers, what came behind a request, and who takes nothing.
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
