@@ -18,7 +18,7 @@ use crate::http::extract::{Parameter, once, shown};
 const CURSOR_FOR: Duration = Duration::from_hours(1);
 
 /// Things written before others have a turn: some hundred microseconds.
-const WRITTEN_AT_ONCE: usize = 32;
+pub(super) const WRITTEN_AT_ONCE: usize = 32;
 
 /// The answer that shows a page.
 pub(super) async fn page<T: Serialize>(items: impl Iterator<Item = T>, cursor: Option<String>) -> Answer {

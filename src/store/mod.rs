@@ -126,8 +126,8 @@ pub enum Put {
 pub enum Changed {
     /// They are the queue's now. Its messages, generation, pause and park stay.
     Changed(QueueEntry),
-    /// The queue's settings are no longer what the caller took them for: nothing was changed.
-    Otherwise,
+    /// The queue's settings are no longer what the caller took them for, but these: nothing was changed.
+    Otherwise(Arc<QueueSettings>),
     /// An operator's file declares it: nothing was changed.
     DeclaredInFile,
 }

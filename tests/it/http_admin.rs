@@ -53,7 +53,7 @@ fn assert_refused(answer: &Answer, status: u16, code: &str) {
     assert_eq!((answer.status, &answer.json()["code"]), (status, &json!(code)), "{}", answer.text());
 }
 
-fn queues_are_listed_in_pages(home: Home) {
+fn queues_are_listed_in_pages(home: &Home) {
     let gateway = home.start("[queues.filed]\nprocessor = 'log'\n", &[]);
     for name in ["b", "a", "C", "a.1"] {
         put(&gateway, name, &json!({"processor": "pull"}));
@@ -93,7 +93,7 @@ fn queues_are_listed_in_pages(home: Home) {
     assert_refused(&gateway.request("GET", "/v1/queues?name=a", &[], b""), 400, "unknown_parameter");
 }
 
-fn a_patch_merges_and_leaves_the_rest(home: Home) {
+fn a_patch_merges_and_leaves_the_rest(home: &Home) {
     let gateway = home.start("", &[]);
     let before = put(
         &gateway,
@@ -125,7 +125,7 @@ fn a_patch_merges_and_leaves_the_rest(home: Home) {
     assert_eq!(get(&gateway, ORDERS), expected, "nothing of these");
 }
 
-fn what_is_shown_can_be_put_back(home: Home) {
+fn what_is_shown_can_be_put_back(home: &Home) {
     let gateway = home.start("", &[]);
     put(
         &gateway,
@@ -156,8 +156,8 @@ fn what_is_shown_can_be_put_back(home: Home) {
     assert_eq!(get(&gateway, ORDERS), replaced);
 }
 
-fn many_who_change_a_queue_at_once_do_not_undo_each_other(home: Home) {
-    let gateways = match &home {
+fn many_who_change_a_queue_at_once_do_not_undo_each_other(home: &Home) {
+    let gateways = match home {
         // One process at a time has a file.
         Home::Sqlite => vec![home.start("", &[])],
         Home::Redis(_) => vec![home.start("", &[]), home.start("", &[])],
@@ -183,7 +183,7 @@ fn many_who_change_a_queue_at_once_do_not_undo_each_other(home: Home) {
     assert_eq!(headers.as_object().expect("headers").keys().cloned().collect::<HashSet<_>>(), all);
 }
 
-fn a_queue_is_paused_resumed_and_purged(home: Home) {
+fn a_queue_is_paused_resumed_and_purged(home: &Home) {
     let mut gateway = home.start("", &[]);
     put(&gateway, "orders", &json!({"processor": "log"}));
     for _ in 0..2 {
@@ -242,7 +242,7 @@ fn a_queue_is_paused_resumed_and_purged(home: Home) {
     }
 }
 
-fn a_queue_is_deleted_when_it_is_empty_or_by_force(home: Home) {
+fn a_queue_is_deleted_when_it_is_empty_or_by_force(home: &Home) {
     let gateway = home.start("", &[]);
     put(&gateway, "orders", &json!({"processor": "pull"}));
     gateway.publish("orders", &[], b"x");
@@ -276,7 +276,7 @@ fn a_queue_is_deleted_when_it_is_empty_or_by_force(home: Home) {
     order(&gateway, &format!("DELETE {ORDERS}"));
 }
 
-fn a_queue_of_the_file_can_be_held_and_not_changed(home: Home) {
+fn a_queue_of_the_file_can_be_held_and_not_changed(home: &Home) {
     let gateway = home.start("[queues.orders]\nprocessor = 'pull'\n", &[]);
     gateway.publish("orders", &[], b"x");
     for line in [format!("PUT {ORDERS}"), format!("PATCH {ORDERS}")] {

@@ -31,12 +31,11 @@ on_both_stores! {
 struct Scene {
     gateway: Gateway,
     sink: Sink,
-    _home: Home,
 }
 
 impl Scene {
     /// Starts one with the queue `orders`, in which nothing is tried twice.
-    fn start(home: Home, settings: &Value) -> Self {
+    fn start(home: &Home, settings: &Value) -> Self {
         let sink = Sink::start(|request| {
             let payload = request.body.as_deref().unwrap_or_default();
             let status = std::str::from_utf8(payload).ok().and_then(|text| text.get(..3)?.parse().ok());
@@ -50,7 +49,7 @@ impl Scene {
         queue.as_object_mut().expect("an object").extend(settings);
         let made = gateway.request("PUT", "/v1/queues/orders", &[JSON], queue.to_string().as_bytes());
         assert_eq!(made.status, 201, "{}", made.text());
-        Self { gateway, sink, _home: home }
+        Self { gateway, sink }
     }
 
     /// Publishes messages that are answered so, and waits until all are dead. Gives their ids.
@@ -126,7 +125,7 @@ impl Scene {
     }
 }
 
-fn they_are_listed_and_found_by_what_is_known_of_them(home: Home) {
+fn they_are_listed_and_found_by_what_is_known_of_them(home: &Home) {
     let scene = Scene::start(home, &json!({}));
     assert_eq!(scene.get(DEAD), json!({"items": []}));
     let rejected = scene.bury(&["400", "400", "413"]);
@@ -196,7 +195,7 @@ fn they_are_listed_and_found_by_what_is_known_of_them(home: Home) {
     }
 }
 
-fn they_are_shown_in_full_and_counted(home: Home) {
+fn they_are_shown_in_full_and_counted(home: &Home) {
     let scene = Scene::start(home, &json!({}));
     let id =
         scene.publish(&[("Content-Type", "text/plain"), ("Posthaste-Priority", "high")], "503 \"quoted\"\n");
@@ -237,7 +236,7 @@ fn they_are_shown_in_full_and_counted(home: Home) {
     assert_eq!(groups("destination"), of("destination", expected), "one was never tried");
 }
 
-fn they_are_replayed_by_id_and_by_filter(home: Home) {
+fn they_are_replayed_by_id_and_by_filter(home: &Home) {
     let scene = Scene::start(home, &json!({}));
     let rejected = scene.bury(&["400", "400", "413"]);
     let exhausted = scene.bury(&["503"]);
@@ -270,7 +269,7 @@ fn they_are_replayed_by_id_and_by_filter(home: Home) {
     assert_eq!(count(&scene.status(), "replayed"), 7);
 }
 
-fn a_replay_stops_at_the_limits_of_its_queue(home: Home) {
+fn a_replay_stops_at_the_limits_of_its_queue(home: &Home) {
     let scene = Scene::start(home, &json!({"limits": {"length_max": 3}}));
     let ids: Vec<_> = (0..5).flat_map(|_| scene.bury(&["400"])).collect();
     scene.hold("pause");
@@ -293,7 +292,7 @@ fn a_replay_stops_at_the_limits_of_its_queue(home: Home) {
     assert_eq!(done, json!({"matched": 1, "replayed": 1}));
 }
 
-fn a_replay_takes_ten_thousand_and_says_that_there_are_more(home: Home) {
+fn a_replay_takes_ten_thousand_and_says_that_there_are_more(home: &Home) {
     const LETTERS: u64 = 10_050;
     let scene = Scene::start(home, &json!({}));
     // They expire as soon as their turn comes, which is later.
@@ -331,7 +330,7 @@ fn a_replay_takes_ten_thousand_and_says_that_there_are_more(home: Home) {
     assert_eq!(done, json!({"discarded": LETTERS}));
 }
 
-fn they_are_discarded_one_some_and_all(home: Home) {
+fn they_are_discarded_one_some_and_all(home: &Home) {
     let scene = Scene::start(home, &json!({}));
     let rejected = scene.bury(&["400", "413", "415"]);
     scene.bury(&["503", "500"]);
@@ -355,7 +354,7 @@ fn they_are_discarded_one_some_and_all(home: Home) {
     assert_eq!(counts, [5, 5, 0, 0], "{status}");
 }
 
-fn what_is_asked_wrongly_is_refused_and_changes_nothing(home: Home) {
+fn what_is_asked_wrongly_is_refused_and_changes_nothing(home: &Home) {
     let scene = Scene::start(home, &json!({}));
     let ids = scene.bury(&["400"]);
     let replay = format!("POST {DEAD}/replay");
@@ -413,7 +412,7 @@ fn what_is_asked_wrongly_is_refused_and_changes_nothing(home: Home) {
     assert_eq!(scene.list_all(""), ids);
 }
 
-fn who_goes_away_leaves_the_rest_where_it_was(home: Home) {
+fn who_goes_away_leaves_the_rest_where_it_was(home: &Home) {
     use std::io::Write as _;
     use std::net::{Shutdown, TcpStream};
     const LETTERS: usize = 3_000;

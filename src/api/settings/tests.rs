@@ -137,7 +137,7 @@ fn a_patch_leaves_what_it_does_not_name() {
         &before,
         &json!({"retry": {"jitter": 0}, "delivery": {"headers": {"x-a": "3", "X-B": null, "X-C": "4"}}}),
     );
-    let mut expected = before.clone();
+    let mut expected = before;
     expected.retry.jitter = 0.0;
     expected.delivery.headers =
         [("x-a", "3"), ("X-C", "4")].map(|(name, value)| (name.to_owned(), value.to_owned())).into();
@@ -146,8 +146,7 @@ fn a_patch_leaves_what_it_does_not_name() {
 
 #[test]
 fn null_in_a_patch_unsets_what_may_be_absent_and_is_the_default_elsewhere() {
-    let every = every_setting();
-    let mut body = every.clone();
+    let mut body = every_setting();
     body["processor"] = json!("log");
     body["retry"] = json!({"schedule": ["7s"], "jitter": 0.9});
     body["timeout"] = json!("9s");

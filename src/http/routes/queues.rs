@@ -81,8 +81,8 @@ pub(super) async fn patch(mut call: Call) -> Result<Answer, Refusal> {
     let body = call.json(SETTINGS_BYTES_MAX).await?;
     let given = SettingsGiven::of_patch(&body)?;
     let (desk, state) = (&call.desk, &call.desk.state);
+    let mut entry = QueueEntry::clone(&*desk.queue_asked(name.as_str()).await?);
     for _ in 0..CHANGES_MAX {
-        let entry = desk.queue_asked(name.as_str()).await?;
         if entry.source == Source::File {
             return Err(declared_in_file());
         }
@@ -93,7 +93,8 @@ pub(super) async fn patch(mut call: Call) -> Result<Answer, Refusal> {
         match desk.store.change_queue(queue, was, settings.into()).await {
             Ok(Changed::Changed(entry)) => return Ok(known(state, StatusCode::OK, entry)),
             Ok(Changed::DeclaredInFile) => return Err(declared_in_file()),
-            Ok(Changed::Otherwise) | Err(StoreError::Gone) => {}
+            Ok(Changed::Otherwise(now)) => entry.settings = now,
+            Err(StoreError::Gone) => entry = QueueEntry::clone(&*desk.queue_asked(name.as_str()).await?),
             Err(error) => return Err(of_store(&error)),
         }
     }

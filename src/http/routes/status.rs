@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_http::StatusCode;
+use bytes::Bytes;
 use futures_util::future::join;
 use tokio::time::timeout;
 
@@ -19,6 +19,7 @@ use crate::domain::timestamp::Timestamp;
 use crate::http::answer::{self, Answer};
 use crate::http::error::Refusal;
 use crate::http::extract::{parameters, queue_name};
+use crate::http::list;
 use crate::http::observer::{Snapshot, stalled};
 use crate::http::process;
 use crate::http::state::State;
@@ -54,7 +55,21 @@ pub(super) async fn show(call: Call) -> Result<Answer, Refusal> {
             Ok(_) | Err(_) => {}
         }
     }
-    Ok(answer::json(StatusCode::OK, &status(&desk.state, &*desk.store, named.as_ref()).await))
+    Ok(written(status(&desk.state, &*desk.store, named.as_ref()).await).await)
+}
+
+/// The answer that shows a status: its queues, of which there may be thousands, are written a few at a time.
+async fn written(mut status: Status) -> Answer {
+    const QUEUES: &[u8] = br#""queues":[]"#;
+    let queues = std::mem::take(&mut status.queues);
+    let frame = serde_json::to_vec(&status).expect("our answers are plain values");
+    // In a text its first quote would have a backslash before it, and its second one too.
+    let at = frame.windows(QUEUES.len()).position(|part| part == QUEUES);
+    let (before, after) = frame.split_at(at.expect("it has a list of queues") + QUEUES.len() - b"[]".len());
+    let mut body = before.to_vec();
+    list::write(&mut body, queues.into_iter()).await;
+    body.extend_from_slice(&after[b"[]".len()..]);
+    answer::found(Bytes::from(body))
 }
 
 /// The counts to show.
@@ -81,7 +96,10 @@ pub(in crate::http) async fn status(
         reading.numbers.iter().map(|queue| (&queue.name, queue)).collect();
     let mut totals = Some((Counters::default(), Gauges::default())).filter(|_| reading.at.is_some());
     let mut queues = Vec::with_capacity(entries.len());
-    for entry in &entries {
+    for (place, entry) in entries.iter().enumerate() {
+        if place % list::WRITTEN_AT_ONCE == list::WRITTEN_AT_ONCE - 1 {
+            tokio::task::yield_now().await;
+        }
         let numbers = by_name.get(&entry.name).copied();
         if reading.is_current && numbers.is_none() {
             // Deleted since the catalog heard of it.

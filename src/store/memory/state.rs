@@ -168,7 +168,7 @@ impl State {
         let queue = self.queue(queue)?;
         Ok(match &queue.entry {
             entry if entry.source == Source::File => Changed::DeclaredInFile,
-            entry if *entry.settings != *was => Changed::Otherwise,
+            entry if *entry.settings != *was => Changed::Otherwise(Arc::clone(&entry.settings)),
             _ => {
                 queue.entry.settings = settings;
                 queue.unpark_when_below();

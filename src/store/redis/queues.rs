@@ -183,10 +183,23 @@ impl Connection {
         for _ in 0..TRIES_MAX {
             let (bytes, was) = self.kept(name).await?;
             let Some(kept) = change(was.as_ref()) else { return Ok((was, None)) };
-            if self.replace(name, &bytes, &kept.write()?).await? {
-                let entry = self.adopt(name, &kept, was.as_ref()).await?;
-                return Ok((was, Some(entry)));
+            let mut bytes_now = kept.write()?;
+            if !self.replace(name, &bytes, &bytes_now).await? {
+                continue;
             }
+            let mut entry = self.adopt(name, &kept, was.as_ref()).await?;
+            // Somebody else's change may have come after ours and been adopted before it: the last one is to stand.
+            for _ in 0..TRIES_MAX {
+                let (bytes, newest) = self.kept(name).await?;
+                let Some(newest) =
+                    newest.filter(|newest| bytes != bytes_now && newest.generation == kept.generation)
+                else {
+                    break;
+                };
+                entry = self.adopt(name, &newest, Some(&kept)).await?;
+                bytes_now = bytes;
+            }
+            return Ok((was, Some(entry)));
         }
         Err(StoreError::Unavailable(format!("queue {name} is changed by others all the time")))
     }
@@ -226,7 +239,11 @@ impl Connection {
             return Ok(Changed::Changed(entry));
         }
         let found = found.filter(|kept| kept.generation == queue.generation).ok_or(StoreError::Gone)?;
-        Ok(if found.source == Source::File { Changed::DeclaredInFile } else { Changed::Otherwise })
+        Ok(if found.source == Source::File {
+            Changed::DeclaredInFile
+        } else {
+            Changed::Otherwise(found.settings)
+        })
     }
 
     pub(super) async fn declare_all(

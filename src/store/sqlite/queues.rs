@@ -98,7 +98,7 @@ impl Work<'_> {
         let Some(number) = self.number_of(queue) else { return Ok(Err(StoreError::Gone)) };
         Ok(Ok(match &self.queue(number).entry {
             entry if entry.source == Source::File => Changed::DeclaredInFile,
-            entry if *entry.settings != *was => Changed::Otherwise,
+            entry if *entry.settings != *was => Changed::Otherwise(Arc::clone(&entry.settings)),
             _ => Changed::Changed(self.set(number, Arc::clone(settings), Source::Api)?),
         }))
     }

@@ -189,7 +189,7 @@ pub(super) async fn settings_are_replaced_only_if_they_are_what_was_read(stand: 
     };
     let Ok(Changed::Changed(second)) = change(&first.settings, 2).await else { panic!("it was as read") };
     assert_eq!(second, QueueEntry { settings: with(2), ..first.clone() }, "all else stays");
-    assert_eq!(change(&first.settings, 3).await, Ok(Changed::Otherwise));
+    assert_eq!(change(&first.settings, 3).await, Ok(Changed::Otherwise(with(2))));
     assert_eq!(stand.entry(&queue).await, second, "nothing was changed");
     declare(stand, &[("orders", 4)]).await;
     assert_eq!(change(&stand.entry(&queue).await.settings, 5).await, Ok(Changed::DeclaredInFile));

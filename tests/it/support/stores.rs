@@ -5,10 +5,10 @@
 macro_rules! on_both_stores {
     ($($name:ident)*) => {
         mod sqlite {
-            $(#[test] fn $name() { super::$name($crate::support::gateway::Home::Sqlite); })*
+            $(#[test] fn $name() { super::$name(&$crate::support::gateway::Home::Sqlite); })*
         }
         mod redis {
-            $(#[test] fn $name() { super::$name($crate::support::gateway::Home::redis()); })*
+            $(#[test] fn $name() { super::$name(&$crate::support::gateway::Home::redis()); })*
         }
     };
 }
