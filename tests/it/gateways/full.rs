@@ -144,7 +144,8 @@ async fn a_full_redis_drains_to_nothing_by_itself_though_half_of_it_is_tried_aga
     assert_eq!(number(&redis, "errorstats", "errorstat_OOM", "count"), 0);
     assert_eq!(number(&redis, "commandstats", "cmdstat_evalsha", "rejected_calls"), 0);
     let unknown = number(&redis, "errorstats", "errorstat_NOSCRIPT", "count");
-    assert_eq!(number(&redis, "commandstats", "cmdstat_evalsha", "failed_calls"), unknown);
+    // Of what failed nothing was but a script that was not loaded yet, whichever command called it.
+    assert!(number(&redis, "commandstats", "cmdstat_evalsha", "failed_calls") <= unknown);
     assert!(number(&redis, "commandstats", "cmdstat_evalsha", "calls") > unknown, "there are such figures");
     let all = stored + accepted;
     let counts = ["accepted", "delivered", "retried", "dead", "recovered"].map(|key| count(&status, key));

@@ -107,7 +107,7 @@ fn consume(number: u64, gateway: &Whereabouts, tally: &Tally) {
             }
             continue;
         }
-        let lease = if matches!(kind, 1 | 2) { "1s" } else { "1m" };
+        let lease = if matches!(kind, 1 | 2) { "1s" } else { "30s" };
         let order = json!({"max": 1 + turn % 4, "wait": "500ms", "lease": lease});
         let Some(answer) = say(&mut connection, gateway, "", &order) else { continue };
         let (from, found) = (Instant::now(), items(&answer));
@@ -157,7 +157,7 @@ fn settle(connection: &mut Option<Connection>, gateway: &Whereabouts, tally: &Ta
     while Instant::now() < deadline {
         if let Some(answer) = say(connection, gateway, "/settle", &ack) {
             for (message, fate) in found.iter().zip(fates(&answer)) {
-                assert_eq!(fate, "settled", "a lease of a minute is not over: {message}");
+                assert_eq!(fate, "settled", "a lease of half a minute is not over: {message}");
                 tally.done(message);
             }
             return;
