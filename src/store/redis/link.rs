@@ -80,6 +80,11 @@ impl Link {
         Ok(self.made.get())
     }
 
+    /// How many connections were made so far: the number of the last.
+    pub(super) fn made(&self) -> u64 {
+        self.made.get()
+    }
+
     /// Whether the next call will use that connection.
     pub(super) fn is_on(&self, made: u64) -> bool {
         self.made.get() == made && self.connection.borrow().is_some()

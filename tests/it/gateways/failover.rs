@@ -25,7 +25,8 @@ const PREFETCH: u64 = 8;
 const IN_FLIGHT_MAX: u64 = THREADS * (CONCURRENCY + PREFETCH);
 const PUBLISH: &str = "/v1/queues/orders/messages";
 /// Every thread has something to do with each message.
-const WORKED: &str = "[server]\nthreads = 1\n[workers]\nthreads = 1\n[queues.orders]\nprocessor = 'log'\n";
+const WORKED: &str =
+    "[server]\nthreads = 1\n[workers]\nthreads = 1\n[queues.orders]\nprocessor = 'log'\nlease = '3s'\n";
 const PULLED: &str = "[queues.orders]\nprocessor = 'pull'\n";
 
 /// A server, and the port by which another follows it.

@@ -58,7 +58,7 @@ enum Looked {
     Far,
     /// Messages need counting: they may come to use all there is.
     Near,
-    /// It is no master any more: nothing was noted, and the connection was given up.
+    /// It is a replica, and its address may lead to another by now: nothing was noted, and the connection was given up.
     Moved,
 }
 
@@ -69,19 +69,21 @@ impl Connection {
     /// [`StoreError::NotDurable`] when it would not.
     pub(super) async fn fit_to_write(&self) -> Result<(), StoreError> {
         for _ in 0..TRIES_MAX {
+            let before = self.sending.made();
             let made = self.sending.ready().await?;
             let is_old = lock(&self.state.vitals).is_old();
-            let is_new = self.judged.get() != made;
-            if is_old || is_new {
-                let looked = self.look_at_everything(&self.sending, made, is_new, true).await?;
+            if is_old || self.judged.get() != made {
+                let is_fresh = made != before;
+                let looked = self.look_at_everything(&self.sending, made, is_fresh, true).await?;
                 if looked == Looked::Moved {
                     continue;
                 }
                 self.judged.set(made);
             }
             // Nothing yields between here and the publish: it leaves on the connection that was judged.
-            if self.sending.is_on(made) {
-                return lock(&self.state.vitals).check();
+            let fit = lock(&self.state.vitals).check();
+            if fit.is_err() || self.sending.is_on(made) {
+                return fit;
             }
         }
         Err(StoreError::Unavailable("Redis: one connection after another is lost".to_owned()))
@@ -121,6 +123,7 @@ impl Connection {
         self.state.check_open()?;
         let asked = Instant::now();
         let looked = loop {
+            let before = self.link.made();
             let made = self.link.ready().await?;
             let (is_old, is_at_home) = {
                 let vitals = lock(&self.state.vitals);
@@ -130,8 +133,9 @@ impl Connection {
             if !is_old && !is_new {
                 break self.look_briefly().await?;
             }
-            let looked = self.look_at_everything(&self.link, made, is_new, is_new || !is_at_home).await?;
-            // A connection that is new has not moved: this ends.
+            let (is_fresh, asks_epoch) = (made != before, is_new || !is_at_home);
+            let looked = self.look_at_everything(&self.link, made, is_fresh, asks_epoch).await?;
+            // A connection that is made for the look has not moved: this ends.
             if looked != Looked::Moved {
                 self.probed.set(made);
                 break looked;
@@ -155,12 +159,13 @@ impl Connection {
         Ok(health)
     }
 
-    /// Looks at everything by a connection, which is new when nobody looked by it before.
+    /// Looks at everything by a connection, which is fresh when it was made just now: only then what it finds is what the address
+    /// leads to.
     async fn look_at_everything(
         &self,
         link: &Link,
         made: u64,
-        is_new: bool,
+        is_fresh: bool,
         asks_epoch: bool,
     ) -> Result<Looked, StoreError> {
         let mut commands = vec![ask_info(), ask_settings()];
@@ -174,8 +179,8 @@ impl Connection {
         if seen.is_loading {
             return Err(StoreError::Unavailable("Redis is loading its data".to_owned()));
         }
-        if seen.is_replica() && !is_new {
-            // It was the master when it was connected to: what it has become says nothing of where its address leads now.
+        let is_replica = seen.is_replica();
+        if is_replica && !is_fresh {
             link.has_moved(made);
             return Ok(Looked::Moved);
         }
@@ -184,6 +189,10 @@ impl Connection {
         lock(&self.state.vitals).see(seen, &self.state.settings);
         if asks_epoch {
             self.found_epoch(link, next()?).await?;
+        }
+        if is_replica && link.is_on(made) {
+            // The address may lead to the master soon: nobody waits for that on this connection.
+            link.give_up();
         }
         Ok(self.see_memory(memory))
     }
