@@ -145,6 +145,8 @@ fn without_the_store(path: &str, method: &str) -> Option<u16> {
     match (method, path) {
         // What is known of a queue is shown.
         ("GET", "/" | "/health" | "/status" | "/v1/queues/{queue}") => Some(200),
+        // Of this queue, which has workers, nobody leases, whatever the store says.
+        ("POST", "/v1/queues/{queue}/leases") => Some(409),
         _ => None,
     }
 }

@@ -15,6 +15,12 @@ pub(crate) struct Sample {
 /// An id that no message has.
 pub(crate) const NO_ID: &str = "0192f0c1-5e3a-7c4d-9b21-3f6a52e8d400";
 
+/// Bodies with a receipt that nobody has.
+const NO_RECEIPT_SETTLED: &str =
+    r#"{"ack":["000000000000000000000000000000000000000000000000000000000000000000"]}"#;
+const NO_RECEIPT_EXTENDED: &str =
+    r#"{"receipts":["000000000000000000000000000000000000000000000000000000000000000000"],"lease":"30s"}"#;
+
 /// The request that a route takes about a queue. A route that is not known here gets `{}` as JSON.
 pub(crate) fn sample(path: &str, method: &'static str, queue: &str) -> Sample {
     let mut target = path.replace("{queue}", queue).replace("{id}", NO_ID);
@@ -28,7 +34,9 @@ pub(crate) fn sample(path: &str, method: &'static str, queue: &str) -> Sample {
         ("POST", "messages") => (vec![], "x"),
         ("POST", "batch") => (vec![json], r#"[{"payload":"x"}]"#),
         ("POST", "replay") => (vec![json], r#"{"filter":{}}"#),
-        ("PUT", _) => (vec![json], r#"{"processor":"log"}"#),
+        ("POST", "settle") => (vec![json], NO_RECEIPT_SETTLED),
+        ("POST", "extend") => (vec![json], NO_RECEIPT_EXTENDED),
+        ("PUT", _) => (vec![json], r#"{"processor":"pull"}"#),
         _ => (vec![json], "{}"),
     };
     Sample { method, target, headers, body }
