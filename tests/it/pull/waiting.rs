@@ -138,10 +138,8 @@ fn queues_of_which_nobody_pulls_are_not_looked_at_all_the_time() {
     const SPAN: Duration = Duration::from_secs(12);
     const SCRIPTS_PER_S_MAX: u64 = 20;
     let redis = RedisServer::start_durable();
-    let settings: String = (0..QUEUES)
-        .map(|number| format!("[queues.q{number}]\nprocessor = 'pull'\n"))
-        .collect::<Vec<_>>()
-        .concat();
+    let queue = |number| format!("[queues.q{number}]\nprocessor = 'pull'\n");
+    let settings = (0..QUEUES).map(queue).collect::<Vec<_>>().concat();
     let mut gateway = Gateway::prepare(&settings, &[]).over(&redis);
     gateway.launch_until_ready();
     for number in 0..QUEUES {
