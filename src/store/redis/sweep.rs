@@ -118,12 +118,7 @@ impl Connection {
     pub(super) async fn sweep_all(&self) -> Result<Swept, StoreError> {
         self.state.check_open()?;
         let entries = self.listed().await?;
-        self.finish_last_round().await?;
-        let due = self.due(&entries).await?;
-        if !due.queues.is_empty() {
-            let taken = due.queues.iter().map(|(name, _)| name.clone()).collect();
-            self.rounds.borrow_mut().unfinished = Some((due.now_ms + PUT_OFF_MS, taken));
-        }
+        let due = self.begin_round(&entries).await?;
         let looks = self.looks(&entries, &due).await?;
         let mut swept = Swept { more: due.queues.len() == QUEUES_MAX, ..Swept::default() };
         // When leases may be taken back: the scripts see whether that is still so.
@@ -168,15 +163,7 @@ impl Connection {
         }
         // What is in the index and is no queue any more.
         let known: HashSet<_> = entries.iter().map(|entry| &entry.name).collect();
-        for (name, _) in due.queues.iter().filter(|(name, _)| !known.contains(name)) {
-            any = true;
-            again.push(name.as_str());
-            // One that cannot be read here is somebody else's to look at.
-            match self.state.why_unreadable(name.as_str()) {
-                Some(_) => again.push(due.now_ms),
-                None => again.push(""),
-            };
-        }
+        any |= self.let_go(&due, &known, &mut again);
         if any {
             self.link.send(&again.finish(), Effect::Reads).await?;
             self.rounds.borrow_mut().unfinished = None;
@@ -191,6 +178,32 @@ impl Connection {
         swept.next_at = rounds.next.values().min().copied();
         self.state.is_next(swept.next_at);
         Ok(swept)
+    }
+
+    /// Takes what is due from the index, when all is given back that the last round took.
+    async fn begin_round(&self, entries: &[QueueEntry]) -> Result<Due, StoreError> {
+        self.finish_last_round().await?;
+        let due = self.due(entries).await?;
+        if !due.queues.is_empty() {
+            let taken = due.queues.iter().map(|(name, _)| name.clone()).collect();
+            self.rounds.borrow_mut().unfinished = Some((due.now_ms + PUT_OFF_MS, taken));
+        }
+        Ok(due)
+    }
+
+    /// Says of what was due and is no queue that it is to be forgotten; whether there was any.
+    fn let_go(&self, due: &Due, known: &HashSet<&QueueName>, again: &mut Call) -> bool {
+        let mut any = false;
+        for (name, _) in due.queues.iter().filter(|(name, _)| !known.contains(name)) {
+            any = true;
+            again.push(name.as_str());
+            // One that cannot be read here is somebody else's to look at.
+            match self.state.why_unreadable(name.as_str()) {
+                Some(_) => again.push(due.now_ms),
+                None => again.push(""),
+            };
+        }
+        any
     }
 
     /// Makes due at once what the last round took and did not give back.

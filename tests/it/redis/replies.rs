@@ -64,7 +64,7 @@ const REPLIES: &[(&str, &str)] = &[
     ("NOREPLICAS Not enough good replicas to write.", "NotDurable"),
     ("NOAUTH Authentication required.", "Unavailable"),
     ("WRONGPASS invalid username-password pair", "Unavailable"),
-    ("NOPERM this user has no permissions to run this command", "Unknown"),
+    ("NOPERM this user has no permissions to run this command", "Unavailable"),
     ("WRONGTYPE Operation against a key of another kind", "Unknown"),
     ("EXECABORT Transaction discarded", "Unknown"),
     ("ERR something nobody knows", "Unknown"),
@@ -222,7 +222,7 @@ fn a_user_who_loses_its_password_or_a_command_is_told_so_and_goes_on_when_it_has
         server.order("ACL SETUSER gateway -evalsha");
         let offer = Offer::new(&stand, &queue);
         let error = refusal(offer.send(&stand).await);
-        assert!(matches!(&error, StoreError::Unknown(why) if why.contains("OPERATIONS.md")), "{error:?}");
+        assert!(matches!(&error, StoreError::Unavailable(why) if why.contains("OPERATIONS.md")), "{error:?}");
         server.order("ACL SETUSER gateway +evalsha");
         offer.send_until_accepted(&stand).await;
 

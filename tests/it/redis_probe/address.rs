@@ -156,10 +156,10 @@ fn a_redis_whose_certificate_is_not_trusted_is_named_and_given_nothing() {
 fn an_address_that_could_never_lead_anywhere_is_refused() {
     let server = RedisServer::start(&STRICT);
     for (url, said) in [
-        ("redis://127.0.0.1/three", "nvalid database number"),
+        ("redis://127.0.0.1/three", "not the number of a database"),
         ("redis://", "is not the URL of a Redis"),
-        ("rediss://localhost/#insecure", "insecure"),
-        ("redis://127.0.0.1?protocol=resp9", "resp9"),
+        ("rediss://localhost/#insecure", "#"),
+        ("redis://127.0.0.1?protocol=resp9", "protocol"),
     ] {
         let settings = StoreSettings { url: url.to_owned(), ..relaxed(&server) };
         let problems: Vec<_> = settings.problems().into_iter().map(|problem| problem.detail).collect();
