@@ -98,6 +98,7 @@ fn write_row(text: &mut String, row: &[Cell], widths: &[usize]) {
         };
         result.expect("writing to a String cannot fail");
     }
+    text.truncate(text.trim_end_matches(' ').len());
     text.push('\n');
 }
 
@@ -123,8 +124,8 @@ mod tests {
     fn columns_stand_under_one_another_and_numbers_right() {
         let mut table = Table::new(&["QUEUE", "PENDING", "STATE"]);
         table.row(vec!["orders".into(), Cell::number(Some(12_345_678)), "ok".into()]);
-        table.row(vec!["ü".into(), Cell::number(None::<u64>), "paused".into()]);
-        let expected = "QUEUE    PENDING  STATE\norders  12345678  ok\nü              -  paused\n";
+        table.row(vec!["ü".into(), Cell::number(None::<u64>), "".into()]);
+        let expected = "QUEUE    PENDING  STATE\norders  12345678  ok\nü              -\n";
         assert_eq!(plain(&table.render()), expected);
         assert_eq!(pairs(&[("id", "1".to_owned()), ("queue", "a\nb".to_owned())]).lines().count(), 2);
     }
