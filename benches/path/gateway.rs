@@ -23,10 +23,15 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Starts one on the store in `folder`; gives it as soon as it listens.
     pub(crate) fn start(folder: &Path) -> Self {
+        Self::start_on(folder, "sqlite:posthaste.db")
+    }
+
+    /// Starts one on that store, with its log in `folder`.
+    pub(crate) fn start_on(folder: &Path, store: &str) -> Self {
         let log = folder.join("log");
         let process = Command::new(env!("CARGO_BIN_EXE_posthaste"))
             .current_dir(folder)
-            .args(["serve", "--listen", "127.0.0.1:0", "--store", "sqlite:posthaste.db"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--store", store])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).expect("a log file"))

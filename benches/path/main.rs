@@ -1,5 +1,5 @@
 //! Measures the path of a message with the real release binary:
-//! `cargo bench --bench path -- [pending|store|calls|redis|latency] [FLAGS]`.
+//! `cargo bench --bench path -- [pending|store|calls|redis|latency|consumers] [FLAGS]`.
 //!
 //! - `pending`: what a million waiting messages cost: `/status`, lease and settle, memory, the start.
 //! - `store`: lease and settle alone, on the embedded store, with and without a million messages behind.
@@ -7,6 +7,7 @@
 //! - `redis`: CPU and memory of a message in a Redis of its own, with and without a million messages behind.
 //! - `latency`: from posting a message to an idle gateway until a registered function has it: on the embedded store, on a Redis,
 //!   and in another gateway on that Redis.
+//! - `consumers`: the same until a consumer that waits has it, and the CPU and the Redis commands of a thousand that wait.
 //!
 //! Without a name all are run. `--messages N` is how many wait (1,000,000), `--posts N` how many are timed (2,000),
 //! `--json` prints one object a line instead of tables. Nothing is asserted: what a figure must be is judged by who reads it.
@@ -15,6 +16,7 @@ mod calls;
 #[path = "../../tests/it/support/client.rs"]
 #[expect(dead_code, reason = "the tests look at headers, the benches do not")]
 mod client;
+mod consumers;
 mod gateway;
 mod latency;
 mod pending;
@@ -41,12 +43,13 @@ struct Arguments {
 type Bench = fn(&Arguments, &mut Report);
 
 /// Every bench by its name.
-const BENCHES: [(&str, Bench); 5] = [
+const BENCHES: [(&str, Bench); 6] = [
     ("pending", pending::run),
     ("store", store::run),
     ("calls", calls::run),
     ("redis", redis::run),
     ("latency", latency::run),
+    ("consumers", consumers::run),
 ];
 
 #[expect(clippy::print_stderr, reason = "a bench talks to a person")]

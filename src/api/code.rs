@@ -59,10 +59,20 @@ codes! {
     RequestTimeout "request_timeout" 408 "The body did not arrive in time" true 0;
     /// A message's record can be found by id only while its queue keeps an index, and this one does not.
     LookupOff "lookup_off" 409 "The queue keeps no index of its messages" false 0;
+    /// A worker or consumer has the message.
+    MessageLeased "message_leased" 409 "The message is being worked on" true 0;
+    /// The message was delivered or cancelled, or is dead.
+    MessageFinished "message_finished" 409 "The message has ended" false 0;
     /// The operator's file has the say.
     QueueDeclaredInFile "queue_declared_in_file" 409 "The queue is declared in the configuration file" false 0;
+    /// The queue holds messages, and its deletion was not forced.
+    QueueNotEmpty "queue_not_empty" 409 "The queue holds messages" false 0;
+    /// Its messages are not for consumers.
+    QueueNotPull "queue_not_pull" 409 "Nobody can pull from this queue" false 0;
     /// The body is larger than allowed.
     PayloadTooLarge "payload_too_large" 413 "The body is too large" false 0;
+    /// The batch has more bytes or messages than allowed.
+    BatchTooLarge "batch_too_large" 413 "The batch is too large" false 0;
     /// The request's target is longer than allowed.
     UriTooLong "uri_too_long" 414 "The request target is too long" false 0;
     /// The body is of the wrong type.
@@ -147,11 +157,12 @@ mod tests {
     }
 
     #[test]
-    fn whatever_says_wait_may_be_tried_again_and_only_that() {
+    fn whatever_says_wait_may_be_tried_again_and_little_else() {
         for row in CODES {
             let waits = matches!(row.status, 429 | 503);
             assert_eq!(row.retry_after_s > 0, waits, "{}", row.word);
-            assert_eq!(row.retryable, waits || row.status == 408, "{}", row.word);
+            let may_end = row.status == 408 || row.code == Code::MessageLeased;
+            assert_eq!(row.retryable, waits || may_end, "{}", row.word);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Reading JSON strictly: one value, no key twice in an object, no more than 128 levels.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -20,6 +21,20 @@ pub fn parse(text: &[u8]) -> Result<Value, JsonError> {
         .map_err(|error| JsonError(error.to_string()))
 }
 
+/// Reads one JSON object and nothing behind it; gives its fields in the order in which they stand there, or `None` for another
+/// value.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_object(text: &[u8]) -> Result<Option<Vec<(String, Value)>>, JsonError> {
+    if text.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+        return parse(text).map(|_| None);
+    }
+    serde_json::from_slice::<Fields>(text)
+        .map(|fields| Some(fields.0))
+        .map_err(|error| JsonError(error.to_string()))
+}
+
 /// Adds the name of a field to a JSON pointer (RFC 6901).
 #[must_use]
 pub fn pointer(parent: &str, field: &str) -> String {
@@ -32,6 +47,41 @@ impl<'de> Deserialize<'de> for Strict {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         StrictVisitor.deserialize(deserializer).map(Strict)
     }
+}
+
+/// The fields of an object, in their order.
+struct Fields(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor).map(Fields)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Vec<(String, Value)>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let (mut fields, mut seen) = (Vec::new(), HashSet::new());
+        while let Some(key) = entries.next_key::<String>()? {
+            if !seen.insert(key.clone()) {
+                return Err(twice(&key));
+            }
+            let value = entries.next_value_seed(StrictVisitor)?;
+            fields.push((key, value));
+        }
+        Ok(fields)
+    }
+}
+
+fn twice<E: de::Error>(key: &str) -> E {
+    E::custom(format_args!("the key {key:?} is there twice"))
 }
 
 struct StrictVisitor;
@@ -91,7 +141,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             if map.contains_key(&key) {
-                return Err(de::Error::custom(format_args!("the key {key:?} is there twice")));
+                return Err(twice(&key));
             }
             let value = entries.next_value_seed(StrictVisitor)?;
             map.insert(key, value);
@@ -116,6 +166,17 @@ mod tests {
             assert!(refusal(text.as_bytes()).contains("the key \"a\" is there twice"), "{text}");
         }
         assert!(parse(br#"{"a":{"a":1},"b":{"a":1}}"#).is_ok());
+    }
+
+    #[test]
+    fn the_fields_of_an_object_keep_their_order() {
+        let text = br#" {"b":[{"z":1,"a":2}],"a":null} "#;
+        let fields = parse_object(text).expect("JSON").expect("an object");
+        assert_eq!(fields.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["b", "a"]);
+        assert_eq!(parse_object(b" [1]"), Ok(None));
+        for text in [&b"{\"a\":1,\"a\":2}"[..], b"{\"a\":{\"b\":1,\"b\":1}}", b"{} {}", b"{", b"", b"]"] {
+            assert!(parse_object(text).is_err(), "{:?}", String::from_utf8_lossy(text));
+        }
     }
 
     #[test]

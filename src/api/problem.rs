@@ -45,6 +45,9 @@ pub struct Problem {
     /// Which item of a batch, from 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<u64>,
+    /// Which line of a batch that is NDJSON, from 1; blank ones count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<u64>,
 }
 
 impl Problem {
@@ -66,6 +69,7 @@ impl Problem {
             limit: None,
             setting: None,
             index: None,
+            line: None,
         }
     }
 

@@ -206,6 +206,7 @@ impl App {
             clock: self.clock.clone(),
             workers: self.settings.workers.clone(),
             ingest: self.settings.ingest.clone(),
+            consumers: self.settings.server.limits.consumers(),
         })
         .map_err(|error| {
             StartError::Failed(format!("the threads of the workers cannot be started: {error}"))
@@ -279,6 +280,7 @@ impl App {
                 })
             }),
             make_ingester: Arc::new(move || ingesters.ingester()),
+            consumers: pipeline.consumers().clone(),
         }))
     }
 }

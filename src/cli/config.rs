@@ -34,7 +34,7 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
         }
         Command::Print(arguments) => {
             let settings = arguments.settings.load()?;
-            give(&if arguments.json { settings.print_json() } else { settings.print() });
+            give(&if arguments.json { settings.print_json() } else { settings.print() })?;
         }
     }
     Ok(())

@@ -1,17 +1,48 @@
 //! The command line: one file a command.
 //!
 //! Data goes to stdout, talk to stderr. Exit codes are a contract: see [`Exit`].
+//!
+//! | file | noun |
+//! |---|---|
+//! | `again` | sending a publish again whose answer was lost |
+//! | `client` | [`client::Client`]: the typed client of the HTTP API, used by the tests too |
+//! | `output` | data and talk, colours, what a closed pipe means |
+//! | `progress` | a bar for long work |
+//! | `table` | columns that stand under one another |
+//! | `listing` | a list of the API, page after page |
+//! | `letter` | one message for a person to read |
+//! | `question` | asking before something is destroyed |
+//! | `signals` | Ctrl-C, SIGTERM, the end of a terminal |
+//! | the others | the command of that name |
 
+mod again;
 pub mod client;
+mod completions;
 mod config;
+mod dead;
+mod lease;
+mod letter;
+mod listing;
+mod message;
+mod output;
+mod progress;
+mod publish;
+mod question;
+mod queue;
 mod ready;
 mod serve;
+mod signals;
+mod sink;
+mod status;
+mod table;
 
 use std::ffi::OsString;
 use std::fmt;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use output::{give, give_bytes, say};
 
 /// How a command ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,12 +81,32 @@ impl Exit {
 pub struct Failure {
     exit: Exit,
     words: String,
+    /// Whether a publish may have been stored all the same.
+    may_be_stored: bool,
+    /// Which item of a batch is at fault.
+    index: Option<u64>,
 }
 
 impl Failure {
     /// A failure with its words.
     pub fn new(exit: Exit, words: impl fmt::Display) -> Self {
-        Self { exit, words: words.to_string() }
+        Self { exit, words: words.to_string(), may_be_stored: false, index: None }
+    }
+
+    /// Something that this machine did not let happen.
+    pub(crate) fn failed(words: impl fmt::Display) -> Self {
+        Self::new(Exit::Failed, words)
+    }
+
+    /// The end of a command about which nothing is left to say.
+    pub(crate) const fn silent(exit: Exit) -> Self {
+        Self { exit, words: String::new(), may_be_stored: false, index: None }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.words)
     }
 }
 
@@ -79,11 +130,50 @@ struct CommandLine {
 enum Command {
     /// Run the gateway (what happens without a command as well)
     Serve(serve::Arguments),
-    /// Ask a gateway whether it is ready: exit code 0 when it is, 1 when it is not, 4 when none answers
+    /// Publish a message, or one a line
+    Publish(publish::Arguments),
+    /// Show what is where, once or again and again
+    Status(status::Arguments),
+    /// Ask a gateway whether it is ready
+    ///
+    /// The exit code tells: 0 when it is, 1 when it is not, 4 when none answers.
     Ready(ready::Arguments),
+    /// Look at queues and change them
+    #[command(subcommand)]
+    Queue(queue::Command),
+    /// Look up a message, or cancel it
+    #[command(subcommand)]
+    Message(message::Command),
+    /// Look at what could not be delivered, put it back, or throw it away
+    #[command(subcommand)]
+    Dead(dead::Command),
+    /// Lease messages of a queue: print them, or run a command for each
+    Lease(lease::Arguments),
+    /// Receive what a gateway pushes: print it, and answer as told
+    Sink(sink::Arguments),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
+    /// Print the completions of a shell
+    Completions(completions::Arguments),
+}
+
+impl Command {
+    fn run(&self) -> Result<(), Failure> {
+        match self {
+            Self::Serve(arguments) => serve::run(arguments),
+            Self::Publish(arguments) => publish::run(arguments),
+            Self::Status(arguments) => status::run(arguments),
+            Self::Ready(arguments) => ready::run(arguments),
+            Self::Queue(command) => queue::run(command),
+            Self::Message(command) => message::run(command),
+            Self::Dead(command) => dead::run(command),
+            Self::Lease(arguments) => lease::run(arguments),
+            Self::Sink(arguments) => sink::run(arguments),
+            Self::Config(command) => config::run(command),
+            Self::Completions(arguments) => completions::run(arguments),
+        }
+    }
 }
 
 /// Runs a command line, whose first argument is the program's name, and says how it ended on stderr.
@@ -91,22 +181,23 @@ enum Command {
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let line = match CommandLine::try_parse_from(arguments) {
         Ok(line) => line,
-        Err(error) => {
-            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
-            let printed = error.print();
-            return code(if printed.is_ok() { exit } else { Exit::Failed });
+        Err(error) if error.use_stderr() => {
+            // Where stderr is closed there is nobody to tell.
+            drop(error.print());
+            return code(Exit::Usage);
         }
+        Err(help) => return ended(give(&help.render().to_string())),
     };
-    let ended = match line.command {
-        None => serve::run(&line.serve),
-        Some(Command::Serve(arguments)) => serve::run(&arguments),
-        Some(Command::Ready(arguments)) => ready::run(&arguments),
-        Some(Command::Config(command)) => config::run(&command),
-    };
-    match ended {
+    ended(line.command.as_ref().map_or_else(|| serve::run(&line.serve), Command::run))
+}
+
+fn ended(result: Result<(), Failure>) -> ExitCode {
+    match result {
         Ok(()) => code(Exit::Done),
         Err(failure) => {
-            say(&failure.words);
+            if !failure.words.is_empty() {
+                say(&failure.words);
+            }
             code(failure.exit)
         }
     }
@@ -114,16 +205,4 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn code(exit: Exit) -> ExitCode {
     ExitCode::from(exit.code())
-}
-
-/// Talk: to stderr.
-#[expect(clippy::print_stderr, reason = "the command line talks to a person here")]
-fn say(words: &str) {
-    eprintln!("posthaste: {words}");
-}
-
-/// Data: to stdout.
-#[expect(clippy::print_stdout, reason = "the command line gives its data here")]
-fn give(data: &str) {
-    print!("{data}");
 }

@@ -1,14 +1,16 @@
 //! `posthaste serve`: the gateway as a process, with its signals and its log.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use log::{error, info, warn};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::app::{App, Handle, StartError};
+use crate::cli::signals::Signals;
 use crate::cli::{Exit, Failure};
 use crate::config::{Flags, Settings};
 use crate::telemetry;
@@ -64,6 +66,9 @@ impl SettingArguments {
     }
 }
 
+/// How long a start that is all but over has to be over when a signal comes.
+const HANDED_OVER_WITHIN: Duration = Duration::from_secs(1);
+
 /// How to serve.
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -106,24 +111,31 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, error))?;
     runtime.block_on(async {
         let mut signals = Signals::listen().map_err(|error| Failure::new(Exit::Failed, error))?;
-        let handle = start(app, &mut signals).await?;
-        serve(&handle, &mut signals, grace).await
+        let (handle, asked) = start(app, &mut signals).await?;
+        serve(&handle, asked, &mut signals, grace).await
     })
 }
 
 /// Starts the gateway on a thread of its own, since that may wait for another process or recover for long: a signal
-/// meanwhile ends this process at once, which loses as little as a kill.
-async fn start(app: App, signals: &mut Signals) -> Result<Handle, Failure> {
-    let (told, started) = oneshot::channel();
+/// meanwhile ends this process soon, which loses as little as a kill. Gives the signal that came when it was all but started.
+async fn start(app: App, signals: &mut Signals) -> Result<(Handle, Option<&'static str>), Failure> {
+    let (told, mut started) = oneshot::channel();
     let run = move || drop(told.send(app.start()));
     let thread = std::thread::Builder::new().name("start".to_owned()).spawn(run);
     thread.map_err(|error| Failure::new(Exit::Failed, error))?;
-    tokio::select! {
-        started = started => match started {
-            Ok(started) => started.map_err(|error| Failure::new(exit_of(&error), error)),
-            Err(_) => Err(Failure::new(Exit::Failed, "the start panicked")),
-        },
-        name = signals.next() => Err(Failure::new(Exit::Failed, format!("ended by {name} while starting"))),
+    let judged = |started: Result<Result<Handle, StartError>, oneshot::error::RecvError>| match started {
+        Ok(started) => started.map_err(|error| Failure::new(exit_of(&error), error)),
+        Err(_) => Err(Failure::new(Exit::Failed, "the start panicked")),
+    };
+    let name = tokio::select! {
+        biased;
+        started = &mut started => return judged(started).map(|handle| (handle, None)),
+        name = signals.next() => name,
+    };
+    // It may have said that it listens, and be here in a moment: then it has clients, and ends in order.
+    match timeout(HANDED_OVER_WITHIN, started).await {
+        Ok(started) => judged(started).map(|handle| (handle, Some(name))),
+        Err(_) => Err(Failure::new(Exit::Failed, format!("ended by {name} while starting"))),
     }
 }
 
@@ -134,9 +146,20 @@ fn exit_of(error: &StartError) -> Exit {
     }
 }
 
-async fn serve(handle: &Handle, signals: &mut Signals, grace: std::time::Duration) -> Result<(), Failure> {
+async fn serve(
+    handle: &Handle,
+    asked: Option<&'static str>,
+    signals: &mut Signals,
+    grace: Duration,
+) -> Result<(), Failure> {
+    let next = async {
+        match asked {
+            Some(name) => name,
+            None => signals.next().await,
+        }
+    };
     let gave_up = tokio::select! {
-        name = signals.next() => {
+        name = next => {
             info!(signal = name; "stopping");
             None
         }
@@ -155,63 +178,5 @@ async fn serve(handle: &Handle, signals: &mut Signals, grace: std::time::Duratio
     match gave_up {
         Some(name) => Err(Failure::new(Exit::Failed, format!("the actor {name} gave up"))),
         None => Ok(()),
-    }
-}
-
-/// The signals that ask the gateway to stop.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    /// Of a terminal that closes; `None` where whoever started this process had it ignored, as `nohup` does.
-    hangup: Option<Signal>,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        let hangup = SignalKind::hangup();
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: if is_ignored(hangup) { None } else { Some(signal(hangup)?) },
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        let hangup = async {
-            match &mut self.hangup {
-                Some(hangup) => hangup.recv().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = hangup => "SIGHUP",
-        }
-    }
-}
-
-/// Whether this process was started with that signal ignored, as far as the system tells.
-fn is_ignored(signal: SignalKind) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    ignored(&status).is_some_and(|ignored| ignored >> (signal.as_raw_value() - 1) & 1 == 1)
-}
-
-/// The mask of ignored signals in what Linux says of a process, the first signal lowest.
-fn ignored(status: &str) -> Option<u64> {
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
-    u64::from_str_radix(mask.trim(), 16).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_mask_of_ignored_signals_is_read_from_what_the_system_says() {
-        let status = "Name:\tposthaste\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n";
-        assert_eq!(ignored(status), Some(0x1001));
-        assert_eq!(ignored("Name:\tposthaste\n"), None);
-        assert_eq!(ignored("SigIgn:\tnone\n"), None);
     }
 }

@@ -62,6 +62,11 @@ pub(super) fn found(body: impl MessageBody + 'static) -> Answer {
     answer
 }
 
+/// 204: done, and there is nothing to say.
+pub(super) fn nothing() -> Answer {
+    Response::with_body(StatusCode::NO_CONTENT, BoxBody::new(()))
+}
+
 /// A status with a text.
 pub(super) fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
     typed(status, &TEXT, text.into())

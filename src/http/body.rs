@@ -32,6 +32,9 @@ pub(super) struct Body {
     _share: Share,
 }
 
+/// The setting of the most bytes that a batch may have, which is refused in words of its own.
+pub(super) const BATCH_BYTES_MAX: &str = "server.limits.batch_bytes_max";
+
 /// The most bytes a body may have, and which setting says so.
 #[derive(Clone, Copy)]
 pub(super) struct SizeLimit {
@@ -46,7 +49,9 @@ impl SizeLimit {
         let shown = bytes::show(self.bytes_max);
         if let Some(setting) = self.setting {
             let detail = format!("the body is larger than {setting}, which is {shown}");
-            Refusal::new(Code::PayloadTooLarge, detail).setting(setting, Some(self.bytes_max))
+            let is_batch = setting == BATCH_BYTES_MAX;
+            let code = if is_batch { Code::BatchTooLarge } else { Code::PayloadTooLarge };
+            Refusal::new(code, detail).setting(setting, Some(self.bytes_max))
         } else {
             let detail = format!("the body is larger than the {shown} that are taken here");
             Refusal::new(Code::PayloadTooLarge, detail).limit(self.bytes_max)

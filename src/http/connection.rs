@@ -4,12 +4,16 @@
 //! wraps the socket: it times every head, ends a connection that is idle for long, and one whose client takes nothing of its
 //! answer. Both the socket and the request under way know the [`Connection`], which carries the one timer they share.
 //!
+//! The socket also tells the request under way that its client has closed its end, and those who care that an answer has left
+//! this process whole.
+//!
 //! That timer is what wakes a connection on which nothing happens, so whenever the socket has nothing to read it is set, also
 //! while a request is served: it may ring then, and when the request is answered nobody looks at the socket any more.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -19,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::http::settings::ServerLimits;
+use crate::pipeline::consumers::Hold;
 
 /// How long a client may take none of an answer. Less than what a reader of a slow line needs for one kernel buffer
 /// would cut honest ones; more would let a few thousand of them hold memory for long.
@@ -93,6 +98,9 @@ pub(super) struct Connection {
     patience: Patience,
     came: Cell<Tail>,
     end: Cell<End>,
+    is_closed: Cell<bool>,
+    /// What is to hear that the answers so far have been written.
+    leaving: RefCell<Vec<Hold>>,
 }
 
 impl Default for Connection {
@@ -109,7 +117,39 @@ impl Connection {
             patience,
             came: Cell::default(),
             end: Cell::new(End::BlankLine),
+            is_closed: Cell::new(false),
+            leaving: RefCell::default(),
         }
+    }
+
+    /// What the future gives, or `None` as soon as the client has closed its end: nobody is taken to wait for an answer then. To be
+    /// awaited by the request under way, whose task the socket wakes.
+    pub(super) async fn unless_closed<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        poll_fn(|context| {
+            if self.is_closed.get() { Poll::Ready(None) } else { future.as_mut().poll(context).map(Some) }
+        })
+        .await
+    }
+
+    /// An answer was handed over to the last byte: tells this when the system has taken them all, and drops it when the connection
+    /// ends before.
+    pub(super) fn when_written(&self, hold: Hold) {
+        self.leaving.borrow_mut().push(hold);
+    }
+
+    /// All that was handed over has been taken by the system; where the client closed its end before, for nobody.
+    fn written(&self) {
+        let leaving = std::mem::take(&mut *self.leaving.borrow_mut());
+        if !self.is_closed.get() {
+            leaving.into_iter().for_each(Hold::arrived);
+        }
+    }
+
+    /// Whether the client has ended its side: it sends nothing more, and most likely reads nothing more. One that is reset is
+    /// told of by the drop of what serves it.
+    pub(super) fn has_ended(&self) -> bool {
+        self.is_closed.get()
     }
 
     /// A head is complete, and its request, with or without a body, is now served until the guard is dropped.
@@ -252,6 +292,13 @@ impl Guarded {
     }
 }
 
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // A request that outlives its socket has nobody to answer.
+        self.connection.leaving.borrow_mut().clear();
+    }
+}
+
 impl AsyncRead for Guarded {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -263,6 +310,9 @@ impl AsyncRead for Guarded {
         if result.is_pending() {
             // To the reader, "nothing more will come" is the end of the connection.
             return self.poll_request(context).map(Ok);
+        }
+        if result.is_ready() && buffer.filled().len() == before && buffer.remaining() > 0 {
+            self.connection.is_closed.set(true);
         }
         self.connection.note(&buffer.filled()[before..]);
         result
@@ -293,6 +343,8 @@ impl AsyncWrite for Guarded {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The server flushes when it has written all that it has.
+        self.connection.written();
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
@@ -302,169 +354,5 @@ impl AsyncWrite for Guarded {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
-
-    use super::*;
-
-    /// What the last of the bytes of a request are.
-    const BLANK_LINE: &[u8] = b"\r\n\r\n";
-
-    /// Both ends of a connection, ours guarded with five seconds for a head.
-    async fn pair() -> (Guarded, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connects");
-        let (stream, _) = listener.accept().await.expect("accepts");
-        (Guarded::new(stream, (&ServerLimits::default()).into()), client)
-    }
-
-    async fn read(guarded: &mut Guarded) -> usize {
-        guarded.read(&mut [0; 100]).await.expect("no error")
-    }
-
-    async fn ring(connection: &Connection, from: Instant, after_s: u64) -> Duration {
-        let deadline = from + Duration::from_secs(after_s);
-        poll_fn(|context| connection.poll_until(context, deadline)).await;
-        from.elapsed()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_timer_rings_for_each_deadline_and_never_before_it() {
-        let (connection, from) = (Connection::default(), Instant::now());
-        assert_eq!(ring(&connection, from, 2).await.as_secs(), 2);
-        // A later one, an earlier one while the later is set, and one that has passed.
-        let later = connection.poll_until(
-            &mut Context::from_waker(futures_util::task::noop_waker_ref()),
-            from + Duration::from_secs(9),
-        );
-        assert!(later.is_pending());
-        assert_eq!(ring(&connection, from, 5).await.as_secs(), 5);
-        assert_eq!(ring(&connection, from, 9).await.as_secs(), 9);
-        assert_eq!(ring(&connection, from, 1).await.as_secs(), 9);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_request_ends_the_time_of_its_head_and_begins_that_of_the_pause() {
-        let connection = Rc::new(Connection::default());
-        assert!(matches!(connection.phase.get(), Phase::Head(_)));
-        connection.note(b"GET / HTTP/1.1\r\n\r\n");
-        let serving = connection.serve(false);
-        assert!(matches!(connection.phase.get(), Phase::Serving));
-        drop(serving);
-        assert!(matches!(connection.phase.get(), Phase::Idle(since) if since == Instant::now()));
-    }
-
-    #[test]
-    fn what_came_behind_a_request_is_known_by_its_last_bytes() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-        let _entered = runtime.enter();
-        let chunks = "5\r\nhello\r\n0\r\n\r\n";
-        let long = "the quick brown fox jumps";
-        for (body, is_length_declared) in
-            [(None, false), (Some(chunks), false), (Some(""), true), (Some("a"), true), (Some(long), true)]
-        {
-            for (rest, has_rest) in
-                [("", false), ("GET /hea", true), ("\r", true), ("GET / HTTP/1.1\r\nHost:", true)]
-            {
-                let came = format!("POST / HTTP/1.1\r\nHost: x\r\n\r\n{}{rest}", body.unwrap_or_default());
-                for pieces in [came.len(), 1, 3] {
-                    let connection = Rc::new(Connection::default());
-                    came.as_bytes().chunks(pieces).for_each(|piece| connection.note(piece));
-                    let serving = connection.serve(body.is_some());
-                    if let Some(body) = body {
-                        connection.body_was_read(body.as_bytes(), is_length_declared);
-                    }
-                    drop(serving);
-                    let found = matches!(connection.phase.get(), Phase::Head(_));
-                    assert_eq!(found, has_rest, "{came:?} in pieces of {pieces}");
-                }
-            }
-        }
-        let connection = Rc::new(Connection::default());
-        connection.note(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi");
-        drop(connection.serve(true));
-        assert!(matches!(connection.phase.get(), Phase::Idle(_)), "a body that nobody read");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_timer_that_rings_while_a_request_is_served_is_set_again() {
-        let (mut guarded, _client) = pair().await;
-        let connection = guarded.connection();
-        connection.note(BLANK_LINE);
-        let mut serving = Some(connection.serve(false));
-        let answered = Instant::now() + Duration::from_secs(70);
-        let mut answering = Box::pin(sleep_until(answered));
-        let mut buffer = [0; 10];
-        // As the server does it: first it reads, then the answer becomes ready, and it reads again when something wakes it.
-        let task = poll_fn(|context| {
-            let read = Pin::new(&mut guarded).poll_read(context, &mut ReadBuf::new(&mut buffer));
-            if serving.is_some() && answering.as_mut().poll(context).is_ready() {
-                serving = None;
-            }
-            read
-        });
-        let ended = tokio::time::timeout(Duration::from_secs(200), task).await;
-        ended.expect("somebody looked").expect("no error");
-        assert_eq!(answered.elapsed(), ServerLimits::default().idle_timeout);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_head_that_does_not_come_is_told_so_and_ended() {
-        let (mut guarded, mut client) = pair().await;
-        let from = Instant::now();
-        assert_eq!(read(&mut guarded).await, 0, "a connection on which nothing comes");
-        assert_eq!(from.elapsed().as_secs(), 5);
-        let mut told = [0; 64];
-        let count = client.read(&mut told).await.expect("an answer");
-        assert!(told[..count].starts_with(b"HTTP/1.1 408 "));
-
-        let (mut guarded, mut client) = pair().await;
-        guarded.connection().note(BLANK_LINE);
-        drop(guarded.connection().serve(false));
-        tokio::time::sleep(Duration::from_secs(20)).await;
-        client.write_all(b"GET / HT").await.expect("sent");
-        assert_eq!(read(&mut guarded).await, 8);
-        let from = Instant::now();
-        assert_eq!(read(&mut guarded).await, 0, "the second head of a connection");
-        assert_eq!(from.elapsed().as_secs(), 5);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_pause_that_is_too_long_ends_the_connection_without_a_word() {
-        let (mut guarded, mut client) = pair().await;
-        guarded.connection().note(BLANK_LINE);
-        drop(guarded.connection().serve(false));
-        let from = Instant::now();
-        assert_eq!(read(&mut guarded).await, 0);
-        assert_eq!(from.elapsed(), ServerLimits::default().idle_timeout);
-        drop(guarded);
-        assert_eq!(client.read(&mut [0; 10]).await.expect("the end"), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_takes_nothing_of_an_answer_is_cut_and_who_takes_some_is_not() {
-        let (mut guarded, mut client) = pair().await;
-        let _serving = guarded.connection().serve(false);
-        let answer = vec![7; 32 << 20];
-        let from = Instant::now();
-        let error = guarded.write_all(&answer).await.expect_err("more than all buffers hold");
-        assert_eq!((error.kind(), from.elapsed()), (io::ErrorKind::TimedOut, WRITE_STALL_MAX));
-
-        let (mut guarded, mut reader) = pair().await;
-        let write = async {
-            guarded.write_all(&answer).await.expect("taken");
-            drop(guarded);
-        };
-        let mut taken = Vec::new();
-        let take = async {
-            tokio::time::sleep(WRITE_STALL_MAX / 2).await;
-            reader.read_to_end(&mut taken).await.expect("whole");
-        };
-        tokio::join!(write, take);
-        assert_eq!(taken.len(), answer.len());
-        drop(client.shutdown().await);
-    }
-}
+#[path = "connection_tests.rs"]
+mod tests;

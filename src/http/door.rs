@@ -62,7 +62,7 @@ impl Door {
         let queue = queue.parse().unwrap_or_else(|_| unreachable!("a message was accepted into it"));
         Ok(match accepted {
             Accepted::New => Published { id: message, queue, duplicate: false },
-            Accepted::Duplicate(first) => Published { id: first, queue, duplicate: true },
+            Accepted::Duplicate(first) => Published { id: first[0], queue, duplicate: true },
         })
     }
 

@@ -55,6 +55,24 @@ impl Refusal {
         self
     }
 
+    /// Names the place in the body it is about in place of a header.
+    pub(super) fn in_body(mut self, pointer: impl Into<String>) -> Self {
+        self.0.problem.header = None;
+        self.pointer(pointer)
+    }
+
+    /// Names the item of a batch it is about.
+    pub(super) fn index(mut self, index: u64) -> Self {
+        self.0.problem.index = Some(index);
+        self
+    }
+
+    /// Names the line of the body it is about.
+    pub(super) fn line(mut self, line: u64) -> Self {
+        self.0.problem.line = Some(line);
+        self
+    }
+
     /// Names the setting it comes from, and its value where that is a number.
     pub(super) fn setting(mut self, name: &'static str, limit: Option<u64>) -> Self {
         self.0.problem.setting = Some(name.into());
@@ -87,7 +105,8 @@ impl Refusal {
         self
     }
 
-    fn known(mut self, stored: Stored) -> Self {
+    /// What is known of what is stored, whatever the rule says.
+    pub(super) fn known(mut self, stored: Stored) -> Self {
         self.0.known = Some(stored);
         self
     }
@@ -159,8 +178,8 @@ impl From<Box<Problem>> for Refusal {
 pub(super) enum Accepted {
     /// Stored, durably as configured: 202.
     New,
-    /// Its key stands for this message: 200.
-    Duplicate(MessageId),
+    /// Its key stands for these messages, at least one: 200.
+    Duplicate(Vec<MessageId>),
 }
 
 /// Why a publish was not accepted.
@@ -181,10 +200,10 @@ impl From<Refusal> for NotAccepted {
 pub(super) fn of_publish(result: Result<GroupResult, Refused>) -> Result<Accepted, NotAccepted> {
     let refusal = match result {
         Ok(GroupResult::Accepted) => return Ok(Accepted::New),
-        Ok(GroupResult::Duplicate(ids)) => match ids.first() {
-            Some(id) => return Ok(Accepted::Duplicate(*id)),
-            None => Refusal::new(Code::Internal, "the store names no message for the key"),
-        },
+        Ok(GroupResult::Duplicate(ids)) if ids.is_empty() => {
+            Refusal::new(Code::Internal, "the store names no message for the key")
+        }
+        Ok(GroupResult::Duplicate(ids)) => return Ok(Accepted::Duplicate(ids)),
         Ok(GroupResult::Gone | GroupResult::Failed(StoreError::Gone)) => return Err(NotAccepted::Gone),
         Ok(GroupResult::KeyReused) => {
             let detail = "this key was used in this queue, within its idempotency window, with another payload, \
@@ -216,10 +235,14 @@ pub(super) fn of_store(error: &StoreError) -> Refusal {
     let detail = error.to_string();
     match error {
         StoreError::Gone => Refusal::new(Code::QueueUnknown, "the queue was deleted"),
-        StoreError::Unavailable(_) | StoreError::Newer(_) => Refusal::new(Code::StoreUnavailable, detail),
+        StoreError::Unavailable(_) | StoreError::Newer(_) | StoreError::Foreign(_) => {
+            Refusal::new(Code::StoreUnavailable, detail)
+        }
         StoreError::Full(_) => Refusal::new(Code::StoreFull, detail).known(Stored::No),
         StoreError::NotDurable(_) => Refusal::new(Code::NotDurable, detail),
-        StoreError::Unknown(_) | StoreError::Timeout(_) => Refusal::new(Code::StoreTimeout, detail),
+        StoreError::Unknown(_) | StoreError::Unacknowledged(_) | StoreError::Timeout(_) => {
+            Refusal::new(Code::StoreTimeout, detail)
+        }
         StoreError::Internal(_) => Refusal::new(Code::Internal, detail),
     }
 }
@@ -259,9 +282,18 @@ mod tests {
                 "unknown",
             ),
             ("newer", failed(StoreError::Newer(text())), 503, "store_unavailable", "no", "unknown"),
+            ("foreign", failed(StoreError::Foreign(text())), 503, "store_unavailable", "no", "unknown"),
             ("full", failed(StoreError::Full(text())), 503, "store_full", "no", "no"),
             ("not durable", failed(StoreError::NotDurable(text())), 503, "not_durable", "no", "unknown"),
             ("unknown", failed(StoreError::Unknown(text())), 503, "store_timeout", "unknown", "unknown"),
+            (
+                "too few replicas",
+                failed(StoreError::Unacknowledged(text())),
+                503,
+                "store_timeout",
+                "unknown",
+                "unknown",
+            ),
             (
                 "timeout",
                 failed(StoreError::Timeout(Duration::ZERO)),
@@ -294,7 +326,7 @@ mod tests {
         let id = MessageId::from_bytes([7; 16]);
         assert!(matches!(of_publish(Ok(GroupResult::Accepted)), Ok(Accepted::New)));
         let duplicate = of_publish(Ok(GroupResult::Duplicate(vec![id])));
-        assert!(matches!(duplicate, Ok(Accepted::Duplicate(first)) if first == id));
+        assert!(matches!(duplicate, Ok(Accepted::Duplicate(first)) if first == [id]));
         assert!(matches!(of_publish(Ok(GroupResult::Gone)), Err(NotAccepted::Gone)));
         assert!(matches!(of_publish(Ok(GroupResult::Failed(StoreError::Gone))), Err(NotAccepted::Gone)));
     }

@@ -1,13 +1,15 @@
-//! What a request says in its target: path segments and query parameters, taken strictly.
+//! What a request says in its target: path segments, query parameters, the type of a body, taken strictly.
 
 use std::borrow::Cow;
 
+use actix_http::header::HeaderMap;
 use actix_http::uri::Uri;
 
 use crate::api::code::Code;
 use crate::api::nearest::hint;
 use crate::domain::queue::QueueName;
 use crate::http::error::Refusal;
+use crate::http::options::check_encoding;
 
 /// The queue's name in a path segment as it came, percent-encoded or not; `None` when no queue can be called that.
 pub(super) fn queue_name(segment: &str) -> Result<Cow<'_, str>, Refusal> {
@@ -27,6 +29,19 @@ pub(super) fn shown(text: &str) -> Cow<'_, str> {
     const CHARS_MAX: usize = 64;
     let end = text.char_indices().nth(CHARS_MAX);
     end.map_or(Cow::Borrowed(text), |(end, _)| Cow::Owned(format!("{}…", &text[..end])))
+}
+
+/// Refuses a body that is not sent as JSON, or is encoded. `what` begins the sentence that says so: `settings are`.
+pub(super) fn json_type(headers: &HeaderMap, what: &str) -> Result<(), Refusal> {
+    headers.get_all("content-encoding").try_for_each(check_encoding)?;
+    let mut types = headers.get_all("content-type").map(|value| value.to_str().unwrap_or_default());
+    let (first, more) = (types.next().unwrap_or_default(), types.next());
+    let essence = first.split(';').next().unwrap_or_default().trim();
+    if more.is_none() && essence.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let detail = format!("{what} sent as Content-Type: application/json, not {:?}", shown(first));
+    Err(Refusal::new(Code::UnsupportedMediaType, detail).header("Content-Type"))
 }
 
 /// Percent-decodes once; `None` when an escape is broken or the bytes are no UTF-8.

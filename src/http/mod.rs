@@ -11,27 +11,39 @@
 //! | `front` | limits of the head, request ids, panics |
 //! | `extract` | path segments and query parameters |
 //! | `options` `trace` | the headers of a publish |
+//! | `batch` | publishing many at once |
+//! | `fingerprint` | what an idempotency key stands for |
+//! | `pace` | long work done in pieces, with turns for others |
 //! | `budget` | memory by the byte, and a share of it |
 //! | `body` | reading a body within size, time and memory |
+//! | `input` | a body of JSON, or none |
+//! | `list` | a page of a list: limit and cursor |
 //! | `publish` | the hot path |
 //! | `door` | publish and status for a program that embeds the gateway |
 //! | `error` | refusals: from what went wrong to status, code and header |
 //! | `answer` | how each kind of answer is written |
 //! | `payload` | a payload inside an answer, written piece by piece |
+//! | `handout` | leased messages inside an answer, given back if it is not taken |
 //! | `observer` | rates, and since when a queue stands still |
 //! | `process` | what the system says of this process |
 //! | `routes` | everything else, by path |
 
 mod answer;
+mod batch;
 mod body;
 mod budget;
 mod connection;
 pub mod door;
 mod error;
 mod extract;
+mod fingerprint;
 mod front;
+mod handout;
+mod input;
+mod list;
 pub mod observer;
 mod options;
+mod pace;
 mod payload;
 mod process;
 mod publish;
@@ -72,6 +84,11 @@ use crate::store::MessageStore;
 /// How long the rest of an unwanted body is swallowed after its refusal was sent, so that the client reads the refusal and not
 /// a reset.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// Every route: its path, in which `{name}` is one segment, and one of its methods. HEAD comes with each GET by itself.
+pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    routes::all()
+}
 
 /// A port that is held, so that nobody else takes it, and not served yet.
 #[derive(Debug)]

@@ -30,6 +30,7 @@ use crate::clock::Tick;
 use crate::domain::queue::{Generation, ParkReason, QueueName};
 use crate::domain::timestamp::Timestamp;
 use crate::http::state::State;
+use crate::store::health::{FOREIGN_TYPE, Trouble};
 use crate::store::stats::QueueStats;
 use crate::store::{MessageStore, QueueEntry};
 
@@ -37,12 +38,18 @@ use crate::store::{MessageStore, QueueEntry};
 const SAMPLE_EVERY: Duration = Duration::from_secs(10);
 /// Samples kept of a queue: five minutes of them, one more for the beginning of the first, and one under way.
 const SAMPLES_MAX: usize = 32;
+/// How long messages may wait for consumers of whom none asks, before the queue is called stalled.
+const UNASKED_MAX: Duration = Duration::from_mins(1);
 /// A rate over less than this would be noise.
 const MEASURE_MIN: Duration = Duration::from_secs(1);
 
 /// What was seen of the store before: shared by the observer and all HTTP threads.
 #[derive(Debug, Default)]
-pub(super) struct Observations(Mutex<Seen>);
+pub(super) struct Observations {
+    seen: Mutex<Seen>,
+    /// Held by the one request that asks for the counts of all queues.
+    pub(super) looking: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -67,6 +74,26 @@ pub(super) struct Snapshot {
 struct Track {
     generation: Generation,
     samples: VecDeque<Sample>,
+    /// Since when it has had messages pending of which none was taken, and how many had been when that began.
+    standing: Option<(Tick, u64)>,
+}
+
+impl Track {
+    /// Notes whether its messages are taken, by consumers of whatever gateway.
+    fn note_standing(&mut self, queue: &QueueStats, tick: Tick) {
+        let counters = &queue.counters;
+        let taken = counters.delivered
+            + counters.retried
+            + counters.dead_lettered
+            + counters.recovered
+            + counters.cancelled
+            + counters.purged;
+        let stands = queue.gauges.pending > 0 && queue.gauges.leased == 0;
+        self.standing = match self.standing {
+            Some((since, before)) if stands && before == taken => Some((since, before)),
+            _ => stands.then_some((tick, taken)),
+        };
+    }
 }
 
 /// Since when a queue has been stalled for which reason.
@@ -105,7 +132,7 @@ impl Observations {
         seen.queues.retain(|name, _| names.contains(name));
         seen.stalled.retain(|name, _| names.contains(name));
         for queue in snapshot.stats.iter() {
-            let new = || Track { generation: queue.generation, samples: VecDeque::new() };
+            let new = || Track { generation: queue.generation, samples: VecDeque::new(), standing: None };
             let track = seen.queues.entry(queue.name.clone()).or_insert_with(new);
             if track.generation != queue.generation {
                 *track = new();
@@ -115,6 +142,7 @@ impl Observations {
             }
             let (accepted, delivered) = (queue.counters.accepted, queue.counters.delivered);
             track.samples.push_back(Sample { tick: snapshot.tick, accepted, delivered });
+            track.note_standing(queue, snapshot.tick);
         }
     }
 
@@ -143,6 +171,13 @@ impl Observations {
         }
     }
 
+    /// How long messages have been pending in a queue of which none was taken.
+    fn standing_for(&self, queue: &QueueName, generation: Generation, now: Tick) -> Option<Duration> {
+        let seen = self.lock();
+        let track = seen.queues.get(queue).filter(|track| track.generation == generation)?;
+        track.standing.map(|(since, _)| now.since(since))
+    }
+
     /// Notes whether a queue is stalled, and gives since when it has been so for this reason.
     fn stalled(
         &self,
@@ -165,7 +200,7 @@ impl Observations {
     }
 
     fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -176,8 +211,16 @@ fn rounded(count: u64, span: Duration) -> f64 {
     (per_s * 1_000.0).round() / 1_000.0
 }
 
-/// Why a queue does not move; `None` when nothing holds it. Whether anything waits in it makes no difference: what is published
-/// next would wait.
+/// What the store says to be wrong with a queue in that way.
+pub(super) fn trouble_of(state: &State, queue: &QueueName, code: &str) -> Option<String> {
+    let store = state.gateway.store_watch.now();
+    let troubles = &store.health.as_ref()?.troubles;
+    let of_queue = |trouble: &&Trouble| trouble.queue == *queue && trouble.code == code;
+    troubles.iter().find(of_queue).map(|trouble| trouble.detail.clone())
+}
+
+/// Why a queue does not move; `None` when nothing holds it. Whether anything waits in it makes no difference, except where consumers
+/// are to come: what is published next would wait.
 fn reason(state: &State, entry: &QueueEntry) -> Option<(&'static str, String)> {
     let store = state.gateway.store_watch.now();
     if !store.reachable {
@@ -187,6 +230,9 @@ fn reason(state: &State, entry: &QueueEntry) -> Option<(&'static str, String)> {
     }
     if let Some(why) = store.health.as_ref().and_then(|health| health.newer.clone()) {
         return Some(("store_newer", why));
+    }
+    if let Some(why) = trouble_of(state, &entry.name, FOREIGN_TYPE) {
+        return Some(("store_unavailable", why));
     }
     if entry.paused {
         return Some(("paused", "an operator paused it: resume it to go on".to_owned()));
@@ -212,7 +258,22 @@ fn reason(state: &State, entry: &QueueEntry) -> Option<(&'static str, String)> {
         let known = state.gateway.processors.join(", ");
         return Some(("no_worker", format!("this gateway has no processor {processor:?}, but {known}")));
     }
+    if entry.settings.is_pull() {
+        let now = state.gateway.clock.tick();
+        let standing = state.observations.standing_for(&entry.name, entry.generation, now);
+        if is_unasked(standing, state.gateway.consumers.unasked_for(&entry.name)) {
+            let detail =
+                "messages wait and nobody has asked for them for a minute: are its consumers running?";
+            return Some(("no_consumer", detail.to_owned()));
+        }
+    }
     None
+}
+
+/// Whether messages wait for consumers and none is there: none was taken for long, by whatever gateway, and nobody has asked here.
+fn is_unasked(standing: Option<Duration>, unasked: Option<Duration>) -> bool {
+    standing.is_some_and(|standing| standing >= UNASKED_MAX)
+        && unasked.is_none_or(|unasked| unasked >= UNASKED_MAX)
 }
 
 /// Whether this queue is stalled, why, and since when.
@@ -334,6 +395,37 @@ mod tests {
         assert_eq!(seen.rates(&queue(2, 9, 0), at(1_011)).accepted_per_s_5m, Some(2.0));
         note(&seen, 1_020, vec![]);
         assert_eq!(kept(&seen), 0);
+    }
+
+    #[test]
+    fn messages_that_nobody_takes_are_seen_and_those_that_are_taken_elsewhere_are_not() {
+        let seen = Observations::default();
+        let name: QueueName = "orders".parse().expect("a name");
+        let look = |second: u64, pending: u64, leased: u64, delivered: u64| {
+            let gauges = Gauges { pending, leased, ..Gauges::default() };
+            note(&seen, second, vec![QueueStats { gauges, ..queue(1, 9, delivered) }]);
+            seen.standing_for(&name, Generation(1), at(second)).map(|standing| standing.as_secs())
+        };
+        assert_eq!(look(0, 0, 0, 0), None, "nothing waits");
+        assert_eq!(look(10, 5, 0, 0), Some(0));
+        assert_eq!(look(20, 6, 0, 0), Some(10), "more of it changes nothing");
+        assert_eq!(look(30, 5, 1, 0), None, "somebody has one");
+        assert_eq!(look(40, 5, 0, 1), Some(0));
+        assert_eq!(look(50, 5, 0, 2), Some(0), "some were taken between two looks");
+        assert_eq!(look(110, 5, 0, 2), Some(60));
+        assert_eq!(seen.standing_for(&name, Generation(2), at(110)), None);
+
+        let minute = Some(UNASKED_MAX);
+        let less = Some(UNASKED_MAX / 2);
+        for (standing, unasked, expected) in [
+            (minute, None, true),
+            (minute, minute, true),
+            (minute, less, false),
+            (less, minute, false),
+            (None, None, false),
+        ] {
+            assert_eq!(is_unasked(standing, unasked), expected);
+        }
     }
 
     #[test]

@@ -12,8 +12,8 @@ use actix_http::body::{BodySize, MessageBody};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use serde::Serialize;
 
-use crate::api::Message;
 use crate::http::answer::{self, Answer};
 use crate::http::budget::Share;
 
@@ -21,7 +21,7 @@ use crate::http::budget::Share;
 const LOOK_BYTES: usize = 64 << 10;
 /// Bytes written in one piece: a multiple of three, so that only the last piece is padded in base64, and so few that a piece fits
 /// into the buffer of its connection, unless it is made of control characters.
-const PIECE_BYTES: usize = 12 << 10;
+pub(super) const PIECE_BYTES: usize = 12 << 10;
 /// What closes the payload and the message.
 const CLOSE: &[u8] = b"\"}";
 
@@ -34,56 +34,88 @@ enum Form {
     Base64,
 }
 
-/// A payload that is to be shown, with the memory it takes.
+/// A payload in the form in which it is shown, which is made piece by piece.
 #[derive(Debug)]
-pub(super) struct Shown {
+pub(super) struct Pieces {
     payload: Bytes,
     form: Form,
     /// Bytes of its form in JSON, without the quotes.
     json_bytes: u64,
+}
+
+impl Pieces {
+    /// A payload as text where it can be, and in base64 elsewhere.
+    pub(super) async fn look(payload: Bytes) -> Self {
+        match text_bytes(&payload, LOOK_BYTES).await {
+            Some(json_bytes) => Self { payload, form: Form::Text, json_bytes },
+            None => Self::base64(payload),
+        }
+    }
+
+    /// A payload in base64, whatever it is.
+    pub(super) fn base64(payload: Bytes) -> Self {
+        let json_bytes = (payload.len() as u64).div_ceil(3) * 4;
+        Self { payload, form: Form::Base64, json_bytes }
+    }
+
+    /// The end of a JSON object opened: what comes after its last field and before the payload's form.
+    pub(super) fn open(&self, mut object: Vec<u8>) -> Vec<u8> {
+        let key = match self.form {
+            Form::Text => "payload",
+            Form::Base64 => "payload_base64",
+        };
+        let brace = object.pop();
+        debug_assert_eq!(brace, Some(b'}'), "it is an object");
+        object.extend_from_slice(format!(r#","{key}":""#).as_bytes());
+        object
+    }
+
+    /// Bytes of its form and of [`CLOSE`].
+    pub(super) fn size(&self) -> u64 {
+        self.json_bytes + CLOSE.len() as u64
+    }
+
+    /// Writes the next piece of its form, and [`CLOSE`] after the last one; gives whether it was that.
+    pub(super) fn write_next(&mut self, out: &mut Vec<u8>) -> bool {
+        let piece = self.payload.split_to(self.payload.len().min(PIECE_BYTES));
+        match self.form {
+            Form::Base64 => out.extend_from_slice(STANDARD.encode(&piece).as_bytes()),
+            Form::Text => {
+                out.reserve(piece.len() + piece.len() / 8 + CLOSE.len());
+                piece.iter().for_each(|byte| write(out, *byte));
+            }
+        }
+        let is_last = self.payload.is_empty();
+        if is_last {
+            out.extend_from_slice(CLOSE);
+        }
+        is_last
+    }
+}
+
+/// A payload that is to be shown with its message, with the memory it takes.
+#[derive(Debug)]
+pub(super) struct Shown {
+    pieces: Pieces,
     _share: Share,
 }
 
 impl Shown {
     /// Looks at a payload whose share was taken.
     pub(super) async fn look(payload: Bytes, share: Share) -> Self {
-        let (form, json_bytes) = match text_bytes(&payload, LOOK_BYTES).await {
-            Some(bytes) => (Form::Text, bytes),
-            None => (Form::Base64, (payload.len() as u64).div_ceil(3) * 4),
-        };
-        Self { payload, form, json_bytes, _share: share }
+        Self { pieces: Pieces::look(payload).await, _share: share }
     }
 
     /// The answer that shows a message with it, or only the head of that answer.
-    pub(super) fn answer(self, message: &Message, is_head_only: bool) -> Answer {
-        let key = match self.form {
-            Form::Text => "payload",
-            Form::Base64 => "payload_base64",
-        };
-        let mut open = serde_json::to_vec(message).expect("our answers are plain values");
-        let brace = open.pop();
-        debug_assert_eq!(brace, Some(b'}'), "a message is an object");
-        open.extend_from_slice(format!(r#","{key}":""#).as_bytes());
-        let size = open.len() as u64 + self.json_bytes + CLOSE.len() as u64;
+    pub(super) fn answer(self, message: &impl Serialize, is_head_only: bool) -> Answer {
+        let open = self.pieces.open(serde_json::to_vec(message).expect("our answers are plain values"));
+        let size = open.len() as u64 + self.pieces.size();
         let body = if is_head_only {
             Body { size, open: None, shown: None }
         } else {
             Body { size, open: Some(open.into()), shown: Some(self) }
         };
         answer::found(body)
-    }
-
-    /// The next piece of its form.
-    fn piece(&mut self) -> Vec<u8> {
-        let piece = self.payload.split_to(self.payload.len().min(PIECE_BYTES));
-        match self.form {
-            Form::Base64 => STANDARD.encode(&piece).into_bytes(),
-            Form::Text => {
-                let mut written = Vec::with_capacity(piece.len() + piece.len() / 8 + CLOSE.len());
-                piece.iter().for_each(|byte| write(&mut written, *byte));
-                written
-            }
-        }
     }
 }
 
@@ -162,9 +194,8 @@ impl MessageBody for Body {
             return Poll::Ready(Some(Ok(open)));
         }
         let Some(shown) = &mut self.shown else { return Poll::Ready(None) };
-        let mut piece = shown.piece();
-        if shown.payload.is_empty() {
-            piece.extend_from_slice(CLOSE);
+        let mut piece = Vec::new();
+        if shown.pieces.write_next(&mut piece) {
             self.shown = None;
         }
         Poll::Ready(Some(Ok(piece.into())))
@@ -178,6 +209,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::Message;
     use crate::http::budget::Budget;
 
     /// Bytes that are no text, in any order.

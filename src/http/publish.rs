@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use actix_http::header::HeaderMap;
 use actix_http::{Payload, RequestHead};
-use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use crate::api::code::Code;
 use crate::domain::id::{MessageId, Shard};
-use crate::domain::message::HeadersTooLarge;
+use crate::domain::message::{Headers, HeadersTooLarge};
 use crate::domain::record::{self, Head};
 use crate::domain::timestamp::Timestamp;
 use crate::http::answer::{self, Answer, RequestId};
@@ -20,6 +19,7 @@ use crate::http::body::{self, SizeLimit};
 use crate::http::connection::Connection;
 use crate::http::error::{Accepted, NotAccepted, Refusal, of_publish};
 use crate::http::extract::{decode, parameters, queue_name};
+use crate::http::fingerprint::Fingerprint;
 use crate::http::options::{Options, check_loop, credential_refused};
 use crate::http::state::Desk;
 use crate::store::QueueEntry;
@@ -27,7 +27,7 @@ use crate::store::enqueue::{Due, Group, IdempotencyKey, NewMessage};
 
 /// How long a publisher waits for the store before it is told that the outcome is unknown: longer than any healthy commit,
 /// shorter than the patience of most clients.
-const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The queue's segment in the path of a publish as it is usually written; `None` for every other request.
 pub(super) fn segment_of(head: &RequestHead) -> Option<&str> {
@@ -61,7 +61,7 @@ pub(super) async fn publish(
     let mut request = Publish { desk, head, connection, now, is_keyed: false };
     match request.run(segment, payload).await {
         Ok((Accepted::New, entry, message)) => answer::accepted(&entry.name, message, id),
-        Ok((Accepted::Duplicate(first), entry, _)) => answer::duplicate(&entry.name, first, id),
+        Ok((Accepted::Duplicate(first), entry, _)) => answer::duplicate(&entry.name, first[0], id),
         Err(refusal) => {
             let stored = refusal.stored(request.is_keyed);
             answer::refusal(refusal.of_publish(request.is_keyed), id, Some(stored))
@@ -183,12 +183,34 @@ fn group(
     payload: &[u8],
     now: Timestamp,
 ) -> Result<(Group, MessageId), Refusal> {
-    let settings = &entry.settings;
-    let headers = options.headers.encode().map_err(|HeadersTooLarge(bytes)| {
+    let headers = encode(&options.headers)?;
+    let message = message(options, &headers, entry, payload, now);
+    let id = message.id;
+    let key = options
+        .key
+        .as_ref()
+        .map(|key| IdempotencyKey { key: key.clone(), fingerprint: Fingerprint::of(options, payload) });
+    Ok((Group { queue: entry.queue_ref(), key, messages: vec![message] }, id))
+}
+
+/// What is kept of the headers of a message.
+pub(super) fn encode(headers: &Headers) -> Result<Vec<u8>, Refusal> {
+    headers.encode().map_err(|HeadersTooLarge(bytes)| {
         let detail =
             format!("the headers to keep with the message have {bytes} bytes: at most 65535 are possible");
         Refusal::new(Code::HeadTooLarge, detail)
-    })?;
+    })
+}
+
+/// One new message; `headers` are the encoded ones of its options.
+pub(super) fn message(
+    options: &Options,
+    headers: &[u8],
+    entry: &QueueEntry,
+    payload: &[u8],
+    now: Timestamp,
+) -> NewMessage {
+    let settings = &entry.settings;
     let random = fastrand::u128(..).to_be_bytes();
     let random = random.first_chunk().expect("16 bytes have 10");
     let head = Head {
@@ -198,21 +220,16 @@ fn group(
         accepted_at: now,
         ttl: options.ttl.or(settings.ttl),
     };
-    let message = NewMessage {
+    NewMessage {
         id: head.id,
         priority: head.priority,
         due: options.due.unwrap_or(Due::Now),
-        record: record::encode(&head, &headers, payload),
-    };
-    let key = options
-        .key
-        .as_ref()
-        .map(|key| IdempotencyKey { key: key.clone(), fingerprint: fingerprint(options, payload) });
-    Ok((Group { queue: entry.queue_ref(), key, messages: vec![message] }, head.id))
+        record: record::encode(&head, headers, payload),
+    }
 }
 
 /// What this queue does not take.
-fn allow(options: &Options, entry: &QueueEntry) -> Result<(), Refusal> {
+pub(super) fn allow(options: &Options, entry: &QueueEntry) -> Result<(), Refusal> {
     if options.destination.is_some() {
         let detail = format!("the queue {} takes no destination with a message", entry.name);
         let refusal = Refusal::new(Code::DestinationNotAllowed, detail).header("Posthaste-Destination");
@@ -222,20 +239,6 @@ fn allow(options: &Options, entry: &QueueEntry) -> Result<(), Refusal> {
         Some(name) if !entry.settings.delivery.forward_credentials => Err(credential_refused(name)),
         _ => Ok(()),
     }
-}
-
-/// What an idempotency key stands for: a digest of payload, Content-Type, method and destination, each with its length before it.
-fn fingerprint(options: &Options, payload: &[u8]) -> [u8; 16] {
-    let method = options.headers.method.as_deref().unwrap_or_default();
-    let destination = options.destination.as_ref().map_or("", |destination| destination.as_str());
-    let mut digest = Sha256::new();
-    for part in [payload, options.headers.content_type.as_bytes(), method.as_bytes(), destination.as_bytes()]
-    {
-        digest.update((part.len() as u64).to_be_bytes());
-        digest.update(part);
-    }
-    let digest = digest.finalize();
-    std::array::from_fn(|place| digest[place])
 }
 
 #[cfg(test)]
@@ -287,31 +290,5 @@ mod tests {
             head.uri = path.parse::<Uri>().expect("a target");
             assert_eq!(is_meant(&head), expected, "{path}");
         }
-    }
-
-    #[test]
-    fn a_fingerprint_differs_where_the_message_does() {
-        let with = |content_type: &str, method: Option<&str>, destination: Option<&str>| {
-            let mut options = Options::default();
-            content_type.clone_into(&mut options.headers.content_type);
-            options.headers.method = method.map(str::to_owned);
-            options.destination = destination.map(|text| text.parse().expect("a URL"));
-            options
-        };
-        let plain = with("text/plain", None, None);
-        let prints = [
-            fingerprint(&plain, b"a"),
-            fingerprint(&plain, b"b"),
-            fingerprint(&plain, b""),
-            fingerprint(&with("text/html", None, None), b"a"),
-            fingerprint(&with("", None, None), b"a"),
-            fingerprint(&with("text/plain", Some("PUT"), None), b"a"),
-            fingerprint(&with("text/plain", None, Some("https://a.example/")), b"a"),
-            // The same bytes, parted elsewhere.
-            fingerprint(&with("text/plaina", None, None), b""),
-        ];
-        let distinct: std::collections::HashSet<_> = prints.iter().collect();
-        assert_eq!(distinct.len(), prints.len());
-        assert_eq!(fingerprint(&with("text/plain", None, None), b"a"), prints[0]);
     }
 }

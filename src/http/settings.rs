@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::domain::format::{FormatError, bytes, duration, range};
 use crate::domain::queue::SettingProblem;
+use crate::pipeline::consumers::ConsumerLimits;
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -108,6 +109,8 @@ pub struct ServerLimits {
     pub answers_bytes_max: u64,
     /// Publishes that wait for the store at once, 1–1,000,000.
     pub publishes_in_flight_max: u32,
+    /// Requests of pulling consumers under way at once, those that wait included, 1–1,000,000.
+    pub consumers_max: u32,
     /// Messages of a batch, 1–10,000.
     pub batch_messages_max: u32,
     /// Bytes of a batch, 1 KiB–64 MiB.
@@ -148,11 +151,20 @@ impl Default for ServerLimits {
             bodies_bytes_max: 64 << 20,
             answers_bytes_max: 64 << 20,
             publishes_in_flight_max: 4_096,
+            consumers_max: 5_000,
             batch_messages_max: 1_000,
             batch_bytes_max: 8 << 20,
             delay_max: 30 * DAY,
             ttl_max: 30 * DAY,
         }
+    }
+}
+
+impl ServerLimits {
+    /// What is about consumers.
+    #[must_use]
+    pub const fn consumers(&self) -> ConsumerLimits {
+        ConsumerLimits { consumers_max: self.consumers_max, answers_bytes_max: self.answers_bytes_max }
     }
 }
 
@@ -191,6 +203,7 @@ impl ServerSettings {
                 "limits.publishes_in_flight_max",
                 range::number(limits.publishes_in_flight_max, &(1..=1_000_000)),
             ),
+            ("limits.consumers_max", range::number(limits.consumers_max, &(1..=1_000_000))),
             ("limits.batch_messages_max", range::number(limits.batch_messages_max, &(1..=10_000))),
             ("limits.batch_bytes_max", range::size(limits.batch_bytes_max, &(1 << 10..=64 << 20))),
             ("limits.delay_max", range::span(limits.delay_max, &(Duration::ZERO..=30 * DAY))),
@@ -246,6 +259,7 @@ mod tests {
                 bodies_bytes_max: 0,
                 answers_bytes_max: 0,
                 publishes_in_flight_max: 0,
+                consumers_max: 0,
                 batch_messages_max: 10_001,
                 batch_bytes_max: 65 << 20,
                 delay_max: huge,
@@ -254,7 +268,7 @@ mod tests {
             ..ServerSettings::default()
         };
         let problems = settings.problems();
-        assert_eq!(problems.len(), 18);
+        assert_eq!(problems.len(), 19);
         let batch = problems.iter().find(|problem| problem.key == "limits.batch_bytes_max").expect("refused");
         assert_eq!(batch.detail, "65MiB is out of range: 1KiB to 64MiB");
     }

@@ -23,8 +23,10 @@ use crate::http::extract::shown;
 use crate::http::observer::Observations;
 use crate::http::settings::{ServerLimits, ServerSettings};
 use crate::pipeline::catalog::{Catalog, CatalogView};
+use crate::pipeline::consumers::Consumers;
 use crate::pipeline::ingester::Ingester;
 use crate::pipeline::prober::StoreWatch;
+use crate::store::error::StoreError;
 use crate::store::health::{Durability, StoreHealth, Warning};
 use crate::store::settings::RequiredDurability;
 use crate::store::{MessageStore, QueueEntry, Store};
@@ -67,6 +69,8 @@ pub struct Gateway {
     pub judge_destination: JudgeDestination,
     /// Called once on each HTTP thread.
     pub make_ingester: MakeIngester,
+    /// The door for consumers that pull.
+    pub consumers: Consumers,
 }
 
 impl fmt::Debug for Gateway {
@@ -125,9 +129,10 @@ impl State {
         self.gateway.clock.tick().since(self.started).as_secs()
     }
 
-    /// Refuses all publishes from now on, and says so on `/ready`.
+    /// Refuses all publishes and leases from now on, and says so on `/ready`; answers the consumers that wait.
     pub(super) fn drain(&self) {
         self.is_draining.store(true, Ordering::Release);
+        self.gateway.consumers.shut();
     }
 
     /// Whether the gateway is about to end.
@@ -281,6 +286,34 @@ impl Desk {
         }
     }
 
+    /// Does something with the queue of this name. When the one that is known here is no more, asks the store which one there
+    /// is and does it with that.
+    pub(super) async fn on_queue<T>(
+        &self,
+        name: &str,
+        act: impl AsyncFn(&QueueEntry) -> Result<T, StoreError>,
+    ) -> Result<(Arc<QueueEntry>, T), Refusal> {
+        let entry = self.queue(name).await?;
+        match act(&entry).await {
+            Ok(done) => return Ok((entry, done)),
+            Err(StoreError::Gone) => {}
+            Err(error) => return Err(of_store(&error)),
+        }
+        let entry = self.queue_asked(name).await?;
+        let done = act(&entry).await.map_err(|error| of_store(&error))?;
+        Ok((entry, done))
+    }
+
+    /// All queues as the store has them now, by name.
+    pub(super) async fn queues(&self) -> Result<Vec<QueueEntry>, Refusal> {
+        let catalog = self.catalog.catalog();
+        let version = catalog.version();
+        let all = self.store.queues().await.map_err(|error| of_store(&error))?;
+        // Dropped when something changed meanwhile: the prober sees to it.
+        let _is_current = catalog.replace_all_since(version, all.clone());
+        Ok(all)
+    }
+
     /// The queue of this name as the store has it now.
     pub(super) async fn queue_asked(&self, name: &str) -> Result<Arc<QueueEntry>, Refusal> {
         let arrived = Instant::now();
@@ -300,7 +333,9 @@ impl Desk {
             }
             *listed = Some(asked);
         }
-        self.catalog.find(name).ok_or_else(|| queue_unknown(name))
+        let refused =
+            || self.store.unserved(name).map_or_else(|| queue_unknown(name), |error| of_store(&error));
+        self.catalog.find(name).ok_or_else(refused)
     }
 }
 

@@ -26,6 +26,11 @@ impl Backoff {
         std::mem::take(&mut self.failures) > 0
     }
 
+    /// How often in a row it has failed.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
     /// Whether the last try failed.
     pub(super) fn is_failing(&self) -> bool {
         self.failures > 0

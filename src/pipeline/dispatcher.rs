@@ -365,7 +365,7 @@ impl Dispatcher {
             StoreError::Gone => {
                 self.known.remove(&name);
             }
-            StoreError::Newer(_) => {
+            StoreError::Newer(_) | StoreError::Foreign(_) => {
                 // Not tried again before the sweeper or somebody else posts it.
                 log::debug!("queue.name" = name.as_str(), "cause" = error.to_string().as_str(); "a queue is not leased");
             }
@@ -431,15 +431,17 @@ impl Dispatcher {
         }
     }
 
-    /// Logs when the store goes away and when it is back.
+    /// Logs when the store goes away and when it is back. One failure alone is no news: a connection that was idle may be dead.
     fn note(&mut self, error: Option<&StoreError>) {
         match error {
-            Some(error) if !self.backoff.is_failing() => {
+            Some(error) if self.backoff.failures() == 1 => {
                 log::warn!("cause" = error.to_string().as_str(); "the store does not lease messages");
             }
             Some(_) => {}
             None => {
-                if self.backoff.succeeded() {
+                let was_said = self.backoff.failures() > 1;
+                self.backoff.succeeded();
+                if was_said {
                     log::info!("the store leases messages again");
                 }
             }
@@ -451,7 +453,7 @@ impl Dispatcher {
 /// says nothing of what it did with an earlier sending. In vain once the lease would be over.
 fn may_be_leased(error: &StoreError, order: &Order, is_unknown: bool) -> bool {
     match error {
-        StoreError::Gone | StoreError::Newer(_) => false,
+        StoreError::Gone | StoreError::Newer(_) | StoreError::Foreign(_) => false,
         _ if error.stored() == Stored::Unknown => true,
         _ => is_unknown && order.first_sent.elapsed() < order.request.lease,
     }

@@ -128,7 +128,7 @@ impl Ingester {
         Publishing { intake: self.intake.clone(), state }
     }
 
-    /// Messages and bytes that wait for their call.
+    /// Messages and bytes that wait for their call; a group that is larger than a call counts as one.
     #[must_use]
     pub fn depth(&self) -> (usize, u64) {
         self.intake.depth()
@@ -179,6 +179,17 @@ impl Drop for End {
     }
 }
 
+/// What the store has against a call, or against one of its groups.
+fn why_failed(results: &Result<Vec<GroupResult>, StoreError>) -> Option<&StoreError> {
+    match results {
+        Err(error) => Some(error),
+        Ok(results) => results.iter().find_map(|result| match result {
+            GroupResult::Failed(error) => Some(error),
+            _ => None,
+        }),
+    }
+}
+
 struct Gatherer {
     intake: Arc<Intake>,
     store: Rc<dyn MessageStore>,
@@ -224,9 +235,14 @@ impl Gatherer {
     /// Sends the call once; after an unknown outcome pauses as well.
     async fn send(&mut self, sending: Sending, life: &Life) {
         let Some(results) = self.ask(&sending, life).await else { return };
-        self.note(results.as_ref().err());
+        let error = why_failed(&results).cloned();
         let is_last = sending.first_sent.elapsed() >= RESEND_FOR;
-        if self.intake.answered(results, is_last) {
+        let is_over = self.intake.answered(results, is_last);
+        // What the next sending may tell is not said to have failed.
+        if is_over || self.backoff.is_failing() {
+            self.note(error.as_ref());
+        }
+        if is_over {
             self.backoff.succeeded();
             return;
         }

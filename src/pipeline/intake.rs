@@ -39,8 +39,26 @@ struct State {
 
 struct Waiting {
     group: Group,
-    bytes: u64,
+    weight: Weight,
     waiter: usize,
+}
+
+/// What a group counts of what waits, and of what a call carries: a large one as one full call, since it leaves alone. So a
+/// batch keeps no more out than its call holds up.
+#[derive(Clone, Copy)]
+struct Weight {
+    messages: usize,
+    bytes: u64,
+}
+
+impl Weight {
+    fn of(group: &Group, settings: &IngestSettings) -> Self {
+        let bytes: u64 = group.messages.iter().map(|message| message.record.len() as u64).sum();
+        Self {
+            messages: group.messages.len().min(settings.call_messages_max as usize),
+            bytes: bytes.min(settings.call_bytes_max),
+        }
+    }
 }
 
 /// A call to the store that was begun; it keeps its id until its answer is known.
@@ -106,8 +124,7 @@ impl Intake {
 
     /// Takes a group in; gives its waiter's place.
     pub(super) fn admit(&self, group: Group, deadline: Instant) -> Result<usize, Refused> {
-        let messages = group.messages.len();
-        let bytes = group.messages.iter().map(|message| message.record.len() as u64).sum();
+        let weight = Weight::of(&group, &self.settings);
         let mut guard = self.lock();
         let state = &mut *guard;
         if state.closed {
@@ -116,18 +133,18 @@ impl Intake {
         if !state.waiting.is_empty() {
             let settings = &self.settings;
             let beyond = |setting, limit| Err(Refused::Overloaded { setting, limit });
-            if state.waiting_messages + messages > settings.waiting_messages_max as usize {
+            if state.waiting_messages + weight.messages > settings.waiting_messages_max as usize {
                 return beyond("ingest.waiting_messages_max", settings.waiting_messages_max.into());
             }
-            if state.waiting_bytes + bytes > settings.waiting_bytes_max {
+            if state.waiting_bytes + weight.bytes > settings.waiting_bytes_max {
                 return beyond("ingest.waiting_bytes_max", settings.waiting_bytes_max);
             }
         }
         let waiter = state.waiters.add(deadline);
         let is_first = state.waiting.is_empty();
-        state.waiting_messages += messages;
-        state.waiting_bytes += bytes;
-        state.waiting.push_back(Waiting { group, bytes, waiter });
+        state.waiting_messages += weight.messages;
+        state.waiting_bytes += weight.bytes;
+        state.waiting.push_back(Waiting { group, weight, waiter });
         drop(guard);
         if is_first {
             self.arrived.notify_one();
@@ -177,7 +194,7 @@ impl Intake {
         self.lock().in_flight.is_some()
     }
 
-    /// Messages and bytes that wait for their call.
+    /// Messages and bytes that wait for their call; a group that is larger than a call counts as one.
     pub(super) fn depth(&self) -> (usize, u64) {
         let state = self.lock();
         (state.waiting_messages, state.waiting_bytes)
@@ -232,7 +249,9 @@ impl Intake {
             } else {
                 *is_unknown = false;
             }
-            if *is_unknown && !is_last {
+            // What only too few replicas have is as much as there is to know.
+            let is_final = matches!(result, GroupResult::Failed(StoreError::Unacknowledged(_)));
+            if *is_unknown && !is_last && !is_final {
                 is_over &= waiter.is_none();
             } else if let Some(place) = waiter.take() {
                 state.waiters.answer(place, Ok(result), &mut wakers);
@@ -263,8 +282,8 @@ impl Intake {
             if waiters.places[item.waiter].deadline > now {
                 return true;
             }
-            *waiting_messages -= item.group.messages.len();
-            *waiting_bytes -= item.bytes;
+            *waiting_messages -= item.weight.messages;
+            *waiting_bytes -= item.weight.bytes;
             waiters.answer(item.waiter, Err(Refused::TimedOut { stored: Stored::No }), &mut wakers);
             false
         });
@@ -311,8 +330,8 @@ impl State {
             take_in_turns(&mut self.waiting, messages_max, bytes_max)
         };
         for waiting in &next {
-            self.waiting_messages -= waiting.group.messages.len();
-            self.waiting_bytes -= waiting.bytes;
+            self.waiting_messages -= waiting.weight.messages;
+            self.waiting_bytes -= waiting.weight.bytes;
         }
         next
     }
@@ -336,7 +355,7 @@ fn take_in_turns(waiting: &mut VecDeque<Waiting>, messages_max: usize, bytes_max
     while let Some(mut queue) = turns.pop_front() {
         let Some(index) = queue.pop_front() else { continue };
         let item = &waiting[index];
-        let with = (messages + item.group.messages.len(), bytes + item.bytes);
+        let with = (messages + item.weight.messages, bytes + item.weight.bytes);
         if messages > 0 && (with.0 > messages_max || with.1 > bytes_max) {
             continue;
         }

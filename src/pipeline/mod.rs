@@ -6,6 +6,7 @@
 //! | `dispatcher` | leases what its thread's worker has room for |
 //! | `worker` (`attempt`) | makes the attempts |
 //! | `settler` | tells the store, a batch at a time, what became of them |
+//! | `consumers` | who waits to pull messages, and what is leased for them |
 //! | `sweeper` | does what time brings |
 //! | `prober` | looks at the store and its queues about once a second |
 //! | `lanes` | how many messages of a queue are in flight, over all threads |
@@ -13,14 +14,15 @@
 //! | `slots` | who may take a worker thread's slots |
 //! | `catalog` | the queues as this process knows them |
 //!
-//! A [`Pipeline`] starts one thread for each worker, with a dispatcher, a worker and a settler on it, and one thread for
-//! the sweeper and the prober. An ingester is started on each thread that publishes. [`phase`] names the order in which
+//! A [`Pipeline`] starts one thread for each worker, with a dispatcher, a worker and a settler on it, one for the consumers
+//! that pull, and one for the sweeper and the prober. An ingester is started on each thread that publishes. [`phase`] names the order in which
 //! they stop.
 
 mod attempt;
 mod backoff;
 mod batch;
 pub mod catalog;
+pub mod consumers;
 mod dispatcher;
 pub mod ingester;
 mod intake;
@@ -49,6 +51,7 @@ use crate::actor::{Life, Place, RestartPolicy, Role, Supervisor};
 use crate::clock::Clock;
 use crate::pipeline::batch::{Held, Suspects};
 use crate::pipeline::catalog::Catalog;
+use crate::pipeline::consumers::{ConsumerLimits, Consumers};
 use crate::pipeline::dispatcher::{Dispatcher, Tools};
 use crate::pipeline::ingester::Ingester;
 use crate::pipeline::lanes::Lanes;
@@ -124,6 +127,8 @@ pub struct Parts {
     pub workers: WorkerSettings,
     /// `[ingest]`.
     pub ingest: IngestSettings,
+    /// Of `[server.limits]` what is about consumers.
+    pub consumers: ConsumerLimits,
 }
 
 /// The running pipeline: a handle, usable from any thread. The actors live under the supervisor, not by this.
@@ -134,6 +139,7 @@ struct Running {
     parts: Parts,
     lanes: Lanes,
     ingesters: AtomicUsize,
+    consumers: Consumers,
 }
 
 impl fmt::Debug for Pipeline {
@@ -143,7 +149,7 @@ impl fmt::Debug for Pipeline {
 }
 
 impl Pipeline {
-    /// Starts it on threads of its own: `workers.threads` for the workers, and one.
+    /// Starts it on threads of its own: `workers.threads` for the workers, one for consumers, and one.
     ///
     /// # Errors
     /// The system gives no more threads or descriptors.
@@ -156,19 +162,22 @@ impl Pipeline {
         let thread = |name: &str| parts.supervisor.try_arbiter(name).map(Place::On);
         let workers: Vec<_> =
             (0..threads).map(|index| thread(&format!("worker-{index}"))).collect::<io::Result<_>>()?;
-        let upkeep = thread("upkeep")?;
-        Ok(Self::start_in(parts, &workers, &upkeep))
+        let (upkeep, consumers) = (thread("upkeep")?, thread("consumers")?);
+        Ok(Self::start_in(parts, &workers, &upkeep, &consumers))
     }
 
-    /// Starts it with a worker in each of these places, and the sweeper and the prober in that one.
+    /// Starts it with a worker in each of these places, the sweeper and the prober in that one, and what serves consumers in the
+    /// last.
     ///
     /// # Panics
     /// As [`Supervisor::start`].
     #[must_use]
-    pub fn start_in(parts: Parts, workers: &[Place], upkeep: &Place) -> Self {
+    pub fn start_in(parts: Parts, workers: &[Place], upkeep: &Place, consumers: &Place) -> Self {
         let threads: Vec<_> = (0..workers.len()).map(|index| Arc::new(Held::new(index))).collect();
         let lanes = Lanes::new(threads.clone(), parts.workers.concurrency as usize);
-        let running = Running { parts, lanes, ingesters: AtomicUsize::new(0) };
+        let Parts { supervisor, store, catalog, .. } = &parts;
+        let consumers = Consumers::start(supervisor, consumers, store, catalog, parts.consumers);
+        let running = Running { parts, lanes, ingesters: AtomicUsize::new(0), consumers };
         let suspects = Suspects::default();
         let settings = Arc::new(running.parts.workers.clone());
         for (place, held) in workers.iter().zip(&threads) {
@@ -196,6 +205,12 @@ impl Pipeline {
         let Parts { supervisor, store, ingest, .. } = &self.0.parts;
         let name = format!("ingester-{}", self.0.ingesters.fetch_add(1, Ordering::Relaxed));
         Ingester::start(supervisor, place, name, store.clone(), ingest.clone())
+    }
+
+    /// The door for consumers that pull.
+    #[must_use]
+    pub fn consumers(&self) -> &Consumers {
+        &self.0.consumers
     }
 
     /// The queues as this process knows them.

@@ -93,11 +93,12 @@ pub struct IngestSettings {
     /// Bytes that one call to the store carries, 64 KiB–1 GiB; one request may exceed it alone.
     #[serde(with = "bytes")]
     pub call_bytes_max: u64,
-    /// Messages that wait for their call on each HTTP thread, 1–10,000,000; one request may exceed it alone. Four
-    /// full calls: at a store that takes ten calls a second, the last one waits for half a second.
+    /// Messages that wait for their call on each HTTP thread, 1–10,000,000; one request may exceed it alone, and one that is
+    /// larger than a call counts as one. Four full calls: at a store that takes ten calls a second, the last one waits for half
+    /// a second.
     pub waiting_messages_max: u32,
-    /// Bytes that wait for their call on each HTTP thread, 64 KiB–1 TiB; one request may exceed it alone. Four full
-    /// calls as well.
+    /// Bytes that wait for their call on each HTTP thread, 64 KiB–1 TiB; one request may exceed it alone, and one that is
+    /// larger than a call counts as one. Four full calls as well.
     #[serde(with = "bytes")]
     pub waiting_bytes_max: u64,
 }

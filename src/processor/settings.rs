@@ -146,11 +146,10 @@ mod tests {
         let expected = r#""10.0.0.1/8" has bits set beyond its prefix: write 10.0.0.1 or 10.0.0.0/8"#;
         assert_eq!(refusal("10.0.0.1/8"), expected);
         let write = "is not an origin: write http:// or https://, a host and perhaps a port, no more";
-        for text in
-            ["ftp://a.example", "http://a.example/path", "http://a.example?q", "http://", "http://a:0"]
-        {
+        for text in ["ftp://a.example", "http://a.example/path", "http://", "http://a:0"] {
             assert_eq!(refusal(text), format!("{text:?} {write}"));
         }
+        assert_eq!(refusal("http://a.example?q"), format!(r#""http://a.example?***" {write}"#));
         assert_eq!(refusal("http://u:pw@a.example"), format!(r#""http://u:***@a.example" {write}"#));
     }
 

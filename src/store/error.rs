@@ -38,9 +38,16 @@ pub enum StoreError {
     /// A record or file of a newer version. Nothing was changed.
     #[error("the store holds what a newer version wrote: {0}")]
     Newer(String),
+    /// A key of the store holds what is not ours, named in the words. Nothing was changed.
+    #[error("the store holds something of somebody else: {0}")]
+    Foreign(String),
     /// Something failed from the moment on when it could have been kept.
     #[error("it is not known whether the store kept it: {0}")]
     Unknown(String),
+    /// It is kept, and fewer replicas have it than `store.replicas_ack` asks for: a failover may lose it. Sending it again would
+    /// tell nothing new.
+    #[error("it is kept, but not by as many replicas as it must be: {0}")]
+    Unacknowledged(String),
     /// No answer within the deadline.
     #[error("the store did not answer within {0:?}")]
     Timeout(std::time::Duration),
@@ -54,7 +61,7 @@ impl StoreError {
     #[must_use]
     pub const fn stored(&self) -> Stored {
         match self {
-            Self::Unknown(_) | Self::Timeout(_) => Stored::Unknown,
+            Self::Unknown(_) | Self::Unacknowledged(_) | Self::Timeout(_) => Stored::Unknown,
             _ => Stored::No,
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::domain::queue::QueueName;
 use crate::domain::timestamp::Timestamp;
 
 /// What a 202 means.
@@ -49,6 +50,26 @@ pub struct StoreHealth {
     pub newer: Option<String>,
     /// What an operator should look at.
     pub warnings: Vec<Warning>,
+    /// Queues whose part of the store is not as it should be.
+    pub troubles: Vec<Trouble>,
+}
+
+/// A key of a queue holds what is not ours: the queue stands still.
+pub const FOREIGN_TYPE: &str = "foreign_type";
+/// The same of a key that messages do not need: they go their way, without history or what they are looked up by.
+pub const FOREIGN_BESIDE: &str = "foreign_beside";
+/// Gauges of a queue say something else than it holds.
+pub const COUNTERS_DIFFER: &str = "counters_differ";
+
+/// What is wrong with a queue's part of the store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Trouble {
+    /// The queue.
+    pub queue: QueueName,
+    /// A stable word: [`FOREIGN_TYPE`], [`FOREIGN_BESIDE`] or [`COUNTERS_DIFFER`].
+    pub code: &'static str,
+    /// What was found, and where.
+    pub detail: String,
 }
 
 /// A gateway that works on a store.

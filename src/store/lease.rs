@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::domain::outcome::Attempt;
-use crate::domain::record::Record;
+use crate::domain::record::{MILLIS_MAX, Record};
 use crate::domain::retry::Verdict;
 use crate::domain::timestamp::Timestamp;
 use crate::store::QueueRef;
@@ -139,7 +139,8 @@ pub enum Extended {
     Lost,
 }
 
-/// A lease as a pulling consumer holds it: an opaque text of at most 256 bytes that names batch, token and place.
+/// A lease as a pulling consumer holds it: an opaque text of at most 256 bytes. It names batch, token and place, and says what
+/// only the answer to the lease knew: which attempt it is, and since when.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Receipt {
     /// The batch.
@@ -148,6 +149,10 @@ pub struct Receipt {
     pub token: Token,
     /// The lease's place in it.
     pub index: u16,
+    /// The number of the attempt, from 1.
+    pub attempt: u8,
+    /// When it was leased, by the store's clock.
+    pub leased_at: Timestamp,
 }
 
 /// A text that is no receipt.
@@ -157,7 +162,9 @@ pub struct ReceiptError;
 
 impl fmt::Display for Receipt {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:032x}{:016x}{:04x}", self.batch.0, self.token.0, self.index)
+        let (batch, token) = (self.batch.0, self.token.0);
+        let leased_at = self.leased_at.as_millis() & MILLIS_MAX;
+        write!(formatter, "{batch:032x}{token:016x}{:04x}{:02x}{leased_at:012x}", self.index, self.attempt)
     }
 }
 
@@ -166,13 +173,19 @@ impl FromStr for Receipt {
 
     fn from_str(text: &str) -> Result<Self, ReceiptError> {
         let lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        if text.len() != 52 || !text.bytes().all(lower_hex) {
+        if text.len() != 66 || !text.bytes().all(lower_hex) {
             return Err(ReceiptError);
         }
+        let number = |digits: &str| u64::from_str_radix(digits, 16).map_err(|_| ReceiptError);
         let batch = u128::from_str_radix(&text[..32], 16).map_err(|_| ReceiptError)?;
-        let token = u64::from_str_radix(&text[32..48], 16).map_err(|_| ReceiptError)?;
-        let index = u16::from_str_radix(&text[48..], 16).map_err(|_| ReceiptError)?;
-        Ok(Self { batch: BatchId(batch), token: Token(token), index })
+        let leased_at = number(&text[54..])?;
+        Ok(Self {
+            batch: BatchId(batch),
+            token: Token(number(&text[32..48])?),
+            index: u16::try_from(number(&text[48..52])?).map_err(|_| ReceiptError)?,
+            attempt: u8::try_from(number(&text[52..54])?).map_err(|_| ReceiptError)?,
+            leased_at: Timestamp::from_millis(leased_at),
+        })
     }
 }
 
@@ -184,8 +197,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_receipt_survives_its_text(batch in any::<u128>(), token in any::<u64>(), index in any::<u16>()) {
-            let receipt = Receipt { batch: BatchId(batch), token: Token(token), index };
+        fn a_receipt_survives_its_text(
+            batch in any::<u128>(), token in any::<u64>(), index in any::<u16>(), attempt in any::<u8>(), at in 0..=MILLIS_MAX,
+        ) {
+            let leased_at = Timestamp::from_millis(at);
+            let receipt = Receipt { batch: BatchId(batch), token: Token(token), index, attempt, leased_at };
+            prop_assert!(receipt.to_string().len() <= 256);
             prop_assert_eq!(receipt.to_string().parse::<Receipt>(), Ok(receipt));
         }
 

@@ -121,6 +121,17 @@ pub enum Put {
     DeclaredInFile,
 }
 
+/// What became of settings that were to replace others.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Changed {
+    /// They are the queue's now. Its messages, generation, pause and park stay.
+    Changed(QueueEntry),
+    /// The queue's settings are no longer what the caller took them for, but these: nothing was changed.
+    Otherwise(Arc<QueueSettings>),
+    /// An operator's file declares it: nothing was changed.
+    DeclaredInFile,
+}
+
 /// What became of a queue that was to be deleted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Deleted {
@@ -223,8 +234,23 @@ pub trait MessageStore {
     /// All queues, by name.
     fn queues(&self) -> Answer<'_, Vec<QueueEntry>>;
 
+    /// Why the queue of this name, which [`queues`](Self::queues) left out, cannot be served although the store has it; `None` where
+    /// it has none. Asks nobody.
+    fn unserved(&self, _name: &str) -> Option<StoreError> {
+        None
+    }
+
     /// Makes a queue by API, or replaces the settings of one.
     fn put_queue(&self, name: QueueName, settings: Arc<QueueSettings>) -> Answer<'_, Put>;
+
+    /// Replaces the settings of a queue by API if they still are what the caller read, so that of two who change it at once
+    /// neither undoes the other's.
+    fn change_queue(
+        &self,
+        queue: QueueRef,
+        was: Arc<QueueSettings>,
+        settings: Arc<QueueSettings>,
+    ) -> Answer<'_, Changed>;
 
     /// Applies an operator's file at start: makes or updates its queues; what an earlier file declared and this one does not
     /// stays as made by API. Gives all queues, and as they were before those whose settings this replaced.

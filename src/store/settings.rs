@@ -109,7 +109,7 @@ impl StoreSettings {
             "sqlite" if rest.starts_with("//") => refused("has slashes before the path"),
             "sqlite" if rest.contains(['?', '\0']) => refused("has options, and takes none"),
             _ if SCHEMES_LATER.contains(&scheme) => refused("is not in this version"),
-            "redis" | "rediss" | "redis+unix" => match redis::url_problem(&self.url) {
+            "redis" | "rediss" | "redis+unix" => match redis::url::problem(&self.url) {
                 None => Ok(()),
                 Some(problem) => refused(&format!("is not the URL of a Redis ({problem})")),
             },

@@ -4,7 +4,7 @@
 //! Each subscriber has a set of names, so the board is bounded by the number of queues, whatever the traffic.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
 
@@ -19,6 +19,8 @@ struct Subscriber {
     posted: Mutex<Posted>,
     notify: Notify,
     interest: Interest,
+    /// The queues that [`Interest::Named`] is about.
+    names: Mutex<HashSet<QueueName>>,
 }
 
 /// What a subscriber wants to hear of.
@@ -31,6 +33,8 @@ enum Interest {
     Time,
     /// Queues that were made, changed, held or deleted.
     Changes,
+    /// Work in the queues that are watched; and changes of any, since what was missed before is told by one.
+    Named,
 }
 
 #[derive(Default)]
@@ -73,6 +77,13 @@ impl WakeBoard {
         self.add(Subscriber { interest: Interest::Changes, ..Subscriber::default() })
     }
 
+    /// Listens from now on for work in the queues that [`WakeSubscription::watch`] names, and for changes as
+    /// [`WakeBoard::subscribe_changes`] does. Work elsewhere does not wake it.
+    #[must_use]
+    pub fn subscribe_named(&self) -> WakeSubscription {
+        self.add(Subscriber { interest: Interest::Named, ..Subscriber::default() })
+    }
+
     fn add(&self, subscriber: Subscriber) -> WakeSubscription {
         let subscriber = Arc::new(subscriber);
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -83,7 +94,12 @@ impl WakeBoard {
 
     /// Says that `queue` got something to lease.
     pub fn post(&self, queue: &QueueName) {
-        self.tell(&[Interest::Work], |posted| {
+        let told = |subscriber: &Subscriber| match subscriber.interest {
+            Interest::Work => true,
+            Interest::Named => subscriber.names().contains(queue),
+            Interest::Time | Interest::Changes => false,
+        };
+        self.tell(told, |posted| {
             if !posted.queues.contains(queue) {
                 posted.queues.insert(queue.clone());
             }
@@ -92,25 +108,43 @@ impl WakeBoard {
 
     /// Says that something became due sooner than known before.
     pub fn post_time(&self) {
-        self.tell(&[Interest::Work, Interest::Time], |posted| posted.time_changed = true);
+        let told = |subscriber: &Subscriber| matches!(subscriber.interest, Interest::Work | Interest::Time);
+        self.tell(told, |posted| posted.time_changed = true);
     }
 
     /// Says that another gateway made, changed, held or deleted a queue.
     pub fn post_change(&self) {
-        self.tell(&[Interest::Changes], |posted| posted.queues_changed = true);
+        let told =
+            |subscriber: &Subscriber| matches!(subscriber.interest, Interest::Changes | Interest::Named);
+        self.tell(told, |posted| posted.queues_changed = true);
     }
 
-    fn tell(&self, interested: &[Interest], what: impl Fn(&mut Posted)) {
+    fn tell(&self, told: impl Fn(&Subscriber) -> bool, what: impl Fn(&mut Posted)) {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = |subscriber: &Arc<Subscriber>| interested.contains(&subscriber.interest);
-        for subscriber in all.iter().filter_map(Weak::upgrade).filter(told) {
+        for subscriber in all.iter().filter_map(Weak::upgrade).filter(|subscriber| told(subscriber)) {
             what(&mut subscriber.posted.lock().unwrap_or_else(PoisonError::into_inner));
             subscriber.notify.notify_one();
         }
     }
 }
 
+impl Subscriber {
+    fn names(&self) -> MutexGuard<'_, HashSet<QueueName>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl WakeSubscription {
+    /// Hears of work in this queue from now on; of one that was subscribed by name.
+    pub fn watch(&self, queue: &QueueName) {
+        self.0.names().insert(queue.clone());
+    }
+
+    /// Hears of it no more.
+    pub fn unwatch(&self, queue: &QueueName) {
+        self.0.names().remove(queue);
+    }
+
     /// Waits until something is posted; at once when something was since the last [`WakeSubscription::take`]. Cancelling loses nothing.
     pub async fn posted(&self) {
         loop {
@@ -178,6 +212,27 @@ mod tests {
         changes.posted().await;
         assert!(changes.take().queues_changed);
         assert_eq!(work.take(), Wakes::default());
+    }
+
+    #[tokio::test]
+    async fn who_watches_a_queue_is_told_of_that_one_and_of_changes() {
+        let board = WakeBoard::default();
+        let subscription = board.subscribe_named();
+        let (orders, other): (QueueName, QueueName) =
+            ("orders".parse().expect("a name"), "other".parse().expect("a name"));
+        board.post(&orders);
+        subscription.watch(&orders);
+        board.post(&other);
+        board.post_time();
+        assert_eq!(subscription.take(), Wakes::default());
+        board.post(&orders);
+        board.post_change();
+        subscription.posted().await;
+        let wakes = subscription.take();
+        assert_eq!((wakes.queues, wakes.queues_changed), (HashSet::from([orders.clone()]), true));
+        subscription.unwatch(&orders);
+        board.post(&orders);
+        assert_eq!(subscription.take(), Wakes::default());
     }
 
     #[tokio::test]

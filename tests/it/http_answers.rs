@@ -123,17 +123,11 @@ fn paths_and_methods_have_their_answers() {
         row("a slash too many", "POST /v1/queues/default/messages/", 404, "route_unknown").body(b"x"),
         row("a post to a message", "POST /v1/queues/default/messages/x", 405, "method_not_allowed")
             .body(b"x"),
-        row("not in this version", "POST /v1/queues/default/messages/batch", 404, "route_unknown")
-            .body(b"[]"),
-        row(
-            "not in this version",
-            "POST /v1/queues/default/messages/batch?atomic=false",
-            404,
-            "route_unknown",
-        ),
-        row("not in this version", "GET /v1/queues/default/messages/batch", 404, "route_unknown"),
-        row("not in this version", "GET /v1/queues", 404, "route_unknown"),
-        row("not in this version", "POST /v1/queues/default/pause", 404, "route_unknown"),
+        row("a batch is posted", "GET /v1/queues/default/messages/batch", 405, "method_not_allowed"),
+        row("all queues", "GET /v1/queues", 200, ""),
+        row("their head", "HEAD /v1/queues", 200, ""),
+        row("not in this version", "GET /v1/jobs/1", 404, "route_unknown"),
+        row("not in this version", "POST /v1/queues/default/secret", 404, "route_unknown").body(b"{}"),
         row("another version", "GET /v2/queues/default", 404, "route_unknown"),
         row("letters matter", "GET /Health", 404, "route_unknown"),
         row("the whole server", "OPTIONS *", 404, "route_unknown"),
@@ -143,7 +137,7 @@ fn paths_and_methods_have_their_answers() {
         row("read the messages", "GET /v1/queues/default/messages", 405, "method_not_allowed"),
         row("their head", "HEAD /v1/queues/default/messages", 405, "method_not_allowed"),
         row("a method of one's own", "BREW /status", 405, "method_not_allowed"),
-        row("post a queue", "PATCH /v1/queues/default", 405, "method_not_allowed").body(b"{}"),
+        row("post a queue", "POST /v1/queues/default", 405, "method_not_allowed").body(b"{}"),
         row("small letters", "get /health", 405, "method_not_allowed"),
         row("an unknown queue", "GET /v1/queues/nothing", 404, "queue_unknown"),
         row("its head", "HEAD /v1/queues/nothing", 404, "queue_unknown"),
@@ -170,9 +164,10 @@ fn the_allow_header_lists_what_is_allowed() {
     let gateway = TestGateway::start();
     for (line, allow) in [
         ("DELETE /status", "GET, HEAD"),
-        ("OPTIONS /v1/queues/default", "GET, HEAD, PUT"),
+        ("OPTIONS /v1/queues/default", "GET, HEAD, PUT, PATCH, DELETE"),
         ("PUT /v1/queues/default/messages", "POST"),
-        ("DELETE /v1/queues/default/messages/x", "GET, HEAD"),
+        ("PUT /v1/queues/default/messages/x", "GET, HEAD, DELETE"),
+        ("DELETE /v1/queues/default/messages/batch", "POST"),
     ] {
         let reply = gateway.send(line, &[], b"");
         assert_eq!((reply.status, reply.header("allow")), (405, Some(allow)), "{line}");

@@ -15,7 +15,7 @@ use posthaste::store::health::StoreHealth;
 use posthaste::store::lease::{BatchRef, Extended, LeaseRequest, Leased, Settled, Settlement};
 use posthaste::store::stats::{Cancelled, Found, QueueStats, Swept};
 use posthaste::store::wake::WakeBoard;
-use posthaste::store::{Answer, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRef, Store};
+use posthaste::store::{Answer, Changed, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRef, Store};
 
 /// What fails at the moment.
 #[derive(Default)]
@@ -225,6 +225,15 @@ impl MessageStore for FaultyConnection {
 
     fn put_queue(&self, name: QueueName, settings: Arc<QueueSettings>) -> Answer<'_, Put> {
         self.unless_away(self.inner.put_queue(name, settings))
+    }
+
+    fn change_queue(
+        &self,
+        queue: QueueRef,
+        was: Arc<QueueSettings>,
+        settings: Arc<QueueSettings>,
+    ) -> Answer<'_, Changed> {
+        self.unless_away(self.inner.change_queue(queue, was, settings))
     }
 
     fn declare(

@@ -19,6 +19,17 @@ fn originals() -> Vec<Vec<u8>> {
     vec![
         request(publish, &options, br#"{"order":7}"#),
         request(publish, &[("Transfer-Encoding", "chunked")], &chunked(b"hello, world", 5)),
+        request(
+            "POST /v1/queues/default/messages/batch",
+            &[("Content-Type", "application/x-ndjson"), ("Idempotency-Key", "batch-7"), ("Posthaste-TTL", "1h")],
+            b"{\"order\":7}\r\n\n[1,\"\\ud83d\\ude00\"]\n",
+        ),
+        request(
+            "POST /v1/queues/default/messages/batch?atomic=false",
+            &[("Content-Type", "application/json")],
+            br#"[{"payload":"a\n","delay":"1s","headers":{"X-A":"b"}},{"payload_json":{"a":[1.5e3,null]},"idempotency_key":"k","max_attempts":3},{"payload_base64":"/wA="}]"#,
+        ),
+        request("DELETE /v1/queues/default/messages/0192f0c1-5e3a-7c4d-9b21-3f6a52e8d400", &[], b""),
         request("PUT /v1/queues/orders", &[("Content-Type", "application/json")], settings),
         request(
             "GET /v1/queues/default/messages/0192f0c1-5e3a-7c4d-9b21-3f6a52e8d400?payload=true",

@@ -95,6 +95,7 @@ impl TestGateway {
             clock: clock.clone(),
             workers: WorkerSettings { threads: 1, ..WorkerSettings::default() },
             ingest: IngestSettings::default(),
+            consumers: plan.server.limits.consumers(),
         })
         .expect("the system gives threads");
         let listener = bind(&plan.server).expect("a free port");
@@ -118,6 +119,7 @@ impl TestGateway {
                 Box::pin(std::future::ready(result))
             }),
             make_ingester: Arc::new(move || make_ingester.ingester()),
+            consumers: pipeline.consumers().clone(),
         });
         let arbiter = supervisor.arbiter("http");
         let observed = edge.clone();

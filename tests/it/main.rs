@@ -1,14 +1,22 @@
 //! The integration tests.
 
+mod batch;
+mod cli;
 mod command_line;
+mod compose;
 mod conformance;
 mod durability;
 mod embedding;
 mod end_to_end;
+mod examples;
 mod fairness;
 mod gateways;
+mod http_admin;
 mod http_answers;
 mod http_bodies;
+mod http_cancel;
+mod http_codes;
+mod http_dead;
 mod http_docs;
 mod http_faults;
 mod http_fuzz;
@@ -16,6 +24,7 @@ mod http_gateway;
 mod http_lookups;
 mod http_queues;
 mod http_refusals;
+mod http_routes;
 mod http_slow;
 mod http_status;
 mod life;
@@ -24,6 +33,7 @@ mod model;
 mod processor_http;
 mod processor_http_hostile;
 mod processor_log;
+mod pull;
 mod readme;
 mod redis;
 mod redis_probe;

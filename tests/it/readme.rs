@@ -1,12 +1,13 @@
 //! The README's commands, typed as they stand, and the output it promises for each.
 //!
-//! Every line of a `sh` block that begins with `curl` is run; what the port and the folder of the running gateway need
+//! Every line of a `sh` block that begins with `curl` or `posthaste` is run; what the port and the folder of the running gateway need
 //! is put in its place. A block without a language right after a `sh` block is what its last command prints. There `…`
 //! stands for any text, after a word with a digit for the rest of that word; white space does not count, so that a long
 //! line may be wrapped. Such a word (`01…`, an id) is remembered with what it stood for, and means that in later commands.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -164,7 +165,9 @@ impl Reader {
         }
         assert!(!line.contains('…'), "no output before this line says what … is: {line}");
         let mut shell = Command::new("sh");
-        shell.args(["-c", &line]);
+        let binary = Path::new(env!("CARGO_BIN_EXE_posthaste")).parent().expect("it is in a folder");
+        shell.args(["-c", &format!("PATH={}:$PATH; {line}", binary.display())]);
+        shell.env("POSTHASTE_URL", format!("http://{}", self.gateway.address()));
         let ended = command::run(self.gateway.folder(), shell);
         assert_eq!(ended.code, Some(0), "{line}: {ended:?}");
         ended.stdout
@@ -172,8 +175,9 @@ impl Reader {
 
     /// Runs a command until its output is as promised; once, when running it changes something.
     fn check(&mut self, line: &str, promised: &str) {
-        let reads_only =
-            ![" -d", " -X", " --data", " -T", " --request"].iter().any(|flag| line.contains(flag));
+        let reads_only = ![" -d", " -X", " --data", " -T", " --request", " publish "]
+            .iter()
+            .any(|flag| line.contains(flag));
         let deadline = Instant::now() + WITHIN;
         loop {
             let output = self.run(line).replace(&self.gateway.address(), LISTEN);
@@ -204,8 +208,10 @@ fn every_command_of_the_readme_does_what_it_promises() {
     let mut checked = 0;
     for (index, block) in blocks.iter().enumerate().filter(|(_, block)| block.language == "sh") {
         let promised = blocks.get(index + 1).filter(|next| next.follows && next.language.is_empty());
-        let commands: Vec<String> =
-            commands(&block.text).into_iter().filter(|line| line.starts_with("curl ")).collect();
+        let commands: Vec<String> = commands(&block.text)
+            .into_iter()
+            .filter(|line| line.starts_with("curl ") || line.starts_with("posthaste "))
+            .collect();
         for (place, line) in commands.iter().enumerate() {
             ran += 1;
             match promised {

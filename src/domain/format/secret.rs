@@ -13,8 +13,8 @@ const SECRET_PARTS: [&str; 9] =
 /// The names of query parameters whose value is a secret, besides those: what is usual in the URLs of webhooks.
 const SECRET_PARAMETER_NAMES: [&str; 3] = ["pass", "sig", "code"];
 
-/// Query parameters whose value is a password (Redis clients read them).
-const SECRET_PARAMETERS: [&str; 2] = ["pass=", "password="];
+/// Query parameters of a store's URL that are no secret; every other is taken for one.
+const PLAIN_PARAMETERS: [&str; 2] = ["db", "user"];
 
 /// The URL with its password as `***`; works on texts that are no valid URL, and rather hides too much.
 #[must_use]
@@ -26,23 +26,50 @@ pub fn url(text: &str) -> Cow<'_, str> {
     let Some(authority) = text.find(':').map(|colon| colon + 1) else {
         return Cow::Borrowed(text);
     };
-    let mut shown = Cow::Borrowed(text);
     // The last @ and not the first: a password may hold one, or a slash, without being escaped.
-    if let Some(at) = text.rfind('@').filter(|at| *at >= authority)
-        && let Some(colon) = text[authority..at].find(':')
-    {
-        shown = Cow::Owned(format!("{}:***{}", &text[..authority + colon], &text[at..]));
+    let at = text.rfind('@').filter(|at| *at >= authority);
+    let rest = at.unwrap_or(authority);
+    let mut shown = match at {
+        Some(at) => match text[authority..at].find(':') {
+            Some(colon) => format!("{}:{MASK}", &text[..authority + colon]),
+            None => text[..at].to_owned(),
+        },
+        None => text[..authority].to_owned(),
+    };
+    let (host, query) = match text[rest..].find(['?', '#']) {
+        Some(mark) => text[rest..].split_at(mark),
+        None => (&text[rest..], ""),
+    };
+    // The colons of an address in brackets are none of a password.
+    let bracket = host.rfind(']').map_or(0, |bracket| bracket + 1);
+    let (address, host) = host.split_at(bracket);
+    shown.push_str(address);
+    match host.split_once(':').filter(|_| at.is_none()) {
+        // Where the host was forgotten the password stands in the place of the port.
+        Some((name, port)) if !is_port(port) => shown.extend([name, ":", MASK]),
+        _ => shown.push_str(host),
     }
-    for parameter in SECRET_PARAMETERS {
-        let found = ["?", "&"].iter().find_map(|mark| {
-            shown.find(&format!("{mark}{parameter}")).map(|start| start + mark.len() + parameter.len())
-        });
-        if let Some(start) = found {
-            let end = shown[start..].find(['&', '#']).map_or(shown.len(), |length| start + length);
-            shown = Cow::Owned(format!("{}***{}", &shown[..start], &shown[end..]));
+    for piece in query.split_inclusive(['?', '&', '#', ';']) {
+        let (body, mark) = match piece.strip_suffix(['?', '&', '#', ';']) {
+            Some(body) => (body, &piece[body.len()..]),
+            None => (piece, ""),
+        };
+        match body.split_once('=') {
+            Some((name, _)) if PLAIN_PARAMETERS.contains(&name) => shown.push_str(body),
+            Some((name, value)) if !value.is_empty() => shown.extend([name, "=", MASK]),
+            Some(_) => shown.push_str(body),
+            None if body.is_empty() => {}
+            // The rest of a password that has one of the marks in it.
+            None => shown.push_str(MASK),
         }
+        shown.push_str(mark);
     }
-    shown
+    if shown == text { Cow::Borrowed(text) } else { Cow::Owned(shown) }
+}
+
+/// Whether this is a port, with a path behind it or not.
+fn is_port(text: &str) -> bool {
+    text.split('/').next().unwrap_or_default().bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Whether the value of a header of this name is a secret.
@@ -95,6 +122,16 @@ mod tests {
             ("redis:user:pw@host", "redis:user:***@host"),
             ("redis+unix:///run/redis.sock?db=1&pass=pw", "redis+unix:///run/redis.sock?db=1&pass=***"),
             ("redis+unix:///r.sock?password=pw&db=1", "redis+unix:///r.sock?password=***&db=1"),
+            ("redis+unix:///s?pass=a&pass=bsecret", "redis+unix:///s?pass=***&pass=***"),
+            (
+                "redis+unix:///s?PASS=a&pas%73=b&x=c&user=u",
+                "redis+unix:///s?PASS=***&pas%73=***&x=***&user=u",
+            ),
+            ("redis+unix:///s?pass=a&bsecret", "redis+unix:///s?pass=***&***"),
+            ("redis://u:secretpw/0", "redis://u:***"),
+            ("redis://u:deadbeef", "redis://u:***"),
+            ("redis://host:6379/0?pass=pw#pw", "redis://host:6379/0?pass=***#***"),
+            ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
             ("sqlite:data/a:b@c.db", "sqlite:data/a:b@c.db"),
             ("memory:", "memory:"),
             ("nothing", "nothing"),
@@ -163,7 +200,7 @@ mod tests {
         #[test]
         fn no_text_panics(text in ".*|[a-z+]{0,5}:[/@:?&a-z=]{0,40}") {
             let shown = url(&text);
-            prop_assert!(shown.len() <= text.len() + 8);
+            prop_assert!(shown.len() <= text.len() * 4 + 8);
         }
     }
 }

@@ -1,24 +1,24 @@
 //! The options of a publish, read from its headers: strictly, each once, nothing unknown among those that are ours.
 
+pub(super) mod value;
+
 use std::time::Duration;
 
-use actix_http::header::{HeaderMap, HeaderValue};
+use actix_http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::api::code::Code;
 use crate::api::nearest::nearest;
 use crate::domain::destination::Destination;
-use crate::domain::format::{duration, range};
-use crate::domain::header::{Never, is_credential, never};
+use crate::domain::header::is_credential;
 use crate::domain::message::{Headers, Priority};
 use crate::domain::timestamp::Timestamp;
 use crate::http::error::Refusal;
 use crate::http::extract::shown;
+use crate::http::options::value::Wrong;
 use crate::http::settings::ServerLimits;
 use crate::http::trace;
 use crate::store::enqueue::Due;
 
-/// The longest idempotency key, in bytes.
-const KEY_BYTES_MAX: usize = 256;
 const FORWARD: &str = "posthaste-forward-";
 /// The options that are ours, as they are documented.
 const KNOWN: [&str; 9] = [
@@ -37,8 +37,23 @@ const OF_DELIVERIES: [&str; 3] = ["posthaste-attempt", "posthaste-queue", VIA];
 /// The stores that a message came by.
 const VIA: &str = "posthaste-via";
 
+/// Refuses what begins like an option on a route that takes none: what looks like one and does nothing would mislead.
+pub(super) fn check_none(headers: &HeaderMap) -> Result<(), Refusal> {
+    let is_ours = |name: &&str| name.starts_with("posthaste-") && !OF_DELIVERIES.contains(name);
+    let Some(name) = headers.keys().map(HeaderName::as_str).find(is_ours) else { return Ok(()) };
+    let known = KNOWN.iter().find(|known| known.eq_ignore_ascii_case(name));
+    let detail = match known.copied().or_else(|| nearest(name, KNOWN)) {
+        Some(known) => format!(
+            "{:?} is not taken here: {known} is an option of a publish, and this is none",
+            shown(name)
+        ),
+        None => format!("{:?} is not taken here, nor any header that begins like it", shown(name)),
+    };
+    Err(Refusal::new(Code::UnknownHeader, detail).header(&shown(name)))
+}
+
 /// What a publisher asked for.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Options {
     /// The idempotency key.
     pub(super) key: Option<Vec<u8>>,
@@ -102,64 +117,38 @@ struct Reader<'l> {
 
 impl Reader<'_> {
     fn option(&mut self, name: &str, value: &HeaderValue) -> Result<(), Refusal> {
-        let options = &mut self.options;
+        let (options, limits, now) = (&mut self.options, self.limits, self.now);
         match name {
             "posthaste-delay" => {
-                let most = Some(("server.limits.delay_max", self.limits.delay_max));
-                let delay = span(KNOWN[0], value, Duration::ZERO, self.limits.delay_max, most)?;
-                set(&mut options.due, KNOWN[0], Due::After(delay))
+                let due = parsed(KNOWN[0], value, |text| value::delay(text, limits))?;
+                set(&mut options.due, KNOWN[0], due)
             }
             "posthaste-deliver-at" => {
-                let at = parsed(KNOWN[1], value, Timestamp::parse)?;
-                let wait = at.since(self.now);
-                if wait > self.limits.delay_max {
-                    let detail =
-                        format!("it is more than {} from now", duration::show(self.limits.delay_max));
-                    return Err(invalid(KNOWN[1], &detail).setting("server.limits.delay_max", None));
-                }
-                set(&mut options.due, KNOWN[1], Due::At(at))
+                let due = parsed(KNOWN[1], value, |text| value::deliver_at(text, limits, now))?;
+                set(&mut options.due, KNOWN[1], due)
             }
             "posthaste-ttl" => {
-                let most = Some(("server.limits.ttl_max", self.limits.ttl_max));
-                let ttl = span(KNOWN[2], value, Duration::from_millis(1), self.limits.ttl_max, most)?;
+                let ttl = parsed(KNOWN[2], value, |text| value::ttl(text, limits))?;
                 set(&mut options.ttl, KNOWN[2], ttl)
             }
             "posthaste-priority" => {
-                let priority = parsed(KNOWN[3], value, |word| {
-                    let named = Priority::ALL.into_iter().find(|priority| priority.as_str() == word);
-                    named.ok_or_else(|| {
-                        format!("{:?} is not a priority: write high, normal or low", shown(word))
-                    })
-                })?;
+                let priority = parsed(KNOWN[3], value, value::priority)?;
                 set(&mut options.priority, KNOWN[3], priority)
             }
             "posthaste-max-attempts" => {
-                let attempts = parsed(KNOWN[4], value, |word| {
-                    let digits = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
-                    let number = word.parse::<u8>().ok().filter(|number| digits && *number > 0);
-                    number.ok_or_else(|| {
-                        format!("{:?} is not a number of attempts: write 1 to 255", shown(word))
-                    })
-                })?;
+                let attempts = parsed(KNOWN[4], value, value::attempts_max)?;
                 set(&mut options.attempts_max, KNOWN[4], attempts)
             }
             "posthaste-destination" => {
-                let destination = parsed(KNOWN[5], value, str::parse::<Destination>)?;
+                let destination = parsed(KNOWN[5], value, value::destination)?;
                 set(&mut options.destination, KNOWN[5], destination)
             }
             "posthaste-method" => {
-                let method = parsed(KNOWN[6], value, |word| match word {
-                    "POST" | "PUT" | "PATCH" | "DELETE" | "GET" => Ok(word.to_owned()),
-                    _ => Err(format!(
-                        "{:?} is not allowed: write POST, PUT, PATCH, DELETE or GET",
-                        shown(word)
-                    )),
-                })?;
+                let method = parsed(KNOWN[6], value, value::method)?;
                 set(&mut options.headers.method, KNOWN[6], method)
             }
             "posthaste-timeout" => {
-                let (least, most) = (Duration::from_millis(100), Duration::from_mins(15));
-                let timeout = span(KNOWN[7], value, least, most, None)?;
+                let timeout = parsed(KNOWN[7], value, value::timeout)?;
                 set(&mut options.headers.timeout, KNOWN[7], timeout)
             }
             _ if OF_DELIVERIES.contains(&name) => Ok(()),
@@ -171,14 +160,7 @@ impl Reader<'_> {
     }
 
     fn forward(&mut self, name: &str, forwarded: &str, value: &HeaderValue) -> Result<(), Refusal> {
-        let why = match never(forwarded) {
-            None => None,
-            Some(Never::Connection) => Some("it belongs to one connection or frames a request"),
-            Some(Never::Ours) => Some("the gateway sets it itself"),
-        };
-        if let Some(why) = why {
-            return Err(not_forwardable(name, &format!("{forwarded} can never be forwarded: {why}")));
-        }
+        value::forwardable(forwarded).map_err(|wrong| not_forwardable(name, &wrong.detail))?;
         if self.options.headers.forward.iter().any(|(known, _)| known == forwarded) {
             return Err(twice(name));
         }
@@ -189,19 +171,8 @@ impl Reader<'_> {
 
     fn key(&mut self, value: &HeaderValue) -> Result<(), Refusal> {
         const NAME: &str = "Idempotency-Key";
-        let bytes = value.as_bytes();
-        let key = match bytes {
-            [b'"', inner @ .., b'"'] => inner,
-            bytes => bytes,
-        };
-        if key.is_empty() {
-            return Err(invalid(NAME, "it is empty: leave the header out, or send 1 to 256 bytes"));
-        }
-        if key.len() > KEY_BYTES_MAX {
-            let detail = format!("it has {} bytes: at most {KEY_BYTES_MAX} are allowed", key.len());
-            return Err(invalid(NAME, &detail));
-        }
-        set(&mut self.options.key, NAME, key.to_vec())
+        let key = value::key(value.as_bytes()).map_err(|wrong| invalid(NAME, &wrong.detail))?;
+        set(&mut self.options.key, NAME, key)
     }
 
     fn traceparent(&mut self, value: &HeaderValue) {
@@ -224,12 +195,7 @@ impl Reader<'_> {
 
     fn finish(self, headers: &HeaderMap) -> Result<Options, Refusal> {
         let Self { mut options, now, traceparent, tracestate, .. } = self;
-        options.headers.deliver_at = match options.due {
-            None => None,
-            Some(Due::Now) => Some(now),
-            Some(Due::After(delay)) => Some(now.saturating_add(delay)),
-            Some(Due::At(at)) => Some(at),
-        };
+        options.headers.deliver_at = options.due.map(|due| deliver_at(due, now));
         if let Trace::One(parent) = traceparent {
             options.headers.traceparent = Some(parent);
             options.headers.tracestate = tracestate.filter(|state| trace::is_state(state));
@@ -240,6 +206,15 @@ impl Reader<'_> {
             check_connection(&options.headers.forward, headers)?;
         }
         Ok(options)
+    }
+}
+
+/// The moment that a publisher asked for, who asked `now`.
+pub(super) fn deliver_at(due: Due, now: Timestamp) -> Timestamp {
+    match due {
+        Due::Now => now,
+        Due::After(delay) => now.saturating_add(delay),
+        Due::At(at) => at,
     }
 }
 
@@ -319,30 +294,15 @@ fn text<'v>(name: &str, value: &'v HeaderValue) -> Result<&'v str, Refusal> {
     value.to_str().map_err(|_| invalid(name, "it has bytes that are not visible ASCII"))
 }
 
-fn parsed<T, E: std::fmt::Display>(
+fn parsed<T>(
     name: &str,
     value: &HeaderValue,
-    parse: impl FnOnce(&str) -> Result<T, E>,
+    parse: impl FnOnce(&str) -> Result<T, Wrong>,
 ) -> Result<T, Refusal> {
-    parse(text(name, value)?).map_err(|error| invalid(name, &error.to_string()))
-}
-
-fn span(
-    name: &str,
-    value: &HeaderValue,
-    least: Duration,
-    most: Duration,
-    setting: Option<(&'static str, Duration)>,
-) -> Result<Duration, Refusal> {
-    let span = parsed(name, value, duration::parse)?;
-    range::span(span, &(least..=most)).map_err(|error| {
-        let refusal = invalid(name, &error.to_string());
-        match setting {
-            Some((setting, limit)) if span > limit => refusal.setting(setting, None),
-            _ => refusal,
-        }
-    })?;
-    Ok(span)
+    parse(text(name, value)?).map_err(|wrong| {
+        let refusal = Refusal::new(wrong.code, format!("{name}: {}", wrong.detail)).header(name);
+        wrong.setting.into_iter().fold(refusal, |refusal, setting| refusal.setting(setting, None))
+    })
 }
 
 #[cfg(test)]

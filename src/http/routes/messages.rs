@@ -1,4 +1,4 @@
-//! Messages: publishing one, and looking one up.
+//! Messages: publishing one or many, looking one up, cancelling one.
 
 use std::sync::Arc;
 
@@ -18,13 +18,48 @@ use crate::http::extract::{flag, parameters, queue_name, shown};
 use crate::http::payload::Shown;
 use crate::store::QueueEntry;
 use crate::store::error::StoreError;
-use crate::store::stats::Found;
+use crate::store::stats::{Cancelled, Found};
 
 /// Publishes: for targets that only the router understands, as with a percent-encoded `messages`.
 pub(super) async fn publish(call: Call) -> Result<Answer, Refusal> {
     let segment = call.segment("queue").to_owned();
     let Call { desk, request, payload, connection, id } = call;
     Ok(crate::http::publish::publish(&desk, request.head(), &segment, payload, &connection, id).await)
+}
+
+/// Publishes many.
+pub(super) async fn publish_batch(call: Call) -> Result<Answer, Refusal> {
+    let segment = call.segment("queue").to_owned();
+    let Call { desk, request, payload, connection, id } = call;
+    Ok(crate::http::batch::publish(&desk, request.head(), &segment, payload, &connection, id).await)
+}
+
+/// Cancels a message that nobody has leased.
+pub(super) async fn cancel(call: Call) -> Result<Answer, Refusal> {
+    let name = queue_name(call.segment("queue"))?;
+    parameters(call.request.uri(), &[])?;
+    let mut entry = call.desk.queue(&name).await?;
+    let text = call.segment("id");
+    let Ok(id) = text.parse::<MessageId>() else { return Err(message_unknown(&entry, text)) };
+    let mut cancelled = call.desk.store.cancel(entry.queue_ref(), id).await;
+    if matches!(cancelled, Err(StoreError::Gone)) {
+        entry = call.desk.queue_asked(&name).await?;
+        cancelled = call.desk.store.cancel(entry.queue_ref(), id).await;
+    }
+    match cancelled.map_err(|error| of_store(&error))? {
+        Cancelled::Cancelled => Ok(answer::nothing()),
+        Cancelled::Leased => {
+            let detail = "a worker or a consumer has the message: it can be cancelled when it is given back or its lease is over";
+            Err(Refusal::new(Code::MessageLeased, detail))
+        }
+        Cancelled::Finished => {
+            let detail =
+                "the message was delivered or cancelled before, or it is dead: there is nothing to cancel";
+            Err(Refusal::new(Code::MessageFinished, detail))
+        }
+        Cancelled::Unknown if entry.settings.lookup => Err(message_unknown(&entry, text)),
+        Cancelled::Unknown => Err(lookup_off()),
+    }
 }
 
 /// Shows where a message is and what was tried.
@@ -81,7 +116,7 @@ fn lookup_off() -> Refusal {
 }
 
 /// The message as the API shows it, without its payload.
-fn message(entry: &QueueEntry, id: MessageId, found: Found) -> Message {
+pub(super) fn message(entry: &QueueEntry, id: MessageId, found: Found) -> Message {
     let Found { state, reason, ended_at, due_at, record, finished, mut history, .. } = found;
     history.drain(..history.len().saturating_sub(Message::ATTEMPTS_MAX));
     let mut message = Message {

@@ -1,8 +1,12 @@
 //! The routes: one table, one file for each thing.
 
+mod dead;
 mod health;
+mod holds;
+mod leases;
 mod messages;
 mod queues;
+mod replay;
 mod root;
 mod status;
 
@@ -16,14 +20,17 @@ use actix_service::IntoServiceFactory as _;
 use actix_service::boxed::{self, BoxService, BoxServiceFactory};
 use actix_web::dev::{AppConfig, ServiceResponse};
 use actix_web::{App, HttpMessage as _, HttpRequest, HttpResponse, web};
+use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 
 use crate::api::code::Code;
 use crate::http::answer::{self, Answer, RequestId};
+use crate::http::body::SizeLimit;
 use crate::http::connection::Connection;
 use crate::http::error::Refusal;
 use crate::http::extract::shown;
 use crate::http::state::Desk;
+use crate::http::{input, options, publish};
 
 /// One path and what may be done with it.
 pub(super) struct Route {
@@ -42,22 +49,72 @@ static ROUTES: &[Route] = &[
     Route { path: "/health", methods: &[("GET", |call| Box::pin(ready(health::health(&call))))] },
     Route { path: "/ready", methods: &[("GET", |call| Box::pin(ready(health::ready(&call))))] },
     Route { path: "/status", methods: &[("GET", |call| Box::pin(status::show(call)))] },
+    Route { path: "/v1/queues", methods: &[("GET", |call| Box::pin(queues::list(call)))] },
     Route {
         path: "/v1/queues/{queue}",
-        methods: &[("GET", |call| Box::pin(queues::show(call))), ("PUT", |call| Box::pin(queues::put(call)))],
+        methods: &[
+            ("GET", |call| Box::pin(queues::show(call))),
+            ("PUT", |call| Box::pin(queues::put(call))),
+            ("PATCH", |call| Box::pin(queues::patch(call))),
+            ("DELETE", |call| Box::pin(queues::delete(call))),
+        ],
+    },
+    Route { path: "/v1/queues/{queue}/pause", methods: &[("POST", |call| Box::pin(holds::pause(call)))] },
+    Route { path: "/v1/queues/{queue}/resume", methods: &[("POST", |call| Box::pin(holds::resume(call)))] },
+    Route { path: "/v1/queues/{queue}/purge", methods: &[("POST", |call| Box::pin(holds::purge(call)))] },
+    Route {
+        path: "/v1/queues/{queue}/dead",
+        methods: &[
+            ("GET", |call| Box::pin(dead::list(call))),
+            ("DELETE", |call| Box::pin(replay::discard(call))),
+        ],
+    },
+    Route {
+        path: "/v1/queues/{queue}/dead/groups",
+        methods: &[("GET", |call| Box::pin(dead::groups(call)))],
+    },
+    Route {
+        path: "/v1/queues/{queue}/dead/replay",
+        methods: &[("POST", |call| Box::pin(replay::replay(call)))],
+    },
+    Route {
+        path: "/v1/queues/{queue}/dead/{id}",
+        methods: &[
+            ("GET", |call| Box::pin(dead::show(call))),
+            ("DELETE", |call| Box::pin(replay::discard_one(call))),
+        ],
+    },
+    Route { path: "/v1/queues/{queue}/leases", methods: &[("POST", |call| Box::pin(leases::lease(call)))] },
+    Route {
+        path: "/v1/queues/{queue}/leases/extend",
+        methods: &[("POST", |call| Box::pin(leases::extend(call)))],
+    },
+    Route {
+        path: "/v1/queues/{queue}/leases/settle",
+        methods: &[("POST", |call| Box::pin(leases::settle(call)))],
     },
     Route {
         path: "/v1/queues/{queue}/messages",
         methods: &[("POST", |call| Box::pin(messages::publish(call)))],
     },
+    // Before what it would be taken for: a message of that id.
+    Route {
+        path: "/v1/queues/{queue}/messages/batch",
+        methods: &[("POST", |call| Box::pin(messages::publish_batch(call)))],
+    },
     Route {
         path: "/v1/queues/{queue}/messages/{id}",
-        methods: &[("GET", |call| Box::pin(messages::show(call)))],
+        methods: &[
+            ("GET", |call| Box::pin(messages::show(call))),
+            ("DELETE", |call| Box::pin(messages::cancel(call))),
+        ],
     },
 ];
 
-/// Paths of a later version that are not to be taken for something else, here for a message of that id.
-static NOT_YET: &[&str] = &["/v1/queues/{queue}/messages/batch"];
+/// Every path with its methods, HEAD aside, in the order of the table.
+pub(super) fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ROUTES.iter().flat_map(|route| route.methods.iter().map(|(method, _)| (route.path, *method)))
+}
 
 /// A request on its way to its handler.
 struct Call {
@@ -78,6 +135,23 @@ impl Call {
     fn segment(&self, name: &str) -> &str {
         self.request.match_info().get(name).unwrap_or_default()
     }
+
+    /// A refusal before the body was read keeps it until it is answered; see [`Refusal::unread`].
+    fn unread<T>(&mut self, result: Result<T, Refusal>) -> Result<T, Refusal> {
+        result.map_err(|refusal| refusal.unread(std::mem::replace(&mut self.payload, Payload::None)))
+    }
+
+    /// Reads the body, which is JSON.
+    async fn json(&mut self, limit: SizeLimit) -> Result<Bytes, Refusal> {
+        let payload = std::mem::replace(&mut self.payload, Payload::None);
+        input::json(&self.desk.state, self.request.headers(), payload, &self.connection, limit).await
+    }
+
+    /// Reads the body, which is to be empty.
+    async fn nothing(&mut self) -> Result<(), Refusal> {
+        let payload = std::mem::replace(&mut self.payload, Payload::None);
+        input::nothing(&self.desk.state, self.request.headers(), payload, &self.connection).await
+    }
 }
 
 /// The router, type-erased.
@@ -87,9 +161,6 @@ type RoutesFactory = BoxServiceFactory<AppConfig, Request, ServiceResponse, acti
 /// Makes the router of one thread.
 pub(super) fn factory(desk: &Rc<Desk>) -> RoutesFactory {
     let mut app = App::new().app_data(desk.clone());
-    for path in NOT_YET {
-        app = app.service(web::resource(*path).to(unknown));
-    }
     for route in ROUTES {
         let handle = move |request, payload: web::Payload| dispatch(route, request, payload.into_inner());
         app = app.service(web::resource(route.path).to(handle));
@@ -105,10 +176,22 @@ async fn dispatch(route: &'static Route, request: HttpRequest, payload: Payload)
         method => method,
     };
     let result = match route.methods.iter().find(|(allowed, _)| *allowed == method) {
-        Some((_, handler)) => handler(call).await,
+        Some((_, handler)) => match check_headers(call) {
+            Ok(call) => handler(call).await,
+            Err(refusal) => Err(refusal),
+        },
         None => Err(not_allowed(route, call)),
     };
     result.unwrap_or_else(|refusal| answer::refusal(refusal, id, None)).into()
+}
+
+/// Refuses the options of a publish where nothing is published.
+fn check_headers(mut call: Call) -> Result<Call, Refusal> {
+    if !publish::is_meant(call.request.head()) {
+        let checked = options::check_none(call.request.headers());
+        call.unread(checked)?;
+    }
+    Ok(call)
 }
 
 async fn unknown(request: HttpRequest, payload: web::Payload) -> HttpResponse {
@@ -159,6 +242,6 @@ mod tests {
     #[test]
     fn head_is_allowed_where_get_is() {
         let queue = ROUTES.iter().find(|route| route.path == "/v1/queues/{queue}").expect("there");
-        assert_eq!(allowed(queue), "GET, HEAD, PUT");
+        assert_eq!(allowed(queue), "GET, HEAD, PUT, PATCH, DELETE");
     }
 }

@@ -1,25 +1,44 @@
-//! Queues: showing one, making or replacing one.
+//! Queues: listing them, showing one, making, changing and deleting one.
 
 use actix_http::StatusCode;
-use actix_http::header::HeaderMap;
 
 use super::Call;
 use crate::api::code::Code;
 use crate::api::json;
 use crate::api::nearest::hint;
-use crate::api::queue::{self, Queue};
+use crate::api::queue::Queue;
+use crate::api::settings::{self, SettingsGiven};
 use crate::domain::header::never;
-use crate::domain::queue::{HTTP, QueueName, QueueSettings};
+use crate::domain::queue::{HTTP, QueueName, QueueSettings, Source};
 use crate::http::answer::{self, Answer};
-use crate::http::body::{self, SizeLimit};
+use crate::http::body::SizeLimit;
 use crate::http::error::{Refusal, of_store};
-use crate::http::extract::{parameters, queue_name, shown};
-use crate::http::options::check_encoding;
+use crate::http::extract::{flag, parameters, queue_name, shown};
+use crate::http::list::{self, Scope};
 use crate::http::state::State;
-use crate::store::{Put, QueueEntry};
+use crate::store::error::StoreError;
+use crate::store::{Changed, Deleted, Put, QueueEntry};
 
-/// Bytes of a PUT: several times what every setting at its longest takes.
+/// Bytes of a PUT or PATCH: several times what every setting at its longest takes.
 const SETTINGS_BYTES_MAX: SizeLimit = SizeLimit { bytes_max: 64 << 10, setting: None };
+/// Times that a change is made anew because somebody else's came first: at each of them somebody's change succeeded.
+const CHANGES_MAX: usize = 20;
+
+/// Lists the queues by name, as the store has them now.
+pub(super) async fn list(call: Call) -> Result<Answer, Refusal> {
+    let parameters = parameters(call.request.uri(), &["limit", "cursor"])?;
+    let now = call.desk.state.gateway.clock.now();
+    let scope = Scope::of(&["queues"]);
+    let (limit, after) = (list::limit(&parameters)?, scope.position(&parameters, now)?);
+    let mut entries = call.desk.queues().await?;
+    if let Some(after) = after {
+        entries.retain(|entry| entry.name.as_str() > after.as_str());
+    }
+    let is_last = entries.len() <= limit;
+    entries.truncate(limit);
+    let cursor = entries.last().filter(|_| !is_last).map(|last| scope.cursor(last.name.as_str(), now));
+    Ok(list::page(entries.iter().map(shape), cursor).await)
+}
 
 /// Shows a queue with its settings.
 pub(super) async fn show(call: Call) -> Result<Answer, Refusal> {
@@ -30,64 +49,113 @@ pub(super) async fn show(call: Call) -> Result<Answer, Refusal> {
 }
 
 /// Makes a queue, or replaces the settings of one.
-pub(super) async fn put(call: Call) -> Result<Answer, Refusal> {
-    let name = match target(&call) {
-        Ok(name) => name,
-        Err(refusal) => return Err(refusal.unread(call.payload)),
-    };
-    let Call { desk, request, payload, connection, .. } = call;
-    let (state, headers) = (&desk.state, request.headers());
-    let body =
-        body::read(payload, headers, SETTINGS_BYTES_MAX, state.limits(), &state.bodies, &connection).await?;
-    let settings = queue::read_settings(&body.bytes, &state.gateway.queue_defaults)?;
-    check(state, &settings).await?;
+pub(super) async fn put(mut call: Call) -> Result<Answer, Refusal> {
+    let name = target(&mut call, &[])?;
+    let body = call.json(SETTINGS_BYTES_MAX).await?;
+    let given = SettingsGiven::of_put(&body)?;
+    let (desk, state) = (&call.desk, &call.desk.state);
+    if given.has_shown() {
+        let now = match desk.queue(name.as_str()).await {
+            Ok(entry) => Some(shape(&entry)),
+            Err(refusal) if refusal.code() == Code::QueueUnknown => None,
+            Err(refusal) => return Err(refusal),
+        };
+        given.check_shown(&name, now.as_ref())?;
+    }
+    let settings = given.put(&state.gateway.queue_defaults)?;
+    check(state, &settings, None).await?;
     match desk.store.put_queue(name, settings.into()).await.map_err(|error| of_store(&error))? {
         Put::Created(entry) => {
             let path = format!("/v1/queues/{}", entry.name);
-            Ok(answer::at(put_answer(state, StatusCode::CREATED, entry), &path))
+            Ok(answer::at(known(state, StatusCode::CREATED, entry), &path))
         }
-        Put::Updated(entry) => Ok(put_answer(state, StatusCode::OK, entry)),
-        Put::DeclaredInFile => {
-            let detail = "the operator's configuration file declares this queue: change it there";
-            Err(Refusal::new(Code::QueueDeclaredInFile, detail))
-        }
+        Put::Updated(entry) => Ok(known(state, StatusCode::OK, entry)),
+        Put::DeclaredInFile => Err(declared_in_file()),
     }
 }
 
-fn put_answer(state: &State, status: StatusCode, entry: QueueEntry) -> Answer {
+/// Changes some settings of a queue. Whoever changes it at the same time, here or through another gateway, does not undo it:
+/// the store takes the change only of the settings that it was made from.
+pub(super) async fn patch(mut call: Call) -> Result<Answer, Refusal> {
+    let name = target(&mut call, &[])?;
+    let body = call.json(SETTINGS_BYTES_MAX).await?;
+    let given = SettingsGiven::of_patch(&body)?;
+    let (desk, state) = (&call.desk, &call.desk.state);
+    let mut entry = QueueEntry::clone(&*desk.queue_asked(name.as_str()).await?);
+    for _ in 0..CHANGES_MAX {
+        if entry.source == Source::File {
+            return Err(declared_in_file());
+        }
+        given.check_shown(&name, Some(&shape(&entry)))?;
+        let settings = given.patch(&entry.settings, &state.gateway.queue_defaults)?;
+        check(state, &settings, Some(&entry.settings)).await?;
+        let (queue, was) = (entry.queue_ref(), entry.settings.clone());
+        match desk.store.change_queue(queue, was, settings.into()).await {
+            Ok(Changed::Changed(entry)) => return Ok(known(state, StatusCode::OK, entry)),
+            Ok(Changed::DeclaredInFile) => return Err(declared_in_file()),
+            Ok(Changed::Otherwise(now)) => entry.settings = now,
+            Err(StoreError::Gone) => entry = QueueEntry::clone(&*desk.queue_asked(name.as_str()).await?),
+            Err(error) => return Err(of_store(&error)),
+        }
+    }
+    let detail = format!("others changed the queue {CHANGES_MAX} times meanwhile; nothing was changed");
+    Err(Refusal::new(Code::Overloaded, detail))
+}
+
+/// Deletes a queue: one that is empty, or with `force` all that is in it too.
+pub(super) async fn delete(mut call: Call) -> Result<Answer, Refusal> {
+    let name = target(&mut call, &["force"])?;
+    let parameters = parameters(call.request.uri(), &["force"]).map(|parameters| flag(&parameters, "force"));
+    let force = call.unread(parameters.flatten())?;
+    call.nothing().await?;
+    let desk = &call.desk;
+    let delete = async |entry: &QueueEntry| desk.store.delete_queue(entry.queue_ref(), force).await;
+    match desk.on_queue(name.as_str(), delete).await?.1 {
+        Deleted::Deleted => {
+            desk.state.gateway.catalog.remove(&name);
+            Ok(answer::nothing())
+        }
+        Deleted::NotEmpty => {
+            let detail = "the queue holds messages, pending, scheduled, leased or dead: empty it first, or delete it with \
+                          all that is in it by ?force=true";
+            Err(Refusal::new(Code::QueueNotEmpty, detail).parameter("force"))
+        }
+        Deleted::DeclaredInFile => Err(declared_in_file()),
+    }
+}
+
+/// The answer that shows a queue as it is now, which is known here from now on.
+pub(super) fn known(state: &State, status: StatusCode, entry: QueueEntry) -> Answer {
     let answer = answer::json(status, &shape(&entry));
     state.gateway.catalog.put(entry);
     answer
 }
 
+fn declared_in_file() -> Refusal {
+    let detail = "the operator's configuration file declares this queue: change it there";
+    Refusal::new(Code::QueueDeclaredInFile, detail)
+}
+
 /// Which queue is meant; refuses what cannot be right whatever the body says.
-fn target(call: &Call) -> Result<QueueName, Refusal> {
-    let name = queue_name(call.segment("queue"))?;
-    parameters(call.request.uri(), &[])?;
-    check_media_type(call.request.headers())?;
-    Ok(name.parse().expect("queue_name gives valid names only"))
+pub(super) fn target(call: &mut Call, known: &[&str]) -> Result<QueueName, Refusal> {
+    let name = queue_name(call.segment("queue")).map(|name| name.parse());
+    let checked = name.and_then(|name| parameters(call.request.uri(), known).map(|_| name));
+    Ok(call.unread(checked)?.expect("queue_name gives valid names only"))
 }
 
-fn check_media_type(headers: &HeaderMap) -> Result<(), Refusal> {
-    headers.get_all("content-encoding").try_for_each(check_encoding)?;
-    let mut types = headers.get_all("content-type").map(|value| value.to_str().unwrap_or_default());
-    let (first, more) = (types.next().unwrap_or_default(), types.next());
-    let essence = first.split(';').next().unwrap_or_default().trim();
-    if more.is_none() && essence.eq_ignore_ascii_case("application/json") {
-        return Ok(());
-    }
-    let detail = format!("settings are sent as Content-Type: application/json, not {:?}", shown(first));
-    Err(Refusal::new(Code::UnsupportedMediaType, detail).header("Content-Type"))
-}
-
-/// What the rest of the gateway has to say about settings that are well-formed.
-async fn check(state: &State, settings: &QueueSettings) -> Result<(), Refusal> {
+/// What the rest of the gateway has to say about settings that are well-formed. A destination that stays is not judged again:
+/// it would keep the rest from being changed.
+async fn check(
+    state: &State,
+    settings: &QueueSettings,
+    before: Option<&QueueSettings>,
+) -> Result<(), Refusal> {
     let known = &state.gateway.processors;
     if !known.contains(&settings.processor) {
         let hint = hint(&settings.processor, known.iter().map(String::as_str));
         let (name, known) = (shown(&settings.processor), known.join(", "));
         let detail = format!("there is no processor {name:?}, but {known}{hint}");
-        return Err(queue::out_of_range("processor", &detail).into());
+        return Err(settings::out_of_range("processor", &detail).into());
     }
     for name in settings.delivery.headers.keys() {
         if never(&name.to_ascii_lowercase()).is_some() {
@@ -99,7 +167,11 @@ async fn check(state: &State, settings: &QueueSettings) -> Result<(), Refusal> {
             return Err(Refusal::new(Code::HeaderNotForwardable, detail).pointer(pointer));
         }
     }
-    if settings.processor == HTTP
+    let is_new = before.is_none_or(|before| {
+        (&before.processor, &before.destination) != (&settings.processor, &settings.destination)
+    });
+    if is_new
+        && settings.processor == HTTP
         && let Some(destination) = &settings.destination
         && let Err(why) = (state.gateway.judge_destination)(destination.clone()).await
     {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_http::StatusCode;
+use bytes::Bytes;
 use futures_util::future::join;
 use tokio::time::timeout;
 
@@ -19,10 +19,11 @@ use crate::domain::timestamp::Timestamp;
 use crate::http::answer::{self, Answer};
 use crate::http::error::Refusal;
 use crate::http::extract::{parameters, queue_name};
-use crate::http::observer::{Snapshot, stalled};
+use crate::http::list;
+use crate::http::observer::{Snapshot, stalled, trouble_of};
 use crate::http::process;
 use crate::http::state::State;
-use crate::store::health::{Durability, StoreHealth};
+use crate::store::health::{COUNTERS_DIFFER, Durability, StoreHealth};
 use crate::store::stats::{Counters, Gauges, QueueStats};
 use crate::store::{INSTANCE_MEMORY, MessageStore, QueueEntry};
 
@@ -54,7 +55,21 @@ pub(super) async fn show(call: Call) -> Result<Answer, Refusal> {
             Ok(_) | Err(_) => {}
         }
     }
-    Ok(answer::json(StatusCode::OK, &status(&desk.state, &*desk.store, named.as_ref()).await))
+    Ok(written(status(&desk.state, &*desk.store, named.as_ref()).await).await)
+}
+
+/// The answer that shows a status: its queues, of which there may be thousands, are written a few at a time.
+async fn written(mut status: Status) -> Answer {
+    const QUEUES: &[u8] = br#""queues":[]"#;
+    let queues = std::mem::take(&mut status.queues);
+    let frame = serde_json::to_vec(&status).expect("our answers are plain values");
+    // In a text its first quote would have a backslash before it, and its second one too.
+    let at = frame.windows(QUEUES.len()).position(|part| part == QUEUES);
+    let (before, after) = frame.split_at(at.expect("it has a list of queues") + QUEUES.len() - b"[]".len());
+    let mut body = before.to_vec();
+    list::write(&mut body, queues.into_iter()).await;
+    body.extend_from_slice(&after[b"[]".len()..]);
+    answer::found(Bytes::from(body))
 }
 
 /// The counts to show.
@@ -81,7 +96,10 @@ pub(in crate::http) async fn status(
         reading.numbers.iter().map(|queue| (&queue.name, queue)).collect();
     let mut totals = Some((Counters::default(), Gauges::default())).filter(|_| reading.at.is_some());
     let mut queues = Vec::with_capacity(entries.len());
-    for entry in &entries {
+    for (place, entry) in entries.iter().enumerate() {
+        if place % list::WRITTEN_AT_ONCE == list::WRITTEN_AT_ONCE - 1 {
+            tokio::task::yield_now().await;
+        }
         let numbers = by_name.get(&entry.name).copied();
         if reading.is_current && numbers.is_none() {
             // Deleted since the catalog heard of it.
@@ -138,9 +156,12 @@ async fn read(
     count: usize,
 ) -> Reading {
     let clock = &state.gateway.clock;
+    let may_be_cached = named.is_none() && count > LIVE_MAX;
+    // One looks; those who come meanwhile share what it finds. Who waits for too long looks too.
+    let looking = &state.observations.looking;
+    let _looking = if may_be_cached { timeout(STORE_TIMEOUT, looking.lock()).await.ok() } else { None };
     let last = state.observations.last();
-    if named.is_none()
-        && count > LIVE_MAX
+    if may_be_cached
         && let Some(last) = last.as_ref().filter(|last| clock.tick().since(last.tick) < CACHED_FOR)
     {
         return Reading { numbers: last.stats.clone(), at: Some(last.at), is_current: true };
@@ -192,7 +213,9 @@ fn queue_status(
             let waited = clock.now().since(at);
             u64::try_from(waited.as_millis()).unwrap_or(u64::MAX)
         }),
-        consistent: numbers.filter(|_| is_current).map(QueueStats::laws_hold),
+        consistent: numbers
+            .filter(|_| is_current)
+            .map(|numbers| numbers.laws_hold() && trouble_of(state, &entry.name, COUNTERS_DIFFER).is_none()),
         stalled: stalled(state, &entry),
         name: entry.name,
     }
@@ -244,6 +267,10 @@ fn store_status(state: &State, live: Option<StoreHealth>) -> StoreStatus {
         warnings.extend(health.warnings.into_iter().map(warning));
         warnings.extend(health.full.map(|detail| Warning { code: "store_full".into(), detail }));
         warnings.extend(health.newer.map(|detail| Warning { code: "store_newer".into(), detail }));
+        warnings.extend(health.troubles.into_iter().map(|trouble| {
+            let detail = format!("queue {}: {}", trouble.queue, trouble.detail);
+            Warning { code: trouble.code.into(), detail }
+        }));
     }
     StoreStatus {
         kind: gateway.store.kind().to_owned(),

@@ -165,6 +165,31 @@ async fn a_waiter_that_is_dropped_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_batch_that_is_larger_than_a_call_counts_as_one_and_leaves_alone() {
+    let bounds =
+        IngestSettings { call_messages_max: 10, waiting_messages_max: 40, ..IngestSettings::default() };
+    let (rig, queue) = rig(bounds).await;
+    let gate = rig.peer.hold(Kind::Enqueue);
+    let first = rig.ingester.publish(group(&rig.clock, &queue, 1), soon());
+    until("the first call is with the store", || rig.peer.enqueues().len() == 1).await;
+    let singles: Vec<_> =
+        (0..15).map(|_| rig.ingester.publish(group(&rig.clock, &queue, 1), soon())).collect();
+    let batch = rig.ingester.publish(group(&rig.clock, &queue, 1_000), soon());
+    let more: Vec<_> = (0..15).map(|_| rig.ingester.publish(group(&rig.clock, &queue, 1), soon())).collect();
+    assert_eq!(rig.ingester.depth().0, 40);
+    let refused = rig.ingester.publish(group(&rig.clock, &queue, 1), soon()).await;
+    assert_eq!(refused, Err(Refused::Overloaded { setting: "ingest.waiting_messages_max", limit: 40 }));
+    gate.add_permits(1);
+    assert_eq!((first.await, batch.await), (Ok(GroupResult::Accepted), Ok(GroupResult::Accepted)));
+    assert_eq!(join_all(singles).await, vec![Ok(GroupResult::Accepted); 15]);
+    assert_eq!(join_all(more).await, vec![Ok(GroupResult::Accepted); 15]);
+    let groups: Vec<_> = rig.peer.enqueues().iter().map(|(_, queues)| queues.len()).collect();
+    assert_eq!(groups, [1, 10, 5, 1, 10, 5], "in the order they came");
+    assert_eq!((rig.stats(&queue).await.counters.accepted, rig.ingester.depth()), (1_031, (0, 0)));
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn beyond_its_bounds_an_ingester_refuses_and_names_the_setting() {
     let bounds =
         IngestSettings { waiting_messages_max: 10, waiting_bytes_max: 64 << 10, ..IngestSettings::default() };

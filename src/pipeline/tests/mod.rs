@@ -1,5 +1,6 @@
 //! The actors together, on the memory store and real threads.
 
+mod consuming;
 mod dispatching;
 mod fairness;
 mod ingesting;

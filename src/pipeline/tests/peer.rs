@@ -16,7 +16,7 @@ use crate::store::health::StoreHealth;
 use crate::store::lease::{BatchId, BatchRef, Extended, LeaseRequest, Leased, Settled, Settlement};
 use crate::store::stats::{Cancelled, Found, QueueStats, Swept};
 use crate::store::wake::WakeBoard;
-use crate::store::{Answer, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRef, Store};
+use crate::store::{Answer, Changed, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRef, Store};
 
 /// What happens to a call.
 #[derive(Clone)]
@@ -245,6 +245,15 @@ impl MessageStore for Connection {
 
     fn queues(&self) -> Answer<'_, Vec<QueueEntry>> {
         self.inner.queues()
+    }
+
+    fn change_queue(
+        &self,
+        queue: QueueRef,
+        was: Arc<QueueSettings>,
+        settings: Arc<QueueSettings>,
+    ) -> Answer<'_, Changed> {
+        self.inner.change_queue(queue, was, settings)
     }
 
     fn put_queue(&self, name: QueueName, settings: Arc<QueueSettings>) -> Answer<'_, Put> {

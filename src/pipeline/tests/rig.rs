@@ -16,6 +16,7 @@ use crate::domain::outcome::Outcome;
 use crate::domain::queue::QueueSettings;
 use crate::domain::record::{self, Head};
 use crate::pipeline::catalog::Catalog;
+use crate::pipeline::consumers::ConsumerLimits;
 use crate::pipeline::ingester::Ingester;
 use crate::pipeline::prober::StoreWatch;
 use crate::pipeline::settings::{IngestSettings, WorkerSettings};
@@ -113,6 +114,7 @@ pub(super) struct Bed {
     pub(super) catalog: Catalog,
     pub(super) workers: WorkerSettings,
     pub(super) ingest: IngestSettings,
+    pub(super) consumers: ConsumerLimits,
     pub(super) grace: Duration,
     registry: Registry,
 }
@@ -144,7 +146,16 @@ impl Bed {
         let workers = WorkerSettings { threads: 1, ..WorkerSettings::default() };
         let ingest = IngestSettings::default();
         let (catalog, registry) = (Catalog::default(), Registry::default());
-        Self { peer, clock, catalog, workers, ingest, grace: PATIENCE, registry }
+        Self {
+            peer,
+            clock,
+            catalog,
+            workers,
+            ingest,
+            consumers: ConsumerLimits::default(),
+            grace: PATIENCE,
+            registry,
+        }
     }
 
     /// Makes a queue whose processor is this, named like the queue.
@@ -179,6 +190,7 @@ impl Bed {
             clock: self.clock.clone(),
             workers: self.workers,
             ingest: self.ingest,
+            consumers: self.consumers,
         };
         let pipeline = Pipeline::start(parts).expect("the system gives threads");
         let ingester = pipeline.ingester_in(&Place::On(supervisor.arbiter("http")));

@@ -76,7 +76,7 @@ use crate::store::memory::state::State;
 use crate::store::settings::{RequiredDurability, StoreSettings};
 use crate::store::stats::{Cancelled, Found, QueueStats, Swept};
 use crate::store::wake::WakeBoard;
-use crate::store::{Answer, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRef, Store};
+use crate::store::{Answer, Changed, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRef, Store};
 
 /// The URL of this store; there is nothing to name.
 const URL: &str = "memory:";
@@ -286,6 +286,15 @@ impl MessageStore for Connection {
 
     fn put_queue(&self, name: QueueName, settings: Arc<QueueSettings>) -> Answer<'_, Put> {
         self.call(move |state, _| Ok(state.put_queue(name, settings)))
+    }
+
+    fn change_queue(
+        &self,
+        queue: QueueRef,
+        was: Arc<QueueSettings>,
+        settings: Arc<QueueSettings>,
+    ) -> Answer<'_, Changed> {
+        self.call(move |state, _| state.change_queue(&queue, &was, settings))
     }
 
     fn declare(

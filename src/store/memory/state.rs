@@ -14,7 +14,7 @@ use crate::store::memory::Now;
 use crate::store::memory::queue::Queue;
 use crate::store::stats::{QueueStats, Swept};
 use crate::store::wake::WakeBoard;
-use crate::store::{CALL_MEMORY, Deleted, Hold, Put, QueueEntry, QueueRef};
+use crate::store::{CALL_MEMORY, Changed, Deleted, Hold, Put, QueueEntry, QueueRef};
 
 /// Everything.
 #[derive(Default)]
@@ -159,6 +159,24 @@ impl State {
         }
     }
 
+    pub(super) fn change_queue(
+        &mut self,
+        queue: &QueueRef,
+        was: &QueueSettings,
+        settings: Arc<QueueSettings>,
+    ) -> Result<Changed, StoreError> {
+        let queue = self.queue(queue)?;
+        Ok(match &queue.entry {
+            entry if entry.source == Source::File => Changed::DeclaredInFile,
+            entry if *entry.settings != *was => Changed::Otherwise(Arc::clone(&entry.settings)),
+            _ => {
+                queue.entry.settings = settings;
+                queue.unpark_when_below();
+                Changed::Changed(queue.entry.clone())
+            }
+        })
+    }
+
     pub(super) fn declare(
         &mut self,
         queues: Vec<(QueueName, Arc<QueueSettings>)>,
@@ -211,6 +229,7 @@ impl State {
             full: self.full(),
             newer: self.queues.values().find_map(|queue| queue.newer.clone()),
             warnings: Vec::new(),
+            troubles: Vec::new(),
         }
     }
 

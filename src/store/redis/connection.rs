@@ -10,6 +10,7 @@ use crate::domain::queue::{QueueName, QueueSettings};
 use crate::domain::timestamp::Timestamp;
 use crate::store::dead::{DeadFilter, DeadGroup, DeadGrouping, DeadLetter, DeadPage, Replayed, Selection};
 use crate::store::enqueue::{CallId, Group, GroupResult};
+use crate::store::error::StoreError;
 use crate::store::health::{Instance, StoreHealth};
 use crate::store::lease::{BatchRef, Extended, LeaseRequest, Leased, Settled, Settlement};
 use crate::store::redis::link::Link;
@@ -18,7 +19,7 @@ use crate::store::redis::state::State;
 use crate::store::redis::stats::Observed;
 use crate::store::redis::sweep::Rounds;
 use crate::store::stats::{Cancelled, Found, QueueStats, Swept};
-use crate::store::{Answer, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRef};
+use crate::store::{Answer, Changed, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRef};
 
 /// A thread's connection for one purpose.
 pub(super) struct Connection {
@@ -36,10 +37,10 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(state: &Arc<State>) -> Self {
-        let link = Link::new(state.client.clone(), &state.broken);
+        let link = Link::new(state);
         let sending = match state.settings.replicas_ack {
             0 => Rc::clone(&link),
-            _ => Link::new(state.client.clone(), &state.broken),
+            _ => Link::new(state),
         };
         Self {
             state: Arc::clone(state),
@@ -134,8 +135,21 @@ impl MessageStore for Connection {
         })
     }
 
+    fn unserved(&self, name: &str) -> Option<StoreError> {
+        self.state.why_unreadable(name).map(StoreError::Newer)
+    }
+
     fn put_queue(&self, name: QueueName, settings: Arc<QueueSettings>) -> Answer<'_, Put> {
         Box::pin(self.put(name, settings))
+    }
+
+    fn change_queue(
+        &self,
+        queue: QueueRef,
+        was: Arc<QueueSettings>,
+        settings: Arc<QueueSettings>,
+    ) -> Answer<'_, Changed> {
+        Box::pin(self.change_settings(queue, was, settings))
     }
 
     fn declare(

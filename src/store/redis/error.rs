@@ -1,10 +1,18 @@
 //! What every failure of a call to Redis means: one table.
 
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex};
+use std::time::{Duration, Instant};
 
 use redis::{ErrorKind, RedisError};
 
 use crate::store::error::StoreError;
+use crate::store::redis::state::lock;
+
+/// How long a defect that comes again and again is not said again.
+const SAY_AGAIN_AFTER: Duration = Duration::from_mins(1);
+/// Kinds of defects that are told apart in the log; their words have names in them.
+const SAID_MAX: usize = 64;
 
 /// Whether the call that failed may have changed anything when its answer is lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +32,8 @@ pub(super) enum Cure {
     Load,
     /// Give the connection up, and tell the caller.
     Reconnect(StoreError),
+    /// The address may lead to another server by now: give every connection up, and tell the caller.
+    Move(StoreError),
     /// The connection is sound: tell the caller.
     Tell(StoreError),
 }
@@ -34,24 +44,22 @@ pub(super) enum Cure {
 const REPLIES: &[(&str, Meaning)] = &[
     ("NOSCRIPT", Meaning::Load),
     ("LOADING", Meaning::Away("is loading its data")),
-    ("BUSY", Meaning::Away("is busy with a script of somebody else")),
-    ("MASTERDOWN", Meaning::Elsewhere("is a replica whose master is down")),
-    ("READONLY", Meaning::Elsewhere("is a replica: it takes no writes")),
+    ("BUSY", Meaning::Away("is busy with one script")),
+    ("MASTERDOWN", Meaning::Replica("is a replica whose master is down")),
+    ("READONLY", Meaning::Replica("is a replica: it takes no writes")),
     ("CLUSTERDOWN", Meaning::Away("is a node of a cluster that is down")),
     ("TRYAGAIN", Meaning::Away("is a node of a cluster that moves slots")),
     ("MOVED", Meaning::Elsewhere("is a node of a cluster, which is not in this version")),
     ("ASK", Meaning::Elsewhere("is a node of a cluster, which is not in this version")),
     ("CROSSSLOT", Meaning::Elsewhere("is a node of a cluster, which is not in this version")),
-    ("UNBLOCKED", Meaning::Elsewhere("became a replica meanwhile")),
+    ("UNBLOCKED", Meaning::Replica("became a replica meanwhile")),
     ("OOM", Meaning::Full),
     ("MISCONF", Meaning::NotDurable("cannot write its files")),
     ("NOREPLICAS", Meaning::NotDurable("has too few replicas: min-replicas-to-write")),
     ("NOAUTH", Meaning::Elsewhere("wants a password: put it into store.url")),
     ("WRONGPASS", Meaning::Elsewhere("does not know the user or the password of store.url")),
-    (
-        "NOPERM",
-        Meaning::Broken("does not allow the user of store.url what is needed, see docs/OPERATIONS.md"),
-    ),
+    ("NOPERM", Meaning::Forbidden),
+    ("FOREIGNKEY", Meaning::Foreign),
     ("WRONGTYPE", Meaning::Broken("holds something of another type under a key of ours")),
     ("EXECABORT", Meaning::Broken("refused a transaction")),
 ];
@@ -63,9 +71,24 @@ enum Meaning {
     Away(&'static str),
     /// Not here: another connection may lead elsewhere.
     Elsewhere(&'static str),
+    /// Another one is the master, and connections that are open would stay here.
+    Replica(&'static str),
     Full,
     NotDurable(&'static str),
+    /// The user of `store.url` may not.
+    Forbidden,
+    /// A script of ours found another type before its first write.
+    Foreign,
     Broken(&'static str),
+}
+
+/// What a user without a right is told.
+pub(super) const FORBIDDEN: &str = "does not allow the user of store.url what is needed: docs/OPERATIONS.md has the ACL SETUSER line of one that may";
+
+/// Whether the connection was lost before an answer came, as a server or a firewall does it with one that is idle.
+pub(super) fn is_lost(error: &RedisError) -> bool {
+    let is_ours = matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig);
+    error.code().is_none() && !error.is_timeout() && !is_ours
 }
 
 /// What a failure means for the call that met it.
@@ -89,29 +112,78 @@ pub(super) fn cure(error: &RedisError, effect: Effect, within: Duration) -> Cure
 fn reply(code: &str, error: &RedisError, effect: Effect) -> Cure {
     let said = || error.detail().map(str::to_owned).unwrap_or_default();
     let away = |words: &str| StoreError::Unavailable(format!("Redis {words} ({code} {})", said()));
+    // Redis 7.0 names no code of its own inside of a script.
+    let code = if said().contains("The user executing the script") { "NOPERM" } else { code };
     let meaning = REPLIES.iter().find(|(known, _)| *known == code).map(|(_, meaning)| *meaning);
     match meaning {
         Some(Meaning::Load) => Cure::Load,
         Some(Meaning::Away(words)) => Cure::Tell(away(words)),
         Some(Meaning::Elsewhere(words)) => Cure::Reconnect(away(words)),
+        Some(Meaning::Replica(words)) => Cure::Move(away(words)),
         Some(Meaning::Full) => Cure::Tell(StoreError::Full(format!("Redis has no memory left ({})", said()))),
         Some(Meaning::NotDurable(words)) => {
             Cure::Tell(StoreError::NotDurable(format!("Redis {words} ({code} {})", said())))
         }
-        Some(Meaning::Broken(words)) => broke_off(format!("Redis {words} ({code} {})", said()), effect),
-        None => broke_off(format!("Redis answered {code} {}", said()), effect),
+        Some(Meaning::Forbidden) => {
+            let words = format!("Redis {FORBIDDEN} ({code} {})", said());
+            let cure = broke_off(
+                words.clone(),
+                effect,
+                "Redis refused a command of ours: its user has too few rights",
+            );
+            // What is refused outside of a script was not begun.
+            if said().contains("script") || effect != Effect::Writes {
+                cure
+            } else {
+                Cure::Tell(StoreError::Unavailable(words))
+            }
+        }
+        Some(Meaning::Foreign) => {
+            Cure::Tell(StoreError::Foreign(format!("{}: remove it, and the queue goes on", said())))
+        }
+        Some(Meaning::Broken(words)) => {
+            broke_off(format!("Redis {words} ({code} {})", said()), effect, DEFECT)
+        }
+        None => broke_off(format!("Redis answered {code} {}", said()), effect, DEFECT),
+    }
+}
+
+/// What a refusal means that should not be.
+const DEFECT: &str = "Redis refused a command of ours: a defect, or somebody else's keys under our prefix";
+
+/// The failure of a plain command that only looks at one key of a queue.
+pub(super) fn of_key(error: StoreError, key: &str) -> StoreError {
+    match error {
+        StoreError::Internal(words) if words.contains("WRONGTYPE") => StoreError::Foreign(format!(
+            "the key {key} holds something of another type: remove it, and the queue goes on"
+        )),
+        other => other,
     }
 }
 
 /// A script may have broken off behind its first write: Lua takes nothing back.
-fn broke_off(words: String, effect: Effect) -> Cure {
-    if effect != Effect::Asks {
-        log::error!("cause" = words.as_str(); "Redis refused a command of ours: a defect, or somebody else's keys under our prefix");
+fn broke_off(words: String, effect: Effect, meaning: &str) -> Cure {
+    if effect != Effect::Asks && is_to_be_said(&words) {
+        log::error!("cause" = words.as_str(); "{meaning}");
     }
     Cure::Tell(match effect {
         Effect::Writes => StoreError::Unknown(words),
         Effect::Reads | Effect::Asks => StoreError::Internal(words),
     })
+}
+
+/// Whether this was not said within the last minute, in the whole process.
+fn is_to_be_said(words: &str) -> bool {
+    static SAID: LazyLock<Mutex<HashMap<String, Instant>>> = LazyLock::new(Mutex::default);
+    // What is called by a random name, or stands at some place of a script, is the same defect.
+    let kind: String = words.chars().filter(|letter| !letter.is_ascii_hexdigit()).collect();
+    let mut said = lock(&SAID);
+    said.retain(|_, at| at.elapsed() < SAY_AGAIN_AFTER);
+    if said.len() >= SAID_MAX || said.contains_key(&kind) {
+        return false;
+    }
+    said.insert(kind, Instant::now());
+    true
 }
 
 #[cfg(test)]
@@ -125,50 +197,64 @@ mod tests {
         cure(&value.extract_error().expect_err("an error"), effect, WITHIN)
     }
 
-    /// Each first word, whether the connection is given up, and which error is told.
-    const OUTCOMES: &[(&str, bool, &str)] = &[
-        ("LOADING", false, "Unavailable"),
-        ("BUSY", false, "Unavailable"),
-        ("MASTERDOWN", true, "Unavailable"),
-        ("READONLY", true, "Unavailable"),
-        ("CLUSTERDOWN", false, "Unavailable"),
-        ("TRYAGAIN", false, "Unavailable"),
-        ("MOVED", true, "Unavailable"),
-        ("ASK", true, "Unavailable"),
-        ("CROSSSLOT", true, "Unavailable"),
-        ("UNBLOCKED", true, "Unavailable"),
-        ("OOM", false, "Full"),
-        ("MISCONF", false, "NotDurable"),
-        ("NOREPLICAS", false, "NotDurable"),
-        ("NOAUTH", true, "Unavailable"),
-        ("WRONGPASS", true, "Unavailable"),
-        ("NOPERM", false, "Broken"),
-        ("WRONGTYPE", false, "Broken"),
-        ("EXECABORT", false, "Broken"),
-        ("ERR", false, "Broken"),
-        ("SOMETHINGNEW", false, "Broken"),
+    const KEEP: &str = "keep";
+    const RECONNECT: &str = "reconnect";
+    const MOVE: &str = "move";
+
+    /// Each first word, what becomes of connections, and which error is told.
+    const OUTCOMES: &[(&str, &str, &str)] = &[
+        ("LOADING", KEEP, "Unavailable"),
+        ("BUSY", KEEP, "Unavailable"),
+        ("MASTERDOWN", MOVE, "Unavailable"),
+        ("READONLY", MOVE, "Unavailable"),
+        ("CLUSTERDOWN", KEEP, "Unavailable"),
+        ("TRYAGAIN", KEEP, "Unavailable"),
+        ("MOVED", RECONNECT, "Unavailable"),
+        ("ASK", RECONNECT, "Unavailable"),
+        ("CROSSSLOT", RECONNECT, "Unavailable"),
+        ("UNBLOCKED", MOVE, "Unavailable"),
+        ("OOM", KEEP, "Full"),
+        ("MISCONF", KEEP, "NotDurable"),
+        ("NOREPLICAS", KEEP, "NotDurable"),
+        ("NOAUTH", RECONNECT, "Unavailable"),
+        ("WRONGPASS", RECONNECT, "Unavailable"),
+        ("NOPERM", KEEP, "Forbidden"),
+        ("FOREIGNKEY", KEEP, "Foreign"),
+        ("WRONGTYPE", KEEP, "Broken"),
+        ("EXECABORT", KEEP, "Broken"),
+        ("ERR", KEEP, "Broken"),
+        ("SOMETHINGNEW", KEEP, "Broken"),
     ];
 
     #[test]
     fn every_reply_has_its_outcome() {
-        for (code, gives_up, expected) in OUTCOMES {
+        for (code, connections, expected) in OUTCOMES {
             for effect in [Effect::Writes, Effect::Reads, Effect::Asks] {
-                let (error, is_given_up) = match told(&format!("{code} said so"), effect) {
-                    Cure::Reconnect(error) => (error, true),
-                    Cure::Tell(error) => (error, false),
+                let (error, are) = match told(&format!("{code} said so"), effect) {
+                    Cure::Reconnect(error) => (error, RECONNECT),
+                    Cure::Move(error) => (error, MOVE),
+                    Cure::Tell(error) => (error, KEEP),
                     Cure::Load => panic!("{code}"),
                 };
                 let expected = match (*expected, effect) {
                     // A script takes nothing back.
                     ("Broken", Effect::Writes) => "Unknown",
-                    ("Broken", _) => "Internal",
+                    ("Forbidden", Effect::Writes) => "Unavailable",
+                    ("Broken" | "Forbidden", _) => "Internal",
                     (other, _) => other,
                 };
                 assert!(format!("{error:?}").starts_with(expected), "{code} {effect:?}: {error:?}");
                 assert!(error.to_string().contains("said so"), "{error}");
-                assert_eq!(is_given_up, *gives_up, "{code} {effect:?}");
+                assert_eq!(are, *connections, "{code} {effect:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_defect_is_said_once_a_minute() {
+        assert!(is_to_be_said("a user of another name: script 0a1b2c"));
+        assert!(!is_to_be_said("a user of another name: script 3d4e5f"));
+        assert!(is_to_be_said("another command"));
     }
 
     #[test]
@@ -177,6 +263,18 @@ mod tests {
             assert!(*code == "NOSCRIPT" || OUTCOMES.iter().any(|(tested, ..)| tested == code), "{code}");
         }
         assert_eq!(told("NOSCRIPT No matching script", Effect::Writes), Cure::Load);
+    }
+
+    #[test]
+    fn a_right_that_is_missing_inside_a_script_may_have_broken_it_off_behind_a_write() {
+        let inside = told("NOPERM ACL failure in script: no permissions to run 'zadd'", Effect::Writes);
+        assert!(matches!(inside, Cure::Tell(StoreError::Unknown(_))), "{inside:?}");
+        let older =
+            told("ERR The user executing the script can't run this command script: 1f", Effect::Writes);
+        assert!(
+            matches!(&older, Cure::Tell(StoreError::Unknown(why)) if why.contains("ACL SETUSER")),
+            "{older:?}"
+        );
     }
 
     #[test]

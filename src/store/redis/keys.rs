@@ -20,8 +20,13 @@ pub(super) enum Key {
     Scheduled,
     /// HASH: id of what is scheduled → due, number, record.
     ScheduledRecords,
-    /// HASH: id → where it is pending or leased.
+    /// HASH: id → list and place, with `lookup`, of what is pending and came back: retried, promoted, released, replayed.
     Index,
+    /// HASH: list and number → a run: place of the first, ids of what is fresh, in the order of their places. Goes when the list has
+    /// passed it.
+    Runs,
+    /// HASH: list and the quarter of a second that an id begins with → the runs that hold such ids.
+    Moments,
     /// HASH: id → payload and checksum of a large message.
     Bodies,
     /// ZSET: number and id of a dead letter → when it died.
@@ -36,6 +41,8 @@ pub(super) enum Key {
     Finished,
     /// HASH: batch → who holds it.
     Batches,
+    /// HASH: batch → ids of what it took, in the order of their indexes, with `lookup`.
+    BatchIds,
     /// ZSET: batch → deadline.
     Deadlines,
     /// HASH: batch that ended → its mark, by the minute.
@@ -58,6 +65,8 @@ pub(super) enum Key {
     DueClock,
     /// HASH: gateway → when it was heard of last, and its version.
     Instances,
+    /// STRING: count of the changes of queues.
+    Changes,
 }
 
 impl Key {
@@ -69,6 +78,8 @@ impl Key {
             Self::Scheduled => "s".to_owned(),
             Self::ScheduledRecords => "sb".to_owned(),
             Self::Index => "m".to_owned(),
+            Self::Runs => "mr".to_owned(),
+            Self::Moments => "mt".to_owned(),
             Self::Bodies => "o".to_owned(),
             Self::Dead => "d".to_owned(),
             Self::Letters => "dm".to_owned(),
@@ -76,6 +87,7 @@ impl Key {
             Self::Attempts => "a".to_owned(),
             Self::Finished => "f".to_owned(),
             Self::Batches => "b".to_owned(),
+            Self::BatchIds => "bi".to_owned(),
             Self::Deadlines => "l".to_owned(),
             Self::Marks(slot) => format!("y{slot}"),
             Self::Foreign => "j".to_owned(),
@@ -87,6 +99,17 @@ impl Key {
             Self::Due => "due".to_owned(),
             Self::DueClock => "clock".to_owned(),
             Self::Instances => "instances".to_owned(),
+            Self::Changes => "changes".to_owned(),
+        }
+    }
+
+    /// The type that Redis says it has.
+    pub(super) const fn kind(self) -> &'static str {
+        match self {
+            Self::List(_) | Self::Finished | Self::Foreign | Self::Purged | Self::Batch => "list",
+            Self::Scheduled | Self::Dead | Self::Deadlines | Self::Due => "zset",
+            Self::Call | Self::Changes => "string",
+            _ => "hash",
         }
     }
 }
@@ -184,7 +207,7 @@ mod tests {
     }
 
     const fn is_of_store(key: Key) -> bool {
-        matches!(key, Key::Queues | Key::Due | Key::DueClock | Key::Instances)
+        matches!(key, Key::Queues | Key::Due | Key::DueClock | Key::Instances | Key::Changes)
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::store::lease::{
 use crate::store::redis::answer::{Answer, unexpected};
 use crate::store::redis::call::Call;
 use crate::store::redis::connection::Connection;
-use crate::store::redis::error::Effect;
+use crate::store::redis::error::{Effect, of_key};
 use crate::store::redis::keys::{Key, Names, hex};
 use crate::store::redis::publish::millis;
 use crate::store::redis::state::lock;
@@ -107,11 +107,13 @@ impl Connection {
         }
         let mut command = Cmd::new();
         let base = self.state.names.of_queue(queue);
-        command.arg("HMGET").arg(Names::in_queue(&base, Key::Bodies));
+        let key = Names::in_queue(&base, Key::Bodies);
+        command.arg("HMGET").arg(&key);
         for (_, element) in &waiting {
             command.arg(element.get(1..17).unwrap_or_default());
         }
-        let mut bodies = Answer::of(self.link.send(&command, Effect::Reads).await?)?;
+        let bodies = self.link.send(&command, Effect::Reads).await;
+        let mut bodies = Answer::of(bodies.map_err(|error| of_key(error, &key))?)?;
         for (_, element) in waiting {
             *element = pack::whole(element, &bodies.bytes()?);
         }

@@ -14,7 +14,7 @@ use crate::store::error::StoreError;
 use crate::store::redis::answer::{Answer, unexpected};
 use crate::store::redis::call::Call;
 use crate::store::redis::connection::Connection;
-use crate::store::redis::error::Effect;
+use crate::store::redis::error::{Effect, of_key};
 use crate::store::redis::keys::{Key, Names};
 use crate::store::redis::lookup::record_of;
 use crate::store::redis::pack::Letter;
@@ -45,13 +45,14 @@ fn read_cursor(cursor: &str) -> Option<Place> {
 }
 
 impl Connection {
-    /// So many letters behind a place, oldest death first, and whether those are all.
+    /// The letters among so many behind a place, oldest death first, and the place to go on behind; `None` when those are all. What
+    /// is damaged is left out, so that there may be none.
     async fn letters(
         &self,
         queue: &QueueRef,
         behind: Option<Place>,
         at_most: usize,
-    ) -> Result<(Vec<Letter>, bool), StoreError> {
+    ) -> Result<(Vec<Letter>, Option<Place>), StoreError> {
         let mut call = Call::of_queue(&self.state, script::LETTERS, queue, None);
         match behind {
             Some((died_at, number)) => call.push(died_at.as_millis()).push(number),
@@ -59,7 +60,7 @@ impl Connection {
         };
         call.push(at_most).push(SWEEP_BYTES_MAX);
         let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Reads).await?)?;
-        let is_all = !answer.yes()?;
+        let (more, place) = (answer.yes()?, (answer.moment()?, answer.number()?));
         let mut letters = Vec::with_capacity(answer.left() / 3);
         while answer.left() > 0 {
             let id =
@@ -67,7 +68,7 @@ impl Connection {
             let (letter, head) = (answer.bytes()?, answer.bytes()?);
             letters.push(pack::letter(id, &letter, &head).ok_or_else(unexpected)?);
         }
-        Ok((letters, is_all))
+        Ok((letters, Some(place).filter(|_| more)))
     }
 
     pub(super) async fn page_of_letters(
@@ -85,10 +86,9 @@ impl Connection {
             Some(None) => return Ok(page),
         };
         let limit = limit.clamp(1, STEP_MESSAGES_MAX);
-        let (letters, is_all) = self.letters(&queue, behind, SWEEP_MESSAGES_MAX).await?;
+        let (letters, next) = self.letters(&queue, behind, SWEEP_MESSAGES_MAX).await?;
         let mut last = behind.unwrap_or_default();
-        let count = letters.len();
-        for (looked_at, Letter { number, letter }) in letters.into_iter().enumerate() {
+        for Letter { number, letter } in letters {
             if page.letters.len() == limit {
                 page.cursor = Some(format!("{}-{}", last.0.as_millis(), last.1));
                 return Ok(page);
@@ -97,9 +97,15 @@ impl Connection {
             if names(&filter, &letter) {
                 page.letters.push(letter);
             }
-            if looked_at + 1 == count && !is_all && self.letters(&queue, Some(last), 1).await?.0.len() == 1 {
-                page.cursor = Some(format!("{}-{}", last.0.as_millis(), last.1));
+        }
+        let mut next = next;
+        while let Some(place) = next {
+            let (letters, behind) = self.letters(&queue, Some(place), STEP_MESSAGES_MAX).await?;
+            if !letters.is_empty() {
+                page.cursor = Some(format!("{}-{}", place.0.as_millis(), place.1));
+                break;
             }
+            next = behind;
         }
         Ok(page)
     }
@@ -112,7 +118,8 @@ impl Connection {
         self.state.check_open()?;
         let mut call = Call::of_queue(&self.state, script::FIND, &queue, None);
         let batches = Names::batches(&call.base);
-        call.push(&id.as_bytes()[..]).push(batches);
+        // Not among those that ended.
+        call.push(&id.as_bytes()[..]).push(batches).push(0).push(0).push(0);
         let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Reads).await?)?;
         if &*answer.bytes()? != b"dead" {
             return Ok(None);
@@ -133,9 +140,8 @@ impl Connection {
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
         let mut behind = None;
         loop {
-            let (letters, is_all) = self.letters(&queue, behind, STEP_MESSAGES_MAX).await?;
-            for Letter { number, letter } in letters {
-                behind = Some((letter.died_at, number));
+            let (letters, next) = self.letters(&queue, behind, STEP_MESSAGES_MAX).await?;
+            for Letter { letter, .. } in letters {
                 let key = match by {
                     DeadGrouping::Reason => letter.reason.as_str().to_owned(),
                     DeadGrouping::Status => {
@@ -145,9 +151,10 @@ impl Connection {
                 };
                 *counts.entry(key).or_default() += 1;
             }
-            if is_all {
+            if next.is_none() {
                 break;
             }
+            behind = next;
         }
         let mut groups: Vec<_> = counts.into_iter().map(|(key, count)| DeadGroup { key, count }).collect();
         groups.sort_by_key(|group| Reverse(group.count));
@@ -163,16 +170,16 @@ impl Connection {
     ) -> Result<Vec<MessageId>, StoreError> {
         let (mut ids, mut behind) = (Vec::new(), None);
         loop {
-            let (letters, is_all) = self.letters(queue, behind, STEP_MESSAGES_MAX).await?;
-            for Letter { number, letter } in letters {
-                behind = Some((letter.died_at, number));
+            let (letters, next) = self.letters(queue, behind, STEP_MESSAGES_MAX).await?;
+            for Letter { letter, .. } in letters {
                 if names(filter, &letter) && ids.len() < at_most {
                     ids.push(letter.id);
                 }
             }
-            if is_all || ids.len() == at_most {
+            if next.is_none() || ids.len() == at_most {
                 return Ok(ids);
             }
+            behind = next;
         }
     }
 
@@ -212,11 +219,13 @@ impl Connection {
         }
         let base = self.state.names.of_queue(&queue.name);
         let mut command = Cmd::new();
-        command.arg("HMGET").arg(Names::in_queue(&base, Key::DeadRecords));
+        let key = Names::in_queue(&base, Key::DeadRecords);
+        command.arg("HMGET").arg(&key);
         for id in ids {
             command.arg(&id.as_bytes()[..]);
         }
-        let mut answer = Answer::of(self.link.send(&command, Effect::Reads).await?)?;
+        let records = self.link.send(&command, Effect::Reads).await;
+        let mut answer = Answer::of(records.map_err(|error| of_key(error, &key))?)?;
         let elements = ids
             .iter()
             .map(|_| answer.bytes().map(|element| Some(element).filter(|element| !element.is_empty())));
@@ -258,8 +267,7 @@ impl Connection {
             }
         }
         if !sound.is_empty() {
-            let mark = self.mark_due(&queue.name, 0);
-            self.link.send(&mark, Effect::Reads).await?;
+            self.mark_work(&queue.name, true, None).await;
         }
         let mut call = Call::of_queue(&self.state, script::REPLAY, &queue, None);
         call.push(sound.len());

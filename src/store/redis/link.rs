@@ -1,7 +1,9 @@
 //! One connection to Redis: made when it is needed, on the thread that uses it, given up when it fails.
 //!
-//! Calls of one link travel together; Redis answers them in order. A link that could not be made is tried again at the next
-//! call, after a pause that grows to [`RETRY_MAX`]; calls meanwhile are refused at once.
+//! Calls of one link travel together; Redis answers them in order. What only looks is sent once more on a new connection when the
+//! old one turns out to be dead: servers and firewalls close what is idle, and say so to nobody. A link that could not be made is
+//! tried again at the next call, after a pause that grows to [`RETRY_MAX`]; calls meanwhile are refused at once. When one link
+//! finds a replica where the master was, every link of the process is made anew: the address may lead to the new master by then.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -15,8 +17,10 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::store::error::StoreError;
-use crate::store::redis::error::{Cure, Effect, cure};
+use crate::store::redis::error::{Cure, Effect, cure, is_lost};
 use crate::store::redis::script::LOADED;
+use crate::store::redis::state::State;
+use crate::store::redis::url::why_none;
 
 /// The longest wait for a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
@@ -46,18 +50,23 @@ pub(super) struct Link {
     made: Cell<u64>,
     /// Grows with each connection that fails, of this link and of others.
     broken: Arc<AtomicU64>,
+    /// Grows when the server turns out to be no master any more; and what it was when the connection was begun.
+    moves: Arc<AtomicU64>,
+    moves_before: Cell<u64>,
 }
 
 impl Link {
-    pub(super) fn new(client: Client, broken: &Arc<AtomicU64>) -> Rc<Self> {
+    pub(super) fn new(state: &State) -> Rc<Self> {
         Rc::new(Self {
-            client,
+            client: state.client.clone(),
             connection: RefCell::default(),
             making: Mutex::new(()),
             failed: Cell::new(None),
             why: RefCell::default(),
             made: Cell::new(0),
-            broken: Arc::clone(broken),
+            broken: Arc::clone(&state.broken),
+            moves: Arc::clone(&state.moves),
+            moves_before: Cell::new(0),
         })
     }
 
@@ -66,8 +75,14 @@ impl Link {
     /// # Errors
     /// None can be made now.
     pub(super) async fn ready(&self) -> Result<u64, StoreError> {
+        self.leave_what_moved();
         self.connection().await?;
         Ok(self.made.get())
+    }
+
+    /// How many connections were made so far: the number of the last.
+    pub(super) fn made(&self) -> u64 {
+        self.made.get()
     }
 
     /// Whether the next call will use that connection.
@@ -89,6 +104,7 @@ impl Link {
         {
             return Err(StoreError::Unavailable(self.why.borrow().clone()));
         }
+        let moves_before = self.moves.load(Ordering::Relaxed);
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_WITHIN))
             .set_response_timeout(Some(ANSWER_WITHIN))
@@ -102,13 +118,14 @@ impl Link {
                 self.failed.set(None);
                 let number = self.made.get() + 1;
                 self.made.set(number);
+                self.moves_before.set(moves_before);
                 *self.connection.borrow_mut() = Some((connection.clone(), number));
                 Ok((connection, number))
             }
             Err(error) => {
                 let pause = self.failed.get().map_or(RETRY_MIN, |(_, pause)| (pause * 2).min(RETRY_MAX));
                 self.failed.set(Some((Instant::now(), pause)));
-                let why = format!("Redis: {error}");
+                let why = format!("Redis: {}", why_none(&self.client, &error));
                 why.clone_into(&mut self.why.borrow_mut());
                 Err(StoreError::Unavailable(why))
             }
@@ -120,15 +137,25 @@ impl Link {
     /// # Errors
     /// As the table of `error` says. Dropping the future leaves it open whether the command is carried out.
     pub(super) async fn send(&self, command: &Cmd, effect: Effect) -> Result<Value, StoreError> {
-        let mut has_loaded = false;
+        self.leave_what_moved();
+        let (mut has_loaded, known) = (false, self.made.get());
         loop {
             let (mut connection, number) = self.connection().await?;
             let error = match connection.send_packed_command(command).await.and_then(Value::extract_error) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
+            if Self::is_worth_another(&error, effect, number <= known) {
+                self.is_broken(number);
+                continue;
+            }
             self.mend((&mut connection, number), &error, effect, &mut has_loaded).await?;
         }
+    }
+
+    /// Whether what failed may be sent again: it changes nothing, and the connection, which was there before, was found dead.
+    fn is_worth_another(error: &RedisError, effect: Effect, is_old: bool) -> bool {
+        is_old && effect != Effect::Writes && is_lost(error)
     }
 
     /// Sends commands together and waits for all answers, each with its own fate.
@@ -148,12 +175,18 @@ impl Link {
         for command in &commands {
             pipeline.add_command(command.clone());
         }
-        let (mut connection, number) = self.connection().await?;
-        let answers = match connection.send_packed_commands(&pipeline, 0, count).await {
-            Ok(answers) => answers,
-            Err(error) => {
-                self.mend((&mut connection, number), &error, effect, &mut true).await?;
-                return Err(StoreError::Unavailable("Redis forgot the scripts".to_owned()));
+        let known = self.made.get();
+        let (number, answers) = loop {
+            let (mut connection, number) = self.connection().await?;
+            match connection.send_packed_commands(&pipeline, 0, count).await {
+                Ok(answers) => break (number, answers),
+                Err(error) if Self::is_worth_another(&error, effect, number <= known) => {
+                    self.is_broken(number);
+                }
+                Err(error) => {
+                    self.mend((&mut connection, number), &error, effect, &mut true).await?;
+                    return Err(StoreError::Unavailable("Redis forgot the scripts".to_owned()));
+                }
             }
         };
         let mut fates = Vec::with_capacity(count);
@@ -164,6 +197,10 @@ impl Link {
                     Cure::Load => self.send(command, effect).await,
                     Cure::Reconnect(told) => {
                         self.is_broken(number);
+                        Err(told)
+                    }
+                    Cure::Move(told) => {
+                        self.has_moved(number);
                         Err(told)
                     }
                     Cure::Tell(told) => Err(told),
@@ -191,6 +228,10 @@ impl Link {
                 self.is_broken(number);
                 Err(told)
             }
+            Cure::Move(told) => {
+                self.has_moved(number);
+                Err(told)
+            }
             Cure::Tell(told) => Err(told),
         }
     }
@@ -211,6 +252,10 @@ impl Link {
                     self.is_broken(number);
                     Err(told)
                 }
+                Cure::Move(told) => {
+                    self.has_moved(number);
+                    Err(told)
+                }
                 Cure::Tell(told) => Err(told),
                 Cure::Load => Err(StoreError::Unavailable("Redis loads no scripts".to_owned())),
             },
@@ -222,6 +267,24 @@ impl Link {
         let is_this = |numbered: &mut Numbered| numbered.1 == number;
         if self.connection.borrow_mut().take_if(is_this).is_some() {
             self.broken.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives up every connection of this process that was made before: behind that one is no master any more.
+    pub(super) fn has_moved(&self, number: u64) {
+        let before = self.moves_before.get();
+        if self.made.get() == number {
+            // Whoever finds out second finds it counted.
+            let _counted =
+                self.moves.compare_exchange(before, before + 1, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        self.is_broken(number);
+    }
+
+    /// Gives a connection up that may lead to what was the master once. Not in between a look and the publish that relies on it.
+    fn leave_what_moved(&self) {
+        if self.moves.load(Ordering::Relaxed) != self.moves_before.get() {
+            self.connection.borrow_mut().take();
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use redis::aio::PubSub;
@@ -16,6 +16,8 @@ use crate::store::redis::state::State;
 
 /// The pause before another connection is made.
 const RETRY_AFTER: Duration = Duration::from_millis(300);
+/// The longest pause while Redis refuses to be listened to.
+const RETRY_REFUSED_MAX: Duration = Duration::from_mins(1);
 /// How often the thread looks whether the store is still there.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -40,6 +42,7 @@ pub(super) fn start(state: &Arc<State>) -> std::io::Result<()> {
 }
 
 async fn listen(state: &Weak<State>) {
+    let mut refused = Duration::ZERO;
     while let Some(state) = living(state) {
         let (client, channel) = (state.client.clone(), state.wake_channel.clone());
         let (board, weak) = (state.wakes.clone(), Arc::downgrade(&state));
@@ -47,9 +50,20 @@ async fn listen(state: &Weak<State>) {
         let broken_before = broken.load(Ordering::Relaxed);
         drop(state);
         let connected = tokio::time::timeout(CONNECT_WITHIN, client.get_async_pubsub()).await;
-        if let Ok(Ok(mut connection)) = connected
-            && subscribe(&mut connection, &channel).await
-        {
+        if let Ok(Ok(mut connection)) = connected {
+            if let Some(refusal) = subscribe(&mut connection, &channel).await {
+                drop(connection);
+                refused = (refused * 2).clamp(RETRY_AFTER, RETRY_REFUSED_MAX);
+                if let Some(state) = living(&weak) {
+                    state.note_unheard(Some(refusal));
+                }
+                pause(&weak, refused).await;
+                continue;
+            }
+            refused = Duration::ZERO;
+            if let Some(state) = living(&weak) {
+                state.note_unheard(None);
+            }
             // What changed before this is not told.
             board.post_change();
             let mut messages = connection.on_message();
@@ -72,8 +86,20 @@ async fn listen(state: &Weak<State>) {
     }
 }
 
-async fn subscribe(connection: &mut PubSub, channel: &str) -> bool {
-    matches!(tokio::time::timeout(CONNECT_WITHIN, connection.subscribe(channel)).await, Ok(Ok(())))
+/// Waits, not longer than the store lives.
+async fn pause(state: &Weak<State>, span: Duration) {
+    let begun = Instant::now();
+    while begun.elapsed() < span && living(state).is_some() {
+        tokio::time::sleep(LOOK_EVERY.min(span)).await;
+    }
+}
+
+/// Subscribes; gives what Redis has against it. A connection that fails meanwhile is found out by the first wait on it.
+async fn subscribe(connection: &mut PubSub, channel: &str) -> Option<String> {
+    match tokio::time::timeout(CONNECT_WITHIN, connection.subscribe(channel)).await {
+        Ok(Err(error)) if error.code().is_some() => Some(error.to_string()),
+        _ => None,
+    }
 }
 
 fn living(state: &Weak<State>) -> Option<Arc<State>> {

@@ -1,6 +1,9 @@
 //! Finding, cancelling and purging messages of one queue.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
+use tokio::time::{sleep, timeout};
 
 use crate::domain::id::MessageId;
 use crate::domain::message::State;
@@ -16,6 +19,15 @@ use crate::store::redis::keys::Names;
 use crate::store::redis::{pack, script};
 use crate::store::stats::{Cancelled, Found};
 
+/// Elements of the history that the first look takes, and each one behind it: a fraction of a millisecond of Redis.
+const FIRST_ELEMENTS: u64 = 192;
+const STEP_ELEMENTS: u64 = 512;
+/// How many times as long as a step took, and how long at most, whoever looks further rests.
+const RESTS: u32 = 4;
+const REST_MAX: Duration = Duration::from_millis(50);
+/// The longest wait for the turn to look further.
+const TURN_WITHIN: Duration = Duration::from_secs(5);
+
 /// The record of an element, with the payload that lies apart; `None` when it is damaged.
 pub(super) fn record_of(element: Bytes, body: &Bytes) -> Option<Record> {
     let element = if pack::is_apart(&element) { pack::whole(&element, body) } else { element };
@@ -29,14 +41,7 @@ impl Connection {
         id: MessageId,
     ) -> Result<Option<Found>, StoreError> {
         self.state.check_open()?;
-        let mut call = Call::of_queue(&self.state, script::FIND, &queue, None);
-        let batches = Names::batches(&call.base);
-        call.push(&id.as_bytes()[..]).push(batches);
-        let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Reads).await?)?;
-        let place = answer.bytes()?;
-        if &*place == b"nowhere" {
-            return Ok(None);
-        }
+        let Some((place, mut answer)) = self.look_for(&queue, id).await? else { return Ok(None) };
         let (record, own, log, body) = (answer.bytes()?, answer.bytes()?, answer.bytes()?, answer.bytes()?);
         let mut found = Found {
             state: State::Pending,
@@ -75,6 +80,36 @@ impl Connection {
         Ok(Some(found))
     }
 
+    /// Where a message is, and what the script said of it; `None` when it is nowhere.
+    ///
+    /// What ended is looked through from the end, in steps. Behind the first one goes whoever has the turn, and rests after each
+    /// for longer than it took: who asks for what was never there costs the others a part of Redis that is small and does not grow.
+    async fn look_for(&self, queue: &QueueRef, id: MessageId) -> Result<Option<(Bytes, Answer)>, StoreError> {
+        let (mut elements, mut messages, mut turn) = (0, 0, None);
+        loop {
+            let mut call = Call::of_queue(&self.state, script::FIND, queue, None);
+            let batches = Names::batches(&call.base);
+            call.push(&id.as_bytes()[..]).push(batches).push(elements).push(messages);
+            call.push(if elements == 0 { FIRST_ELEMENTS } else { STEP_ELEMENTS });
+            let began = Instant::now();
+            let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Reads).await?)?;
+            let place = answer.bytes()?;
+            match &*place {
+                b"nowhere" => return Ok(None),
+                b"further" => (elements, messages) = (answer.number()?, answer.number()?),
+                _ => return Ok(Some((place, answer))),
+            }
+            if turn.is_some() {
+                sleep((began.elapsed() * RESTS).min(REST_MAX)).await;
+            } else {
+                let waited = timeout(TURN_WITHIN, self.state.history.lock()).await;
+                turn = Some(waited.map_err(|_| {
+                    StoreError::Unavailable("many look through the messages that ended".to_owned())
+                })?);
+            }
+        }
+    }
+
     pub(super) async fn cancel_message(
         &self,
         queue: QueueRef,
@@ -82,7 +117,8 @@ impl Connection {
     ) -> Result<Cancelled, StoreError> {
         self.state.check_open()?;
         let mut call = Call::of_queue(&self.state, script::CANCEL, &queue, None);
-        call.push(&id.as_bytes()[..]);
+        let batches = Names::batches(&call.base);
+        call.push(&id.as_bytes()[..]).push(batches);
         let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?)?;
         let said = answer.bytes()?;
         if &*said == b"cancelled" {

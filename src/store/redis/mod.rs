@@ -14,6 +14,7 @@
 //! | `listener` | wake-ups from other gateways |
 //! | `instances` | which gateways live on it |
 //! | `probe` | whether Redis keeps what a 202 promises |
+//! | `url` | the URL, and how to call `redis-cli` for it |
 //! | `state` | what all connections share |
 
 mod answer;
@@ -35,6 +36,7 @@ mod script;
 mod state;
 mod stats;
 mod sweep;
+pub(super) mod url;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -53,11 +55,6 @@ use crate::store::{MessageStore, Store};
 /// A store in Redis. Clones of its connections share everything.
 pub struct Redis {
     state: Arc<State>,
-}
-
-/// What is against a URL that names a Redis; never shows its password.
-pub(super) fn url_problem(url: &str) -> Option<String> {
-    Client::open(url).err().map(|error| error.to_string())
 }
 
 /// Opens a store in Redis, and looks at it for some seconds at most. One that is not there is opened as well: it is tried again

@@ -23,6 +23,9 @@ const FLAGS: usize = 21;
 /// The most that is kept of an answer and of an error.
 const WORDS_BYTES_MAX: usize = 256;
 
+/// Messages that ended of which a queue remembers so many at most, whatever its settings: they are looked through from the end.
+const FINISHED_MAX: u64 = 100_000;
+
 const STATUS: u8 = 1;
 const ERROR: u8 = 2;
 const EXCERPT: u8 = 4;
@@ -229,7 +232,7 @@ pub(super) fn settings(settings: &QueueSettings) -> Vec<u8> {
         settings.dead.length_max,
         settings.dead.bytes_max,
         millis(settings.dead.retention),
-        settings.history.finished_max,
+        settings.history.finished_max.min(FINISHED_MAX),
         millis(settings.history.retention),
     ] {
         push_u48(&mut out, number);

@@ -44,24 +44,34 @@ impl Connection {
             commands.push(self.command(call, part, &groups, full.is_some()));
         }
         let answers = self.sending.send_each(commands, Effect::Writes).await?;
-        let mut is_gone = false;
+        let mut gone: Vec<usize> = Vec::new();
         let mut results: Vec<GroupResult> = vec![GroupResult::Gone; groups.len()];
         for (part, answer) in parts.iter().zip(answers.into_iter().skip(1).step_by(2)) {
-            match answer.and_then(|answer| self.read(part, answer, full.as_deref())) {
+            match answer.and_then(|answer| self.read(part, answer, full.as_deref()).map_err(misread)) {
                 Ok(read) => part.places.iter().zip(read).for_each(|(place, result)| results[*place] = result),
-                Err(StoreError::Gone) => is_gone = true,
+                Err(StoreError::Gone) => gone.extend(&part.places),
                 Err(error) if parts.len() == 1 => return Err(error),
                 Err(error) => {
                     part.places.iter().for_each(|place| results[*place] = GroupResult::Failed(error.clone()));
                 }
             }
         }
-        if is_gone {
-            // With an emptied Redis every queue is gone: that is not what a publisher is to hear.
-            self.check_epoch().await?;
+        // With an emptied Redis every queue is gone: that is not what a publisher is to hear. What was stored beside it is not
+        // touched by the answer.
+        if !gone.is_empty()
+            && let Err(error) = self.check_epoch().await
+        {
+            for place in gone {
+                results[place] = GroupResult::Failed(error.clone());
+            }
         }
-        if results.iter().any(|result| matches!(result, GroupResult::Accepted | GroupResult::Duplicate(_))) {
-            self.await_replicas(made).await?;
+        let is_stored =
+            |result: &&mut GroupResult| matches!(result, GroupResult::Accepted | GroupResult::Duplicate(_));
+        if results.iter_mut().any(|result| is_stored(&result))
+            && let Err(error) = self.await_replicas(made).await
+        {
+            let stored = results.iter_mut().filter(is_stored);
+            stored.for_each(|result| *result = GroupResult::Failed(error.clone()));
         }
         lock(&self.state.vitals).took(begun.elapsed());
         Ok(results)
@@ -113,6 +123,14 @@ impl Connection {
         let results: Vec<_> =
             pack::results(&results).map(|result| read_result(result, full)).collect::<Result<_, _>>()?;
         if results.len() == part.places.len() { Ok(results) } else { Err(unexpected()) }
+    }
+}
+
+/// An answer that is none of ours tells nothing of what the script did.
+fn misread(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Internal(words) => StoreError::Unknown(words),
+        error => error,
     }
 }
 

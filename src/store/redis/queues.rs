@@ -3,8 +3,15 @@
 //! The entry is the authority on which making of a queue there is; the queue's hash follows it, also when the gateway that
 //! made it died in between: whoever puts or declares the queue next makes it whole. A number that counts every change
 //! tells a gateway whether its list is the latest.
+//!
+//! Who changes an entry and who deletes the queue may come at once. The script that adopts an entry is told what the queue's hash
+//! was when the entry was written, and adopts nothing when it is another: a queue that was deleted meanwhile is made anew,
+//! with another generation, and one that was made anew meanwhile is not swept away by a gateway that stood still.
+//!
+//! An entry that cannot be read, because a newer version or somebody else wrote it, takes only its own queue out: it is not served,
+//! not changed and not deleted, and its work stays in the due index for those who can read it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use redis::{Cmd, Value};
@@ -12,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::queue::{Generation, ParkReason, QueueName, QueueSettings, Source};
 use crate::store::error::StoreError;
-use crate::store::redis::answer::{Answer, read_number, unexpected};
+use crate::store::redis::answer::{Answer, read_number};
 use crate::store::redis::call::Call;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::error::Effect;
@@ -21,7 +28,7 @@ use crate::store::redis::listener::CHANGED;
 use crate::store::redis::state::lock;
 use crate::store::redis::stats::read_park;
 use crate::store::redis::{pack, script};
-use crate::store::{Deleted, Hold, Put, QueueEntry, QueueRef};
+use crate::store::{Changed, Deleted, Hold, Put, QueueEntry, QueueRef};
 
 /// Times that a change is tried anew because somebody else's came first.
 const TRIES_MAX: usize = 20;
@@ -30,11 +37,14 @@ const TRIES_MAX: usize = 20;
 #[derive(Clone)]
 pub(super) struct Listing {
     changes: u64,
+    /// The epoch that had been found by then: the count begins anew in a Redis that was emptied.
+    epoch: Option<Box<str>>,
     entries: Vec<QueueEntry>,
 }
 
-/// An entry at rest.
+/// An entry at rest. What a later version adds must not be lost when this one writes it: it is refused.
 #[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Kept {
     generation: Generation,
     source: Source,
@@ -42,13 +52,14 @@ struct Kept {
 }
 
 impl Kept {
-    fn read(bytes: &[u8]) -> Result<Option<Self>, StoreError> {
-        if bytes.is_empty() {
-            return Ok(None);
-        }
-        let broken =
-            |error| StoreError::Newer(format!("an entry of the list of queues cannot be read: {error}"));
-        serde_json::from_slice(bytes).map(Some).map_err(broken)
+    /// Reads an entry; an error says why it cannot be, without what it holds.
+    fn read(bytes: &[u8]) -> Result<Self, String> {
+        let all = |error: serde_json::Error| {
+            let words = error.to_string();
+            // Every setting that this version knows follows.
+            words.split(", expected").next().unwrap_or_default().to_owned()
+        };
+        serde_json::from_slice(bytes).map_err(all)
     }
 
     fn write(&self) -> Result<Vec<u8>, StoreError> {
@@ -64,13 +75,11 @@ impl Kept {
 impl Connection {
     /// Tells every gateway that the list of queues or one of its holds changed.
     pub(super) async fn touch(&self) {
-        let (mut count, mut tell) = (Cmd::new(), Cmd::new());
-        count.arg("INCR").arg(self.state.names.plain("changes"));
+        let mut touch = Call::of_store(&self.state, script::TOUCH);
         // A hint: who does not hear it finds the count changed when it looks.
-        tell.arg("PUBLISH").arg(&self.state.wake_channel).arg(CHANGED);
-        let told = self.link.send_each(vec![count, tell], Effect::Reads).await;
+        touch.push(&self.state.wake_channel).push(CHANGED);
         // Whoever sweeps the queue next sees the difference and tells.
-        if let Err(error) = told.and_then(|told| told.into_iter().collect::<Result<Vec<_>, _>>()) {
+        if let Err(error) = self.link.send(&touch.finish(), Effect::Reads).await {
             log::debug!("cause" = error.to_string().as_str(); "a change of a queue was not told");
         }
     }
@@ -90,12 +99,13 @@ impl Connection {
             Value::BulkString(bytes) => read_number(&bytes),
             _ => 0,
         };
-        if let Some(listing) = lock(&self.state.listing).as_ref().filter(|listing| listing.changes == changes)
-        {
+        let epoch = lock(&self.state.vitals).found_epoch();
+        let is_latest = |listing: &&Listing| listing.changes == changes && listing.epoch == epoch;
+        if let Some(listing) = lock(&self.state.listing).as_ref().filter(is_latest) {
             return Ok(listing.entries.clone());
         }
         let entries = self.list().await?;
-        *lock(&self.state.listing) = Some(Listing { changes, entries: entries.clone() });
+        *lock(&self.state.listing) = Some(Listing { changes, epoch, entries: entries.clone() });
         Ok(entries)
     }
 
@@ -104,11 +114,17 @@ impl Connection {
         command.arg("HGETALL").arg(self.state.names.of_store(Key::Queues));
         let mut answer = Answer::of(self.link.send(&command, Effect::Reads).await?)?;
         let mut all = Vec::with_capacity(answer.left() / 2);
+        let mut unreadable = BTreeMap::new();
         while answer.left() > 0 {
-            let (name, kept) = (answer.text()?, answer.bytes()?);
-            let name: QueueName = name.parse().map_err(|_| unexpected())?;
-            all.extend(Kept::read(&kept)?.map(|kept| (name, kept)));
+            let (field, kept) = (answer.bytes()?, answer.bytes()?);
+            let field = String::from_utf8_lossy(&field).into_owned();
+            match (field.parse::<QueueName>(), Kept::read(&kept)) {
+                (Ok(name), Ok(kept)) => all.push((name, kept)),
+                (Ok(_), Err(why)) => _ = unreadable.insert(field, why),
+                (Err(_), _) => _ = unreadable.insert(field, "that is no name of a queue".to_owned()),
+            }
         }
+        self.state.note_unreadable(unreadable);
         all.sort_by(|(one, _), (other, _)| one.cmp(other));
         let holds = all.iter().map(|(name, _)| {
             let mut command = Cmd::new();
@@ -120,7 +136,7 @@ impl Connection {
         let entries = all.into_iter().zip(holds).map(|((name, kept), held)| {
             // A queue whose counters are somebody else's key must not hide the others.
             let (paused, parked) = match held {
-                Err(StoreError::Internal(_)) => (false, None),
+                Err(StoreError::Internal(_) | StoreError::Foreign(_)) => (false, None),
                 held => {
                     let mut held = Answer::of(held?)?;
                     (!held.bytes()?.is_empty(), read_park(&held.bytes()?))
@@ -137,8 +153,9 @@ impl Connection {
         command.arg("HGET").arg(self.state.names.of_store(Key::Queues)).arg(name.as_str());
         match self.link.send(&command, Effect::Reads).await? {
             Value::BulkString(bytes) => {
-                let kept = Kept::read(&bytes)?;
-                Ok((bytes, kept))
+                let kept = Kept::read(&bytes)
+                    .map_err(|why| StoreError::Newer(self.state.unreadable_entry(name.as_str(), &why)))?;
+                Ok((bytes, Some(kept)))
             }
             _ => Ok((Vec::new(), None)),
         }
@@ -152,18 +169,33 @@ impl Connection {
         Ok(&*answer.bytes()? == b"ok")
     }
 
+    /// The generation that the queue's own hash has; `None` when there is no such hash.
+    async fn adopted(&self, name: &QueueName) -> Result<Option<Generation>, StoreError> {
+        let mut command = Cmd::new();
+        command.arg("HGET").arg(Names::in_queue(&self.state.names.of_queue(name), Key::Counters)).arg("gen");
+        Ok(match self.link.send(&command, Effect::Reads).await? {
+            Value::BulkString(bytes) => Some(Generation(read_number(&bytes))),
+            _ => None,
+        })
+    }
+
     /// Gives the queue's own hash the generation and the settings of its entry.
+    ///
+    /// # Errors
+    /// [`StoreError::Gone`] when the hash has neither this generation nor the one that it is expected to have.
     async fn adopt(
         &self,
         name: &QueueName,
         kept: &Kept,
         was: Option<&Kept>,
+        expected: Option<Generation>,
     ) -> Result<QueueEntry, StoreError> {
         let mut call = Call::of_name(&self.state, script::ADOPT, name, None);
         let batches = Names::batches(&call.base);
         call.push(kept.generation.0).push(pack::settings(&kept.settings));
         call.push(u8::from(kept.settings.lookup)).push(batches);
         call.push(&self.state.wake_channel).push(name.as_str());
+        call.push(expected.map_or_else(String::new, |generation| generation.0.to_string()));
         let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?)?;
         let (paused, parked) = (answer.yes()?, read_park(&answer.bytes()?));
         let woken = answer.yes()?;
@@ -181,14 +213,56 @@ impl Connection {
         change: impl Fn(Option<&Kept>) -> Option<Kept>,
     ) -> Result<(Option<Kept>, Option<QueueEntry>), StoreError> {
         for _ in 0..TRIES_MAX {
+            let adopted = self.adopted(name).await?;
             let (bytes, was) = self.kept(name).await?;
-            let Some(kept) = change(was.as_ref()) else { return Ok((was, None)) };
-            if self.replace(name, &bytes, &kept.write()?).await? {
-                let entry = self.adopt(name, &kept, was.as_ref()).await?;
-                return Ok((was, Some(entry)));
+            let Some(mut kept) = change(was.as_ref()) else { return Ok((was, None)) };
+            if was.is_some() && adopted != Some(kept.generation) {
+                // Who deletes it, or makes it, was interrupted or has not finished: nothing of that making counts any more.
+                kept.generation = Generation(fastrand::u64(1..));
+            }
+            let written = kept.write()?;
+            if !self.replace(name, &bytes, &written).await? {
+                continue;
+            }
+            let entry = match self.adopt(name, &kept, was.as_ref(), adopted).await {
+                Err(StoreError::Gone) => continue,
+                entry => entry?,
+            };
+            let is_new = adopted != Some(kept.generation);
+            match self.adopt_newest(name, kept, written, entry).await? {
+                (entry, true) => return Ok((was, Some(entry))),
+                // A deletion that found an entry without its hash leaves a hash without its entry.
+                (entry, false) if !is_new => return Ok((was, Some(entry))),
+                _ => {}
             }
         }
         Err(StoreError::Unavailable(format!("queue {name} is changed by others all the time")))
+    }
+
+    /// Somebody else's change may have come after ours and been adopted before it: the last one is to stand. Gives the queue, and
+    /// whether it is still of this making.
+    async fn adopt_newest(
+        &self,
+        name: &QueueName,
+        mut kept: Kept,
+        mut written: Vec<u8>,
+        mut entry: QueueEntry,
+    ) -> Result<(QueueEntry, bool), StoreError> {
+        for _ in 0..TRIES_MAX {
+            let (bytes, newest) = self.kept(name).await?;
+            if bytes == written {
+                break;
+            }
+            let Some(newest) = newest.filter(|newest| newest.generation == kept.generation) else {
+                return Ok((entry, false));
+            };
+            entry = match self.adopt(name, &newest, Some(&kept), Some(kept.generation)).await {
+                Err(StoreError::Gone) => return Ok((entry, false)),
+                entry => entry?,
+            };
+            (kept, written) = (newest, bytes);
+        }
+        Ok((entry, true))
     }
 
     pub(super) async fn put(&self, name: QueueName, settings: Arc<QueueSettings>) -> Result<Put, StoreError> {
@@ -204,6 +278,33 @@ impl Connection {
         let Some(entry) = entry else { return Ok(Put::DeclaredInFile) };
         self.touch().await;
         Ok(if was.is_some() { Put::Updated(entry) } else { Put::Created(entry) })
+    }
+
+    pub(super) async fn change_settings(
+        &self,
+        queue: QueueRef,
+        was: Arc<QueueSettings>,
+        settings: Arc<QueueSettings>,
+    ) -> Result<Changed, StoreError> {
+        self.state.check_open()?;
+        let (found, entry) = self
+            .change(&queue.name, |kept| {
+                let kept = kept.filter(|kept| {
+                    kept.generation == queue.generation && kept.source == Source::Api && kept.settings == was
+                })?;
+                Some(Kept { settings: Arc::clone(&settings), ..kept.clone() })
+            })
+            .await?;
+        if let Some(entry) = entry {
+            self.touch().await;
+            return Ok(Changed::Changed(entry));
+        }
+        let found = found.filter(|kept| kept.generation == queue.generation).ok_or(StoreError::Gone)?;
+        Ok(if found.source == Source::File {
+            Changed::DeclaredInFile
+        } else {
+            Changed::Otherwise(found.settings)
+        })
     }
 
     pub(super) async fn declare_all(
@@ -223,12 +324,17 @@ impl Connection {
         }
         for (name, settings) in &queues {
             let made = Generation(fastrand::u64(1..));
-            let (was, _) = self
+            let declared = self
                 .change(name, |was| {
                     let generation = was.map_or(made, |kept| kept.generation);
                     Some(Kept { generation, source: Source::File, settings: Arc::clone(settings) })
                 })
-                .await?;
+                .await;
+            let (was, _) = match declared {
+                // That one is left as it is; the others are served.
+                Err(StoreError::Newer(_)) => continue,
+                declared => declared?,
+            };
             if let Some(was) = was.filter(|was| was.settings != *settings) {
                 let held = before.iter().find(|entry| entry.name == *name);
                 let (paused, parked) = held.map_or((false, None), |entry| (entry.paused, entry.parked));
@@ -242,22 +348,35 @@ impl Connection {
 
     pub(super) async fn delete(&self, queue: QueueRef, force: bool) -> Result<Deleted, StoreError> {
         self.state.check_open()?;
-        let (bytes, kept) = self.kept(&queue.name).await?;
-        let kept = kept.filter(|kept| kept.generation == queue.generation).ok_or(StoreError::Gone)?;
-        if kept.source == Source::File {
-            return Ok(Deleted::DeclaredInFile);
+        let mut is_deleted = false;
+        for _ in 0..TRIES_MAX {
+            let (bytes, kept) = self.kept(&queue.name).await?;
+            let Some(kept) = kept.filter(|kept| kept.generation == queue.generation) else {
+                // Whoever changed the entry meanwhile made the queue anew.
+                return if is_deleted { Ok(Deleted::Deleted) } else { Err(StoreError::Gone) };
+            };
+            if kept.source == Source::File {
+                return Ok(Deleted::DeclaredInFile);
+            }
+            let mut call = Call::of_queue(&self.state, script::DELETE, &queue, None);
+            let batches = Names::batches(&call.base);
+            call.push(u8::from(force)).push(batches);
+            match Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?) {
+                // A deletion before this one got no further than that: its entry is what is left.
+                Err(StoreError::Gone) => {}
+                answer => {
+                    if !answer?.yes()? {
+                        return Ok(Deleted::NotEmpty);
+                    }
+                }
+            }
+            is_deleted = true;
+            if self.replace(&queue.name, &bytes, b"").await? {
+                self.touch().await;
+                return Ok(Deleted::Deleted);
+            }
         }
-        let mut call = Call::of_queue(&self.state, script::DELETE, &queue, None);
-        let batches = Names::batches(&call.base);
-        call.push(u8::from(force)).push(batches);
-        let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?)?;
-        if !answer.yes()? {
-            return Ok(Deleted::NotEmpty);
-        }
-        // Whoever changed the entry meanwhile made the queue anew, and its own hash with it.
-        self.replace(&queue.name, &bytes, b"").await?;
-        self.touch().await;
-        Ok(Deleted::Deleted)
+        Err(StoreError::Unavailable(format!("queue {} is changed by others all the time", queue.name)))
     }
 
     pub(super) async fn hold_queue(&self, queue: QueueRef, hold: Hold) -> Result<QueueEntry, StoreError> {

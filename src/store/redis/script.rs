@@ -5,19 +5,23 @@ use std::sync::LazyLock;
 
 use crate::store::redis::keys::Key;
 use crate::store::redis::keys::Key::{
-    Attempts, Batch, Batches, Bodies, Call, Counters, Dead, DeadRecords, Deadlines, Due, DueClock, Finished,
-    Foreign, Index, Instances, Keys, Letters, List, Marks, Purged, Queues, Scheduled, ScheduledRecords,
+    Attempts, Batch, BatchIds, Batches, Bodies, Call, Changes, Counters, Dead, DeadRecords, Deadlines, Due,
+    DueClock, Finished, Foreign, Index, Instances, Keys, Letters, List, Marks, Moments, Purged, Queues, Runs,
+    Scheduled, ScheduledRecords,
 };
 
 const TIME: &str = include_str!("script/time.lua");
 const AGAIN: &str = include_str!("script/again.lua");
 const QUEUE: &str = include_str!("script/queue.lua");
+const INDEX: &str = include_str!("script/index.lua");
 const LISTS: &str = include_str!("script/lists.lua");
 const DEAD: &str = include_str!("script/dead.lua");
 const FINISHED: &str = include_str!("script/finished.lua");
 const BATCHES: &str = include_str!("script/batches.lua");
+const LEASED: &str = include_str!("script/leased.lua");
 const KEYS: &str = include_str!("script/keys.lua");
 const FOREIGN: &str = include_str!("script/foreign.lua");
+const BROKEN: &str = include_str!("script/broken.lua");
 
 /// Whether Redis runs a script when its memory is full, and whether the script writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,78 +74,81 @@ macro_rules! scripts {
 }
 
 scripts! {
-    ENQUEUE "enqueue" Grows [TIME AGAIN QUEUE LISTS KEYS] [
+    ENQUEUE "enqueue" Grows [TIME AGAIN QUEUE INDEX LISTS KEYS] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Bodies, Keys(0), Keys(1), Keys(2), Keys(3), Call,
+        ScheduledRecords, Index, Runs, Moments, Bodies, Keys(0), Keys(1), Keys(2), Keys(3), Call,
     ];
-    LEASE "lease" Drains [TIME QUEUE LISTS DEAD BATCHES FOREIGN] [
+    LEASE "lease" Drains [TIME QUEUE INDEX LISTS DEAD BATCHES FOREIGN] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Batches, Deadlines, Marks(0), Marks(1),
+        ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Batches, BatchIds, Deadlines, Marks(0), Marks(1),
         Marks(2), Foreign, Batch,
     ];
-    SETTLE "settle" Drains [TIME QUEUE LISTS DEAD FINISHED BATCHES] [
+    SETTLE "settle" Drains [TIME QUEUE INDEX LISTS DEAD FINISHED BATCHES] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, Deadlines, Marks(0),
+        ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, BatchIds, Deadlines, Marks(0),
         Marks(1), Marks(2), Batch,
     ];
-    QUARANTINE "quarantine" Drains [TIME QUEUE LISTS DEAD BATCHES] [
+    QUARANTINE "quarantine" Drains [TIME QUEUE INDEX LISTS DEAD BATCHES] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Batches, Deadlines, Marks(0), Marks(1),
+        ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Batches, BatchIds, Deadlines, Marks(0), Marks(1),
         Marks(2), Batch,
     ];
     EXTEND "extend" Drains [TIME QUEUE] [Counters, Batches, Deadlines];
-    SWEEP "sweep" Drains [TIME QUEUE LISTS DEAD FINISHED BATCHES FOREIGN] [
+    SWEEP "sweep" Drains [TIME QUEUE INDEX LISTS DEAD FINISHED BATCHES FOREIGN] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, Deadlines, Marks(0),
+        ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, BatchIds, Deadlines, Marks(0),
         Marks(1), Marks(2), Foreign, Purged,
     ];
-    FIND "find" Reads [TIME QUEUE LISTS] [
+    FIND "find" Reads [TIME QUEUE INDEX LISTS LEASED] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Bodies, Letters, DeadRecords, Attempts, Finished,
+        ScheduledRecords, Index, Runs, Moments, Bodies, Letters, DeadRecords, Attempts, Finished, BatchIds,
     ];
-    CANCEL "cancel" Drains [TIME QUEUE LISTS DEAD FINISHED] [
+    CANCEL "cancel" Drains [TIME QUEUE INDEX LISTS DEAD FINISHED LEASED] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished,
+        ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, BatchIds,
     ];
     LETTERS "letters" Reads [TIME QUEUE] [Counters, Dead, Letters, DeadRecords];
-    REPLAY "replay" Drains [TIME QUEUE LISTS DEAD] [
+    REPLAY "replay" Drains [TIME QUEUE INDEX LISTS DEAD] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts,
+        ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts,
     ];
-    DISCARD "discard" Drains [TIME QUEUE LISTS DEAD] [
+    DISCARD "discard" Drains [TIME QUEUE INDEX LISTS DEAD] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts,
+        ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts,
     ];
-    PURGE "purge" Drains [TIME QUEUE LISTS] [
+    PURGE "purge" Drains [TIME QUEUE INDEX LISTS] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Bodies, Dead, Attempts, Batches, Purged,
+        ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Attempts, Batches, Purged,
     ];
-    HOLD "hold" Drains [TIME QUEUE LISTS] [
+    HOLD "hold" Drains [TIME QUEUE INDEX LISTS] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index,
+        ScheduledRecords, Index, Runs, Moments,
     ];
     STATS "stats" Reads [] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7),
     ];
     ADOPT "adopt" Drains [] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, Deadlines, Marks(0),
+        ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, BatchIds, Deadlines, Marks(0),
         Marks(1), Marks(2), Foreign, Purged, Keys(0), Keys(1), Keys(2), Keys(3),
     ];
     DELETE "delete" Drains [TIME QUEUE] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, Deadlines, Marks(0),
+        ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, BatchIds, Deadlines, Marks(0),
         Marks(1), Marks(2), Foreign, Purged, Keys(0), Keys(1), Keys(2), Keys(3),
     ];
-    AUDIT "audit" Reads [TIME QUEUE LISTS BATCHES] [
+    AUDIT "audit" Reads [TIME QUEUE INDEX LISTS BATCHES] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Bodies, Dead, Letters, DeadRecords, Batches, Deadlines, Marks(0), Marks(1), Marks(2),
+        ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Batches, BatchIds, Deadlines, Marks(0), Marks(1), Marks(2),
         Purged,
     ];
+    RIGHTS "rights" Reads [] [];
     REGISTRY "registry" Drains [] [Queues];
     DUE "due" Drains [TIME] [Due, DueClock];
     DUE_AGAIN "due_again" Drains [] [Due];
     INSTANCES "instances" Drains [TIME] [Instances];
+    TOUCH "touch" Drains [] [Changes];
+    MARK "mark" Drains [] [Due];
 }
 
 /// Every script as it is sent, at the same places.
@@ -160,7 +167,20 @@ impl Script {
             write!(source, "{} = KEYS[{place}], ", key.name()).expect("a string takes all");
         }
         source.push_str("}\n");
+        // What breaks off in a script of a queue says which key is to blame.
+        let is_of_queue = self.keys.contains(&Counters);
+        if is_of_queue {
+            source.push_str("local is_writing = false\nlocal went_well, answer = pcall(function()\n");
+        }
         self.parts.iter().for_each(|part| source.push_str(part));
+        if is_of_queue {
+            source.push_str("\nend)\nif went_well then return answer end\nlocal KINDS = {");
+            for key in self.keys {
+                write!(source, "'{}', ", key.kind()).expect("a string takes all");
+            }
+            source.push_str("}\n");
+            source.push_str(BROKEN);
+        }
         let hash = redis::Script::new(&source).get_hash().to_owned();
         Loaded { source, hash, is_read_only: self.kind == Kind::Reads }
     }

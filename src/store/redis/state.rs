@@ -1,6 +1,6 @@
 //! What all connections of one store share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,11 +10,16 @@ use crate::clock::Clock;
 use crate::domain::queue::QueueName;
 use crate::domain::timestamp::Timestamp;
 use crate::store::error::StoreError;
-use crate::store::redis::keys::Names;
+use crate::store::health::Warning;
+use crate::store::redis::keys::{Key, Names};
 use crate::store::redis::probe::Vitals;
 use crate::store::redis::queues::Listing;
+use crate::store::redis::url;
 use crate::store::settings::StoreSettings;
 use crate::store::wake::WakeBoard;
+
+/// Entries that cannot be read that `/status` names.
+const UNREADABLE_SHOWN_MAX: usize = 10;
 
 /// Shared by every connection.
 pub(super) struct State {
@@ -33,10 +38,20 @@ pub(super) struct State {
     pub(super) listing: Mutex<Option<Listing>>,
     /// Queues whose next message is of a newer version, and what was said of it.
     pub(super) newer: Mutex<HashMap<QueueName, String>>,
+    /// Entries of the list of queues that cannot be read, and why.
+    unreadable: Mutex<BTreeMap<String, String>>,
+    /// Why nothing is heard of other gateways.
+    unheard: Mutex<Option<String>>,
+    /// Queues that the sweeps found in trouble: which, and what was said of it.
+    pub(super) troubles: Mutex<HashMap<QueueName, (&'static str, String)>>,
+    /// Who looks through the messages that ended: one at a time, so that it disturbs nobody else.
+    pub(super) history: tokio::sync::Mutex<()>,
     /// The name under which this gateway was announced.
     pub(super) announced: Mutex<Option<Arc<str>>>,
     /// Connections that were given up, of all links: whoever holds one that says nothing of itself learns that it may be dead.
     pub(super) broken: Arc<AtomicU64>,
+    /// Times that the server at the other end was found to be no master any more: what was connected before leads there.
+    pub(super) moves: Arc<AtomicU64>,
     /// The next moment that the last sweep, or a call since, named.
     next_at: Mutex<Option<Timestamp>>,
     is_closed: AtomicBool,
@@ -57,8 +72,13 @@ impl State {
             vitals: Mutex::default(),
             listing: Mutex::default(),
             newer: Mutex::default(),
+            unreadable: Mutex::default(),
+            unheard: Mutex::default(),
+            troubles: Mutex::default(),
+            history: tokio::sync::Mutex::default(),
             announced: Mutex::default(),
             broken: Arc::default(),
+            moves: Arc::default(),
             next_at: Mutex::default(),
             is_closed: AtomicBool::new(false),
         }
@@ -79,9 +99,81 @@ impl State {
         }
     }
 
+    /// What a sweep found to be wrong with a queue; `None` when all is well. Said once in the log.
+    pub(super) fn troubled(&self, queue: &QueueName, trouble: Option<(&'static str, String)>) {
+        let mut troubles = lock(&self.troubles);
+        if troubles.get(queue) == trouble.as_ref() {
+            return;
+        }
+        let name = queue.as_str();
+        let Some((code, detail)) = trouble else {
+            log::info!("queue.name" = name; "the keys of a queue are sound again");
+            troubles.remove(queue);
+            return;
+        };
+        log::error!("queue.name" = name, "code" = code, "cause" = detail.as_str(); "something is wrong with the keys of a queue");
+        troubles.insert(queue.clone(), (code, detail));
+    }
+
     /// What a sweep found to be next.
     pub(super) fn is_next(&self, at: Option<Timestamp>) {
         *lock(&self.next_at) = at;
+    }
+
+    /// Notes which entries of the list of queues cannot be read; says so once of each.
+    pub(super) fn note_unreadable(&self, now: BTreeMap<String, String>) {
+        let mut known = lock(&self.unreadable);
+        for (name, why) in now.iter().filter(|(name, why)| known.get(*name) != Some(*why)) {
+            let detail = self.unreadable_entry(name, why);
+            log::warn!("queue.name" = name.as_str(), "cause" = detail.as_str(); "a queue is not served");
+        }
+        *known = now;
+    }
+
+    /// Notes that wake-ups of other gateways are heard, or why they are not; says so when it changes.
+    pub(super) fn note_unheard(&self, now: Option<String>) {
+        let mut known = lock(&self.unheard);
+        match &now {
+            Some(why) if known.as_ref() != Some(why) => {
+                let channel = self.wake_channel.as_str();
+                log::warn!("channel" = channel, "cause" = why.as_str(); "nothing is heard of other gateways: their messages wait for the next sweep");
+            }
+            None if known.is_some() => log::info!("other gateways are heard again"),
+            _ => {}
+        }
+        *known = now;
+    }
+
+    /// Why the queue of this name is not served although it is listed; `None` when it is not among those.
+    pub(super) fn why_unreadable(&self, name: &str) -> Option<String> {
+        lock(&self.unreadable).get(name).map(|why| self.unreadable_entry(name, why))
+    }
+
+    /// What an operator is to know of those, and of what is not heard.
+    pub(super) fn warnings(&self) -> Vec<Warning> {
+        let known = lock(&self.unreadable);
+        let detail = |(name, why): (&String, &String)| self.unreadable_entry(name, why);
+        let all = known.iter().take(UNREADABLE_SHOWN_MAX).map(detail);
+        let mut warnings: Vec<_> = all.map(|detail| Warning { code: "queue_unreadable", detail }).collect();
+        drop(known);
+        warnings.extend(lock(&self.unheard).iter().map(|why| {
+            let channel = &self.wake_channel;
+            let detail = format!(
+                "Redis does not let the user of store.url listen to {channel} (+subscribe +unsubscribe &{channel}): messages of other \
+                 gateways wait for the next sweep ({why})"
+            );
+            Warning { code: "wakes_unheard", detail }
+        }));
+        warnings
+    }
+
+    /// What is said of an entry that cannot be read.
+    pub(super) fn unreadable_entry(&self, name: &str, why: &str) -> String {
+        let (list, client) = (self.names.of_store(Key::Queues), url::client(&self.settings.url, true));
+        format!(
+            "the entry {name:?} of {list} cannot be read ({why}): a newer version or somebody else wrote it. It is left as it is: \
+             run the newer version, or remove it with {client} HDEL {list} {name:?}"
+        )
     }
 
     /// Refuses what comes after the store was closed.

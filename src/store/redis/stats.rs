@@ -143,7 +143,7 @@ impl Connection {
         for (name, answer) in names.into_iter().zip(answers) {
             // One queue whose keys are somebody else's must not hide the others.
             match answer {
-                Err(StoreError::Internal(_)) if many => {}
+                Err(StoreError::Internal(_) | StoreError::Foreign(_)) if many => {}
                 answer => all.extend(read(name, &mut Answer::ok(answer?)?)?),
             }
         }

@@ -7,6 +7,10 @@
 //! index just before the first look has long written the message by then. What a sweep took and could not finish, because Redis
 //! went away, is due at once in the next one. A few queues are looked at in turn whatever the index says, so that nothing waits
 //! for ever for an entry that was lost: those that hold something are put back into it.
+//!
+//! A queue for workers is looked at again at once while it has something to lease: it is posted until they have it all. One from
+//! which consumers pull may have it for days, so it is looked at now and then, and every gateway is told, since its consumers may
+//! wait at any of them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,12 +19,14 @@ use redis::Cmd;
 use crate::domain::queue::QueueName;
 use crate::domain::timestamp::Timestamp;
 use crate::store::error::StoreError;
+use crate::store::health::{COUNTERS_DIFFER, FOREIGN_BESIDE, FOREIGN_TYPE};
 use crate::store::redis::answer::Answer;
 use crate::store::redis::call::Call;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::error::Effect;
 use crate::store::redis::keys::{Key, Names};
 use crate::store::redis::script;
+use crate::store::redis::state::lock;
 use crate::store::redis::stats::read_park;
 use crate::store::stats::Swept;
 use crate::store::{QueueEntry, SWEEP_BYTES_MAX, SWEEP_MESSAGES_MAX};
@@ -30,6 +36,9 @@ use crate::store::{QueueEntry, SWEEP_BYTES_MAX, SWEEP_MESSAGES_MAX};
 const PUT_OFF_MS: u64 = 2_000;
 /// When a queue without work is looked at again, milliseconds: longer than a call may take.
 const QUIET_MS: u64 = 60_000;
+/// When a queue with messages for consumers is looked at again, milliseconds: whoever makes more work in it says so, and consumers
+/// look for themselves when they come.
+const PULL_MS: u64 = 10_000;
 /// Queues that one round takes from the index.
 const QUEUES_MAX: usize = 1_000;
 /// Queues that are looked at in turn in each round: one command each while they are empty.
@@ -61,21 +70,47 @@ struct Look {
     more: bool,
     next: Option<Timestamp>,
     again: Option<Timestamp>,
+    /// Whether every gateway is to hear that there is something for consumers.
+    is_told: bool,
+}
+
+impl Look {
+    /// The same of a queue from which consumers pull: what is ready there is no reason to look again soon.
+    fn for_consumers(self, now_ms: u64) -> Self {
+        if !self.ready {
+            return self;
+        }
+        let later = Timestamp::from_millis(now_ms + PULL_MS);
+        let sooner = |moment: Option<Timestamp>| Some(moment.map_or(later, |moment| moment.min(later)));
+        let again = sooner(self.again.or(self.next));
+        Self { ready: false, next: sooner(self.next), again, is_told: true, ..self }
+    }
 }
 
 impl Connection {
-    /// Says that there may be something to do for a queue from that moment on; 0: now.
+    /// Says that there may be something to do for a queue from that moment on; 0: now. Refused when memory is full.
     pub(super) fn mark_due(&self, queue: &QueueName, at_ms: u64) -> Cmd {
         let mut command = Cmd::new();
         command.arg("ZADD").arg(self.state.names.of_store(Key::Due)).arg("LT").arg(at_ms).arg(queue.as_str());
         command
     }
 
+    /// Tells every gateway that there is something to lease.
+    async fn tell_all(&self, queue: &QueueName) {
+        let mut command = Cmd::new();
+        command.arg("PUBLISH").arg(&self.state.wake_channel).arg(queue.as_str());
+        if let Err(error) = self.link.send(&command, Effect::Reads).await {
+            log::debug!("cause" = error.to_string().as_str(); "the other gateways were not told");
+        }
+    }
+
     /// Says so after a call that found it out by its answer.
     pub(super) async fn mark_work(&self, queue: &QueueName, now: bool, soonest: Option<Timestamp>) {
         let at_ms = if now { Some(0) } else { soonest.map(Timestamp::as_millis) };
         let Some(at_ms) = at_ms else { return };
-        if let Err(error) = self.link.send(&self.mark_due(queue, at_ms), Effect::Reads).await {
+        let mut mark = Call::of_store(&self.state, script::MARK);
+        mark.push(queue.as_str()).push(at_ms);
+        if let Err(error) = self.link.send(&mark.finish(), Effect::Reads).await {
             log::debug!("cause" = error.to_string().as_str(); "the due index was not told");
         }
     }
@@ -83,12 +118,7 @@ impl Connection {
     pub(super) async fn sweep_all(&self) -> Result<Swept, StoreError> {
         self.state.check_open()?;
         let entries = self.listed().await?;
-        self.finish_last_round().await?;
-        let due = self.due(&entries).await?;
-        if !due.queues.is_empty() {
-            let taken = due.queues.iter().map(|(name, _)| name.clone()).collect();
-            self.rounds.borrow_mut().unfinished = Some((due.now_ms + PUT_OFF_MS, taken));
-        }
+        let due = self.begin_round(&entries).await?;
         let looks = self.looks(&entries, &due).await?;
         let mut swept = Swept { more: due.queues.len() == QUEUES_MAX, ..Swept::default() };
         // When leases may be taken back: the scripts see whether that is still so.
@@ -109,11 +139,19 @@ impl Connection {
                 Err(StoreError::Gone) => None,
                 // It stays put off; its neighbours must not wait for it.
                 Err(error) => {
+                    if let StoreError::Foreign(detail) = &error {
+                        self.state.troubled(&entry.name, Some((FOREIGN_TYPE, detail.clone())));
+                    }
                     failed = Some(error);
                     continue;
                 }
             };
             sound += 1;
+            let look =
+                look.map(|look| if entry.settings.is_pull() { look.for_consumers(due.now_ms) } else { look });
+            if look.as_ref().is_some_and(|look| look.is_told) {
+                self.tell_all(&entry.name).await;
+            }
             if let (None, Some(look)) = (taken, &look) {
                 // The index may not say what it holds.
                 self.mark_work(&entry.name, look.ready || look.more, look.next).await;
@@ -125,10 +163,7 @@ impl Connection {
         }
         // What is in the index and is no queue any more.
         let known: HashSet<_> = entries.iter().map(|entry| &entry.name).collect();
-        for (name, _) in due.queues.iter().filter(|(name, _)| !known.contains(name)) {
-            any = true;
-            again.push(name.as_str()).push("");
-        }
+        any |= self.let_go(&due, &known, &mut again);
         if any {
             self.link.send(&again.finish(), Effect::Reads).await?;
             self.rounds.borrow_mut().unfinished = None;
@@ -139,9 +174,36 @@ impl Connection {
         swept.ready.sort_unstable();
         let mut rounds = self.rounds.borrow_mut();
         rounds.next.retain(|name, _| known.contains(name));
+        lock(&self.state.troubles).retain(|name, _| known.contains(name));
         swept.next_at = rounds.next.values().min().copied();
         self.state.is_next(swept.next_at);
         Ok(swept)
+    }
+
+    /// Takes what is due from the index, when all is given back that the last round took.
+    async fn begin_round(&self, entries: &[QueueEntry]) -> Result<Due, StoreError> {
+        self.finish_last_round().await?;
+        let due = self.due(entries).await?;
+        if !due.queues.is_empty() {
+            let taken = due.queues.iter().map(|(name, _)| name.clone()).collect();
+            self.rounds.borrow_mut().unfinished = Some((due.now_ms + PUT_OFF_MS, taken));
+        }
+        Ok(due)
+    }
+
+    /// Says of what was due and is no queue that it is to be forgotten; whether there was any.
+    fn let_go(&self, due: &Due, known: &HashSet<&QueueName>, again: &mut Call) -> bool {
+        let mut any = false;
+        for (name, _) in due.queues.iter().filter(|(name, _)| !known.contains(name)) {
+            any = true;
+            again.push(name.as_str());
+            // One that cannot be read here is somebody else's to look at.
+            match self.state.why_unreadable(name.as_str()) {
+                Some(_) => again.push(due.now_ms),
+                None => again.push(""),
+            };
+        }
+        any
     }
 
     /// Makes due at once what the last round took and did not give back.
@@ -241,6 +303,15 @@ impl Connection {
         let (more, ready) = (answer.yes()?, answer.yes()?);
         let (next, again) = (answer.moment_or_none()?, answer.moment_or_none()?);
         let held = answer.bytes()?;
+        let (foreign, differs) = (answer.text()?, answer.text()?);
+        self.state.troubled(
+            &entry.name,
+            match (&*foreign, &*differs) {
+                ("", "") => None,
+                ("", _) => Some((COUNTERS_DIFFER, differs)),
+                _ => Some((FOREIGN_BESIDE, foreign)),
+            },
+        );
         let (paused, parked) = (&*held == b"paused", read_park(&held));
         let differs = paused != entry.paused || (!paused && parked != entry.parked);
         swept.more |= more;
@@ -253,7 +324,7 @@ impl Connection {
             Some(next) => rounds.next.insert(entry.name.clone(), next),
             None => rounds.next.remove(&entry.name),
         };
-        Ok((Look { ready, more, next, again }, differs))
+        Ok((Look { ready, more, next, again, is_told: false }, differs))
     }
 }
 
@@ -278,7 +349,7 @@ mod tests {
 
     fn look(ready: bool, again: Option<u64>) -> Look {
         let again = again.map(Timestamp::from_millis);
-        Look { ready, more: false, next: None, again }
+        Look { ready, more: false, next: None, again, is_told: false }
     }
 
     #[test]
@@ -290,5 +361,18 @@ mod tests {
         assert_eq!(next_look(Some(&look(false, None)), false, 5_000), "65000.5");
         assert_eq!(next_look(Some(&look(false, None)), true, 5_000), "");
         assert_eq!(next_look(None, false, 5_000), "");
+    }
+
+    #[test]
+    fn a_queue_for_consumers_is_looked_at_now_and_then_and_when_something_is_due() {
+        let next = |ready, again| next_look(Some(&look(ready, again).for_consumers(5_000)), false, 5_000);
+        assert_eq!(next(true, None), "15000");
+        assert_eq!(next(true, Some(900_000)), "15000");
+        assert_eq!(next(true, Some(9_000)), "9000");
+        assert_eq!(next(false, Some(9_000)), "9000");
+        assert_eq!(next(false, None), "65000.5");
+        let unfinished = Look { more: true, ..look(true, None) };
+        assert_eq!(next_look(Some(&unfinished.for_consumers(5_000)), false, 5_000), "5000");
+        assert!(look(true, None).for_consumers(1).is_told && !look(false, None).for_consumers(1).is_told);
     }
 }

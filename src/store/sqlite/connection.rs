@@ -20,7 +20,7 @@ use crate::store::sqlite::sweep::SweepStep;
 use crate::store::sqlite::work::{Sql, Work};
 use crate::store::sqlite::{Handle, audit, history, letters};
 use crate::store::stats::{Cancelled, Found, QueueStats, Swept};
-use crate::store::{Answer, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRef};
+use crate::store::{Answer, Changed, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRef};
 
 /// How long a call waits for its answer.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -228,6 +228,16 @@ impl MessageStore for Connection {
 
     fn put_queue(&self, name: QueueName, settings: Arc<QueueSettings>) -> Answer<'_, Put> {
         self.write(Rank::Rest, 1, true, move |work| work.put_queue(&name, &settings).map(Ok)).boxed_local()
+    }
+
+    fn change_queue(
+        &self,
+        queue: QueueRef,
+        was: Arc<QueueSettings>,
+        settings: Arc<QueueSettings>,
+    ) -> Answer<'_, Changed> {
+        let change = move |work: &mut Work<'_>| work.change_queue(&queue, &was, &settings);
+        self.write(Rank::Rest, 1, true, change).boxed_local()
     }
 
     fn declare(

@@ -8,7 +8,7 @@ use crate::store::sqlite::batch::Slot;
 use crate::store::sqlite::counts;
 use crate::store::sqlite::key::QueueNumber;
 use crate::store::sqlite::work::{Sql, Work};
-use crate::store::{Deleted, Hold, Put, QueueEntry, QueueRef};
+use crate::store::{Changed, Deleted, Hold, Put, QueueEntry, QueueRef};
 
 const DIG_GRAVE: &str = "INSERT INTO graves (queue) VALUES (?1)";
 
@@ -85,6 +85,22 @@ impl Work<'_> {
             return Ok(Put::DeclaredInFile);
         }
         Ok(Put::Updated(self.set(number, Arc::clone(settings), Source::Api)?))
+    }
+
+    /// Replaces the settings of a queue by API if they still are what the caller read.
+    pub(super) fn change_queue(
+        &mut self,
+        queue: &QueueRef,
+        was: &QueueSettings,
+        settings: &Arc<QueueSettings>,
+    ) -> Sql<Result<Changed, StoreError>> {
+        self.effects.durable = true;
+        let Some(number) = self.number_of(queue) else { return Ok(Err(StoreError::Gone)) };
+        Ok(Ok(match &self.queue(number).entry {
+            entry if entry.source == Source::File => Changed::DeclaredInFile,
+            entry if *entry.settings != *was => Changed::Otherwise(Arc::clone(&entry.settings)),
+            _ => Changed::Changed(self.set(number, Arc::clone(settings), Source::Api)?),
+        }))
     }
 
     /// Applies an operator's file.

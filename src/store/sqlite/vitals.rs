@@ -127,6 +127,7 @@ impl Vitals {
             full: seen.full.clone(),
             newer: seen.newer.values().next().cloned(),
             warnings,
+            troubles: Vec::new(),
         }
     }
 }

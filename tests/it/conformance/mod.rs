@@ -10,6 +10,7 @@ mod idempotency;
 mod lease;
 mod limits;
 mod lookup;
+mod lookup_batches;
 mod lost;
 mod order;
 mod queues;
@@ -240,6 +241,11 @@ macro_rules! every_behaviour {
                 a_large_queue_is_purged_at_once_and_publishing_goes_on
                 a_dead_letter_is_found_with_its_reason_after_many_others_died
             ;
+            lookup_batches:
+                what_was_in_a_batch_is_found_wherever_it_went
+                every_one_of_hundreds_is_found_where_it_is
+                while_batches_are_taken_back_in_steps_each_message_is_found_where_it_is
+            ;
             queues:
                 queues_are_listed_by_name_with_their_settings
                 every_setting_of_a_queue_is_kept
@@ -248,6 +254,7 @@ macro_rules! every_behaviour {
                 a_file_declares_queues_and_the_last_one_wins
                 a_declared_queue_keeps_its_messages
                 the_api_does_not_change_what_a_file_declared
+                settings_are_replaced_only_if_they_are_what_was_read
                 a_queue_that_holds_messages_is_deleted_only_by_force
                 a_deleted_queue_is_gone_for_every_call
                 a_deleted_queue_leaves_nothing_behind

@@ -11,7 +11,7 @@ use posthaste::store::enqueue::{CallId, Due};
 use posthaste::store::error::{StoreError, Stored};
 use posthaste::store::lease::{Extended, Settled};
 use posthaste::store::stats::{Counters, Gauges};
-use posthaste::store::{Deleted, Hold, Put, QueueEntry, QueueRef};
+use posthaste::store::{Changed, Deleted, Hold, Put, QueueEntry, QueueRef};
 
 use super::stand::{Draft, START, Stand, dead, draft, plain_settings, refusal, request, seconds, settlement};
 
@@ -173,6 +173,31 @@ pub(super) async fn a_queue_that_holds_messages_is_deleted_only_by_force(stand: 
         Ok(Deleted::Deleted),
         "what ended does not count"
     );
+}
+
+pub(super) async fn settings_are_replaced_only_if_they_are_what_was_read(stand: &mut Stand) {
+    let queue = stand.queue_with("orders", |settings| settings.limits.length_max = 1).await;
+    stand.hold(&queue, Hold::Pause).await;
+    let first = stand.entry(&queue).await;
+    let with = |length_max: u64| {
+        let mut settings = QueueSettings::clone(&first.settings);
+        settings.limits.length_max = length_max;
+        Arc::new(settings)
+    };
+    let change = async |was: &Arc<QueueSettings>, to: u64| {
+        stand.connection.change_queue(queue.clone(), Arc::clone(was), with(to)).await
+    };
+    let Ok(Changed::Changed(second)) = change(&first.settings, 2).await else { panic!("it was as read") };
+    assert_eq!(second, QueueEntry { settings: with(2), ..first.clone() }, "all else stays");
+    assert_eq!(change(&first.settings, 3).await, Ok(Changed::Otherwise(with(2))));
+    assert_eq!(stand.entry(&queue).await, second, "nothing was changed");
+    declare(stand, &[("orders", 4)]).await;
+    assert_eq!(change(&stand.entry(&queue).await.settings, 5).await, Ok(Changed::DeclaredInFile));
+    declare(stand, &[]).await;
+    stand.connection.delete_queue(queue.clone(), true).await.expect("the store answers");
+    assert_eq!(change(&with(4), 5).await, Err(StoreError::Gone));
+    stand.queue("orders").await;
+    assert_eq!(change(&with(4), 5).await, Err(StoreError::Gone), "another queue of that name");
 }
 
 /// Every call that names a queue is refused and changes nothing.

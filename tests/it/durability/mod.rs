@@ -3,6 +3,7 @@
 mod commit;
 mod disk;
 mod file;
+mod full;
 mod kills;
 mod poison;
 mod sigterm;

@@ -105,7 +105,7 @@ async fn suffer(stand: &Stand, queue: &QueueRef, call: CallId, groups: &Arc<Vec<
 
 #[test]
 fn a_key_of_another_type_costs_its_own_queue_nothing_that_was_kept_and_its_neighbours_nothing_at_all() {
-    let names = "ps ph p0 p1 p2 r0 r1 r2 s sb m o d dm db a f b l y0 y1 y2 j z i0 i1";
+    let names = "ps ph p0 p1 p2 r0 r1 r2 s sb m mr mt o d dm db a f b bi l y0 y1 y2 j z i0 i1";
     run(async || {
         let server = RedisServer::start(&[]);
         let stand = stand_at(server.url(), &Clock::manual(START));

@@ -2,12 +2,20 @@
 
 mod at_rest;
 mod away;
+mod bounded;
 mod faults;
 mod foreign;
+mod idle;
+mod index;
 mod large;
+mod mixed;
 mod observed;
+mod occupied;
+mod registry;
 mod repeats;
+mod replies;
 mod shared;
+mod status;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,10 @@
 //! Whether Redis is fit for what a 202 promises: at start and while running, on real servers.
 
 mod acl;
+mod address;
 mod refusals;
 mod replicas;
+mod rights;
 mod room;
 mod running;
 

@@ -1,11 +1,10 @@
 //! Publishes are shed before Redis is full, and what is in it can always be worked on.
 
-use posthaste::domain::queue::QueueSettings;
 use posthaste::domain::retry::Verdict;
 use posthaste::store::error::StoreError;
 
-use super::{Duration, RedisServer, Rig, relaxed, run, strict, until};
-use crate::conformance::stand::{Draft, attempt, draft, plain_settings, settlements};
+use super::{Duration, RedisServer, Rig, run, strict};
+use crate::conformance::stand::{Draft, attempt, draft, settlements};
 use crate::support::redis::STRICT;
 
 /// What Redis may use: it begins with about 1 MB.
@@ -92,30 +91,4 @@ fn one_large_publish_does_not_go_beyond_the_room() {
         rig.offer(&vec![large; 20]).await.expect("there is room for that");
         assert!(server.info("used_memory") < MEMORY_BYTES);
     });
-}
-
-#[test]
-fn a_pending_message_costs_little_more_than_its_bytes() {
-    const MESSAGES: u64 = 100_000;
-    const PAYLOAD_BYTES: u64 = 200;
-    for (lookup, over_bytes_max) in [(false, 60), (true, 150)] {
-        let server = RedisServer::start(&[]);
-        run(async {
-            let rig = Rig::open(&relaxed(&server)).await;
-            let settings = QueueSettings { lookup, ..plain_settings() };
-            rig.connection.put_queue(rig.queue.name.clone(), settings.into()).await.expect("it can be put");
-            rig.publish().await;
-            let before = server.info("used_memory");
-            let draft = Draft { payload: vec![7; PAYLOAD_BYTES.try_into().expect("small")], ..draft() };
-            for _ in 0..MESSAGES / 500 {
-                rig.offer(&vec![draft.clone(); 500]).await.expect("it is accepted");
-            }
-            // What a connection was given to read into is taken back by and by.
-            until("it costs no more", async || {
-                let bytes = (server.info("used_memory") - before) / MESSAGES;
-                (bytes <= PAYLOAD_BYTES + over_bytes_max).then_some(())
-            })
-            .await;
-        });
-    }
 }

@@ -27,7 +27,7 @@ fn a_redis_that_becomes_unfit_takes_no_publishes_and_delivering_goes_on() {
             server.order(&format!("CONFIG SET {name} {unfit}"));
             server.hang_up();
             let why = not_durable(rig.offer_when_connected().await);
-            assert!(why.contains(&format!("redis-cli CONFIG SET {name} {fit}")), "{why}");
+            assert!(why.contains(&format!(" CONFIG SET {name} {fit}")), "{why}");
             let health = rig.health().await;
             assert_ne!(health.durability, Durability::Strict);
             assert!(health.durability_reasons[0].contains(name), "{health:?}");
@@ -183,8 +183,11 @@ fn counters_that_fell_and_junk_are_warned_of() {
         assert!(rig.warnings().await.contains(&"foreign_keys"));
         server.order("CONFIG SET maxmemory 1gb");
         server.hang_up();
-        let calmed = until("it is connected again", async || rig.connection.health().await.ok()).await;
-        assert!(calmed.warnings.iter().all(|warning| warning.code != "maxmemory_none"), "{calmed:?}");
+        until("it is seen on the new connection", async || {
+            let codes = rig.warnings().await;
+            (!codes.contains(&"maxmemory_none")).then_some(())
+        })
+        .await;
     });
 }
 
@@ -202,7 +205,7 @@ fn a_gateway_says_once_that_it_takes_no_publishes_and_once_that_it_does_again() 
     let answer = gateway.wait_for("it is not ready", within, |gateway| {
         Some(ready(gateway)).filter(|answer| answer.status == 503 && answer.text().contains("not_durable"))
     });
-    assert!(answer.text().contains("redis-cli CONFIG SET appendfsync always"), "{}", answer.text());
+    assert!(answer.text().contains(" CONFIG SET appendfsync always"), "{}", answer.text());
     let refused = gateway.request("POST", "/v1/queues/orders/messages", &[], b"second");
     assert_eq!((refused.status, refused.header("posthaste-stored")), (503, Some("no")), "{}", refused.text());
     assert!(refused.text().contains("\"not_durable\""), "{}", refused.text());

@@ -59,6 +59,18 @@ impl Connection {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> io::Result<Answer> {
+        self.send(method, path, headers, body)?;
+        self.answer(method == "HEAD")
+    }
+
+    /// Sends one request and does not wait for its answer.
+    pub(crate) fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> io::Result<()> {
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.host);
         for (name, value) in headers {
             write!(head, "{name}: {value}\r\n").expect("a string grows");
@@ -69,8 +81,17 @@ impl Connection {
         head.push_str("\r\n");
         let mut bytes = head.into_bytes();
         bytes.extend_from_slice(body);
-        self.stream.get_mut().write_all(&bytes)?;
-        self.answer(method == "HEAD")
+        self.stream.get_mut().write_all(&bytes)
+    }
+
+    /// How long each read waits.
+    pub(crate) fn wait_at_most(&self, time: Duration) -> io::Result<()> {
+        self.stream.get_ref().set_read_timeout(Some(time))
+    }
+
+    /// Bytes that wait to be read, at most one; waits for them as long as a read does.
+    pub(crate) fn peek(&self) -> io::Result<usize> {
+        self.stream.get_ref().peek(&mut [0])
     }
 
     fn line(&mut self) -> io::Result<String> {
@@ -81,7 +102,8 @@ impl Connection {
         Ok(line.trim_end().to_owned())
     }
 
-    fn answer(&mut self, bodiless: bool) -> io::Result<Answer> {
+    /// Reads the answer to the request sent last.
+    pub(crate) fn answer(&mut self, bodiless: bool) -> io::Result<Answer> {
         let line = self.line()?;
         let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
         let status = status.ok_or_else(|| io::Error::other(format!("no status line: {line:?}")))?;

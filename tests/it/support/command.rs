@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,13 +27,20 @@ pub(crate) fn posthaste(folder: &Path, arguments: &[&str], environment: &[(&str,
     run(folder, command)
 }
 
-/// Runs a command in a folder until it ends by itself.
-pub(crate) fn run(folder: &Path, mut command: Command) -> Ended {
+/// Runs a command in a folder until it ends by itself, with nothing to read.
+pub(crate) fn run(folder: &Path, command: Command) -> Ended {
+    run_fed(folder, command, b"")
+}
+
+/// Runs a command in a folder until it ends by itself, with this to read from stdin.
+pub(crate) fn run_fed(folder: &Path, mut command: Command, stdin: &[u8]) -> Ended {
     let outputs = tempfile::tempdir().expect("a folder");
+    let fed = outputs.path().join("stdin");
+    fs::write(&fed, stdin).expect("a file");
     let (stdout, stderr) = (outputs.path().join("stdout"), outputs.path().join("stderr"));
     let mut child = command
         .current_dir(folder)
-        .stdin(Stdio::null())
+        .stdin(File::open(&fed).expect("a file"))
         .stdout(File::create(&stdout).expect("a file"))
         .stderr(File::create(&stderr).expect("a file"))
         .spawn()

@@ -10,8 +10,11 @@ pub(crate) mod ledger;
 pub(crate) mod load;
 pub(crate) mod proxy;
 pub(crate) mod redis;
+pub(crate) mod routes;
 pub(crate) mod sink;
 pub(crate) mod small_disk;
+pub(crate) mod stores;
+pub(crate) mod terminal;
 pub(crate) mod tls;
 
 use std::thread;

@@ -1,5 +1,5 @@
-//! A proxy before a Redis that breaks one connection at a chosen moment: between the request and its answer, or in the middle
-//! of the answer.
+//! A proxy before a Redis: an address that can be moved to another server, and one that breaks a call at a chosen moment: between
+//! the request and its answer, in the middle of the answer, or by answering itself.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -21,6 +21,8 @@ pub(crate) enum Fault {
     HalveAnswer,
     /// The answer comes late.
     DelayAnswer(Duration),
+    /// The request never arrives, and each command of it is answered with this error line.
+    Say(&'static str),
 }
 
 /// A proxy that passes all on until it is told otherwise.
@@ -30,7 +32,7 @@ pub(crate) struct Proxy {
 }
 
 struct Shared {
-    socket: PathBuf,
+    socket: Mutex<PathBuf>,
     armed: Mutex<Option<Fault>>,
     is_over: AtomicBool,
 }
@@ -48,7 +50,11 @@ impl Proxy {
     pub(crate) fn start(socket: PathBuf) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let address = listener.local_addr().expect("its address");
-        let shared = Arc::new(Shared { socket, armed: Mutex::default(), is_over: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            socket: Mutex::new(socket),
+            armed: Mutex::default(),
+            is_over: AtomicBool::new(false),
+        });
         let of_thread = Arc::clone(&shared);
         thread::spawn(move || {
             for client in listener.incoming() {
@@ -64,6 +70,12 @@ impl Proxy {
     /// How a store names it.
     pub(crate) fn url(&self) -> String {
         format!("redis://{}", self.address)
+    }
+
+    /// Moves the address: who connects from now on comes to the server on that socket. Connections that are open stay where they
+    /// are until their server ends them.
+    pub(crate) fn point_at(&self, socket: PathBuf) {
+        *self.shared.socket.lock().expect("nobody panics with it") = socket;
     }
 
     /// Breaks the next call of a script.
@@ -86,17 +98,26 @@ impl Drop for Proxy {
 
 /// Serves one connection with two threads, which end with it.
 fn serve(client: TcpStream, shared: &Arc<Shared>) {
-    let Ok(server) = UnixStream::connect(&shared.socket) else { return };
+    let socket = shared.socket.lock().expect("nobody panics with it").clone();
+    let Ok(server) = UnixStream::connect(socket) else { return };
     client.set_nodelay(true).expect("a socket");
     let answer_fault: Arc<Mutex<Option<Fault>>> = Arc::default();
     let (mut from_client, mut to_server) =
         (client.try_clone().expect("a socket"), server.try_clone().expect("a socket"));
+    let mut to_asker = client.try_clone().expect("a socket");
     let (of_requests, shared) = (Arc::clone(&answer_fault), Arc::clone(shared));
     thread::spawn(move || {
         let mut chunk = vec![0; 64 << 10];
         while let Ok(length @ 1..) = from_client.read(&mut chunk) {
             match shared.fault_of(&chunk[..length]) {
                 Some(Fault::LoseRequest) => break,
+                Some(Fault::Say(line)) => {
+                    let answer = format!("-{line}\r\n").repeat(commands(&chunk[..length]));
+                    if to_asker.write_all(answer.as_bytes()).is_err() {
+                        break;
+                    }
+                    continue;
+                }
                 Some(fault) => *of_requests.lock().expect("nobody panics with it") = Some(fault),
                 None => {}
             }
@@ -128,4 +149,24 @@ fn serve(client: TcpStream, shared: &Arc<Shared>) {
         drop(to_client.shutdown(Shutdown::Both));
         drop(from_server.shutdown(Shutdown::Both));
     });
+}
+
+/// How many whole commands a chunk has.
+fn commands(mut chunk: &[u8]) -> usize {
+    /// Takes a line like `*3` or `$5`; gives the number.
+    fn line(chunk: &mut &[u8], mark: u8) -> Option<usize> {
+        let end = chunk.windows(2).position(|pair| pair == b"\r\n")?;
+        let number = std::str::from_utf8(chunk[..end].strip_prefix(&[mark])?).ok()?.parse().ok()?;
+        *chunk = &chunk[end + 2..];
+        Some(number)
+    }
+    let mut count = 0;
+    while let Some(words) = line(&mut chunk, b'*') {
+        for _ in 0..words {
+            let bytes = line(&mut chunk, b'$').expect("commands come whole");
+            chunk = &chunk[bytes + 2..];
+        }
+        count += 1;
+    }
+    count
 }

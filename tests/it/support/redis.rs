@@ -8,11 +8,20 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 /// How long a server may take to answer on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// The options under which a 202 is strict.
 pub(crate) const STRICT: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+
+/// A port that nobody has at the moment.
+pub(crate) fn free_port() -> String {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    free.expect("a free port").port().to_string()
+}
 
 /// A server with its folder.
 pub(crate) struct RedisServer {
@@ -43,8 +52,7 @@ impl RedisServer {
 
     /// Starts one that listens on a port of its own as well, for others to follow it; gives the port.
     pub(crate) fn start_on_port(options: &[&str]) -> (Self, String) {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = free.expect("a free port").port().to_string();
+        let port = free_port();
         (Self::start(&[options, &["--port", &port]].concat()), port)
     }
 
@@ -62,6 +70,8 @@ impl RedisServer {
     pub(crate) fn spawn(&mut self, options: &[&str]) {
         let mut command = Command::new("redis-server");
         command.args(["--port", "0", "--save", "", "--maxmemory-policy", "noeviction", "--daemonize", "no"]);
+        // It waits five seconds for a second replica otherwise.
+        command.args(["--repl-diskless-sync-delay", "0"]);
         command.arg("--dir").arg(self.folder.path()).arg("--unixsocket").arg(self.socket());
         command.args(&self.options).args(options).stdin(Stdio::null()).stdout(Stdio::null());
         self.process = Some(command.spawn().expect("redis-server is installed: tests/run does it"));
@@ -84,6 +94,16 @@ impl RedisServer {
     pub(crate) fn hang_up(&self) {
         self.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
         self.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    }
+
+    /// The same, of one that wants this password.
+    pub(crate) fn hang_up_as(&self, password: &str) {
+        let client = redis::Client::open(format!("{}?pass={password}", self.url())).expect("a URL");
+        let mut connection = client.get_connection().expect("it lets in who has the password");
+        let mut command = redis::cmd("CLIENT");
+        command.arg("KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes");
+        let killed: i64 = command.query(&mut connection).expect("it ends them");
+        assert!(killed > 0);
     }
 
     /// Where it listens.
@@ -112,6 +132,22 @@ impl RedisServer {
         let mut answer = vec![0; 1 << 20];
         let length = stream.read(&mut answer).ok()?;
         Some(String::from_utf8_lossy(&answer[..length]).into_owned())
+    }
+
+    /// Lets it stand still, as a machine that swaps does: it takes connections and answers nothing.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let process = self.process.as_ref().expect("it runs");
+        kill(Pid::from_raw(process.id().try_into().expect("a process id")), signal)
+            .expect("the signal is sent");
     }
 
     /// Ends it at once, as a crash does.

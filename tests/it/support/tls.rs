@@ -1,8 +1,8 @@
-//! A receiver behind TLS, and the authority that its certificate is from.
+//! An authority, certificates of it, and a receiver behind TLS.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -30,15 +30,19 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let certificate = params.self_signed(&key).expect("a certificate");
-        let base64 = BASE64_STANDARD.encode(certificate.der());
-        let lines: Vec<&str> = base64
-            .as_bytes()
-            .chunks(64)
-            .map(|line| std::str::from_utf8(line).expect("base64 is ASCII"))
-            .collect();
-        let body = lines.join("\n");
-        let pem = format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
+        let pem = pem("CERTIFICATE", certificate.der());
         Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// Writes a certificate for `localhost` and its key into a folder; gives the paths of both.
+    pub(crate) fn issue(&self, folder: &Path) -> (PathBuf, PathBuf) {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let paths = (folder.join("server.pem"), folder.join("server.key"));
+        std::fs::write(&paths.0, pem("CERTIFICATE", certificate.der())).expect("a file");
+        std::fs::write(&paths.1, pem("PRIVATE KEY", &key.serialize_der())).expect("a file");
+        paths
     }
 
     /// Writes its certificate where those who read that file will trust it: whole, or not at all.
@@ -59,6 +63,13 @@ impl Authority {
         let config = config.with_single_cert(vec![certificate.der().clone()], key.into());
         Arc::new(config.expect("the key fits"))
     }
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let base64 = BASE64_STANDARD.encode(der);
+    let lines = base64.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("base64 is ASCII"));
+    let body = lines.collect::<Vec<_>>().join("\n");
+    format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
 }
 
 /// Answers every request with 200, one connection after the other.

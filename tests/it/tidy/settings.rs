@@ -6,13 +6,8 @@ use super::rules::Breach;
 use super::source::{Source, words};
 
 /// Keys that are taken and shown and do nothing in this version. The manual says so at each.
-const WITHOUT_EFFECT: &[&str] = &[
-    "queue_defaults.delivery.rate",
-    "queue_defaults.destination_override",
-    "queue_defaults.shards",
-    "server.limits.batch_bytes_max",
-    "server.limits.batch_messages_max",
-];
+const WITHOUT_EFFECT: &[&str] =
+    &["queue_defaults.delivery.rate", "queue_defaults.destination_override", "queue_defaults.shards"];
 /// What the manual says of them.
 const WORDS_OF_NO_EFFECT: &[&str] = &["not in this version", "reserved"];
 

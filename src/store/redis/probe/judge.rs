@@ -46,11 +46,11 @@ pub(super) struct Judgement {
 
 /// Judges what was seen.
 pub(super) fn judge(seen: &Seen, settings: &StoreSettings) -> Judgement {
-    let unfit = unfit(seen);
+    let (unfit, short) = (unfit(seen), short_of_replicas(seen, settings));
     let (weak, unseen) = (weak(seen), unseen(seen));
     let is_strict = settings.durability == RequiredDurability::Strict;
     let assumes = settings.durability_assume;
-    let durability = if !unfit.is_empty() {
+    let durability = if !unfit.is_empty() || short.is_some() {
         Durability::Unknown
     } else if !weak.is_empty() {
         // Without AOF and snapshots nothing ever reaches a disk.
@@ -65,12 +65,13 @@ pub(super) fn judge(seen: &Seen, settings: &StoreSettings) -> Judgement {
     } else {
         Durability::Relaxed
     };
-    let mut reasons: Vec<String> = unfit.iter().chain(&weak).map(Flaw::line).collect();
+    let mut reasons: Vec<String> = unfit.iter().chain(&short).chain(&weak).map(Flaw::line).collect();
     reasons.extend(unseen.iter().map(|flaw| {
         if assumes { format!("{}: store.durability_assume vouches for it", flaw.what) } else { flaw.line() }
     }));
     let is_fit_for_relaxed = unfit.is_empty();
     let mut refusals = unfit;
+    refusals.extend(short);
     if is_strict {
         refusals.extend(weak);
         if !assumes {
@@ -102,6 +103,14 @@ fn unfit(seen: &Seen) -> Vec<Flaw> {
         flaws.push(Flaw::new(what, "redis-cli CONFIG SET maxmemory-policy noeviction"));
     }
     flaws
+}
+
+/// Fewer replicas than a publish must reach: none is taken that could only end unknown.
+fn short_of_replicas(seen: &Seen, settings: &StoreSettings) -> Option<Flaw> {
+    let (connected, wanted) = (seen.replicas?, u32::from(settings.replicas_ack));
+    let what = format!("{connected} of {wanted} replicas (store.replicas_ack) are connected and in step");
+    let cure = "bring them back (redis-cli INFO replication), or ask for fewer with store.replicas_ack";
+    (connected < wanted).then(|| Flaw { passes: true, ..Flaw::new(what, cure) })
 }
 
 /// What is refused by `strict`.
@@ -194,13 +203,21 @@ fn warnings(seen: &Seen, settings: &StoreSettings) -> Vec<Warning> {
             );
         }
     }
+    if seen.memory.is_none() {
+        warn(
+            "memory_unseen",
+            "INFO memory is forbidden: publishes are not refused before Redis is full, and store.bytes_max has no effect; let \
+             the user of store.url see it (redis-cli ACL SETUSER NAME +info)"
+                .to_owned(),
+        );
+    }
     if let Some(replicas) = seen.replicas {
         if replicas < settings.replicas_ack.into() {
             let wanted = settings.replicas_ack;
             warn(
                 "replicas_missing",
                 format!(
-                    "{replicas} replicas are connected and store.replicas_ack is {wanted}: no publish is acknowledged"
+                    "{replicas} replicas are connected and in step and store.replicas_ack is {wanted}: publishes are refused"
                 ),
             );
         } else if replicas == 0 {

@@ -102,7 +102,7 @@ fn without_aof_and_snapshots_a_202_is_in_memory_only() {
 #[test]
 fn each_warning_comes_alone() {
     let memory = sound().memory.expect("seen");
-    let cases: [(Seen, StoreSettings, &str); 5] = [
+    let cases: [(Seen, StoreSettings, &str); 4] = [
         (Seen { memory: Some(Memory { bytes_max: 0, ..memory }), ..sound() }, strict(), "maxmemory_none"),
         (
             Seen { memory: Some(Memory { bytes_max: 9_700_000_000, ..memory }), ..sound() },
@@ -110,7 +110,6 @@ fn each_warning_comes_alone() {
             "maxmemory_high",
         ),
         (Seen { replicas: Some(0), ..sound() }, strict(), "replica_none"),
-        (sound(), StoreSettings { replicas_ack: 2, ..strict() }, "replicas_missing"),
         (Seen { version: Version::read("7.0.15"), ..sound() }, strict(), "version_vulnerable"),
     ];
     for (seen, settings, code) in cases {
@@ -119,6 +118,18 @@ fn each_warning_comes_alone() {
     }
     let found = judge(&Seen { memory: Some(Memory { bytes_max: 0, ..memory }), ..sound() }, &strict());
     assert!(found.warnings[0].detail.ends_with("redis-cli CONFIG SET maxmemory 9600000000"), "{found:?}");
+}
+
+#[test]
+fn fewer_replicas_than_must_have_a_publish_are_refused_until_they_come() {
+    for settings in [strict(), relaxed()] {
+        let found = judge(&sound(), &StoreSettings { replicas_ack: 2, ..settings.clone() });
+        let [refusal] = &found.refusals[..] else { panic!("{found:?}") };
+        assert!(refusal.passes && refusal.what.starts_with("1 of 2 replicas"), "{refusal:?}");
+        assert_eq!((found.durability, codes(&found)), (Durability::Unknown, vec!["replicas_missing"]));
+        let hidden = Seen { replicas: None, ..sound() };
+        assert_eq!(judge(&hidden, &StoreSettings { replicas_ack: 2, ..settings }).refusals, vec![]);
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! | `version` | which server it is |
 //! | `judge` | what that means, pure |
 //! | `epoch` | the mark of this very Redis |
+//! | `rights` | what the user may |
 //! | `room` | whether there is room for more, pure |
 //! | `vitals` | what the last looks found, shared by all connections |
 //! | `opening` | the look at start |
@@ -16,6 +17,7 @@
 mod epoch;
 mod judge;
 pub(super) mod opening;
+mod rights;
 mod room;
 mod seen;
 mod version;
@@ -27,7 +29,7 @@ use redis::{Cmd, Value};
 
 use crate::domain::queue::QueueName;
 use crate::store::error::StoreError;
-use crate::store::health::StoreHealth;
+use crate::store::health::{StoreHealth, Trouble};
 use crate::store::redis::answer::{Answer, read_number, unexpected};
 use crate::store::redis::connection::Connection;
 use crate::store::redis::error::Effect;
@@ -49,6 +51,17 @@ const COUNTED_QUEUES_MAX: usize = 1_000;
 /// How long replicas may take to acknowledge.
 const REPLICAS_WITHIN: Duration = Duration::from_secs(2);
 
+/// What a look found beside what it noted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Looked {
+    /// So little is used that messages need no counting.
+    Far,
+    /// Messages need counting: they may come to use all there is.
+    Near,
+    /// It is a replica, and its address may lead to another by now: nothing was noted, and the connection was given up.
+    Moved,
+}
+
 impl Connection {
     /// Makes sure that what is written next will be kept as promised.
     ///
@@ -56,15 +69,21 @@ impl Connection {
     /// [`StoreError::NotDurable`] when it would not.
     pub(super) async fn fit_to_write(&self) -> Result<(), StoreError> {
         for _ in 0..TRIES_MAX {
+            let before = self.sending.made();
             let made = self.sending.ready().await?;
             let is_old = lock(&self.state.vitals).is_old();
             if is_old || self.judged.get() != made {
-                self.look_at_everything(&self.sending, true).await?;
+                let is_fresh = made != before;
+                let looked = self.look_at_everything(&self.sending, made, is_fresh, true).await?;
+                if looked == Looked::Moved {
+                    continue;
+                }
                 self.judged.set(made);
             }
             // Nothing yields between here and the publish: it leaves on the connection that was judged.
-            if self.sending.is_on(made) {
-                return lock(&self.state.vitals).check();
+            let fit = lock(&self.state.vitals).check();
+            if fit.is_err() || self.sending.is_on(made) {
+                return fit;
             }
         }
         Err(StoreError::Unavailable("Redis: one connection after another is lost".to_owned()))
@@ -103,31 +122,52 @@ impl Connection {
     pub(super) async fn look_at_health(&self) -> Result<StoreHealth, StoreError> {
         self.state.check_open()?;
         let asked = Instant::now();
-        let made = self.link.ready().await?;
-        let (is_old, is_at_home) = {
-            let vitals = lock(&self.state.vitals);
-            (vitals.is_old(), vitals.is_at_home())
-        };
-        let is_new = self.probed.get() != made;
-        let counts = if is_old || is_new {
-            let counts = self.look_at_everything(&self.link, is_new || !is_at_home).await?;
-            self.probed.set(made);
-            counts
-        } else {
-            self.look_briefly().await?
+        let looked = loop {
+            let before = self.link.made();
+            let made = self.link.ready().await?;
+            let (is_old, is_at_home) = {
+                let vitals = lock(&self.state.vitals);
+                (vitals.is_old(), vitals.is_at_home())
+            };
+            let is_new = self.probed.get() != made;
+            if !is_old && !is_new {
+                break self.look_briefly().await?;
+            }
+            let (is_fresh, asks_epoch) = (made != before, is_new || !is_at_home);
+            let looked = self.look_at_everything(&self.link, made, is_fresh, asks_epoch).await?;
+            // A connection that is made for the look has not moved: this ends.
+            if looked != Looked::Moved {
+                self.probed.set(made);
+                break looked;
+            }
         };
         let latency = asked.elapsed();
-        if counts {
+        if looked == Looked::Near {
             self.count_backlog().await?;
         }
         let mut vitals = lock(&self.state.vitals);
         vitals.took(latency);
         let newer = lock(&self.state.newer).values().min().cloned();
-        Ok(vitals.health(newer))
+        let mut health = vitals.health(newer);
+        drop(vitals);
+        health.warnings.extend(self.state.warnings());
+        let troubles = lock(&self.state.troubles);
+        health.troubles = troubles
+            .iter()
+            .map(|(queue, (code, detail))| Trouble { queue: queue.clone(), code, detail: detail.clone() })
+            .collect();
+        Ok(health)
     }
 
-    /// Looks at everything; gives whether messages need counting.
-    async fn look_at_everything(&self, link: &Link, asks_epoch: bool) -> Result<bool, StoreError> {
+    /// Looks at everything by a connection, which is fresh when it was made just now: only then what it finds is what the address
+    /// leads to.
+    async fn look_at_everything(
+        &self,
+        link: &Link,
+        made: u64,
+        is_fresh: bool,
+        asks_epoch: bool,
+    ) -> Result<Looked, StoreError> {
         let mut commands = vec![ask_info(), ask_settings()];
         if asks_epoch {
             commands.push(self.ask_epoch());
@@ -139,17 +179,26 @@ impl Connection {
         if seen.is_loading {
             return Err(StoreError::Unavailable("Redis is loading its data".to_owned()));
         }
+        let is_replica = seen.is_replica();
+        if is_replica && !is_fresh {
+            link.has_moved(made);
+            return Ok(Looked::Moved);
+        }
         self.version.set(seen.version);
         let memory = seen.memory;
         lock(&self.state.vitals).see(seen, &self.state.settings);
         if asks_epoch {
             self.found_epoch(link, next()?).await?;
         }
+        if is_replica && link.is_on(made) {
+            // The address may lead to the master soon: nobody waits for that on this connection.
+            link.give_up();
+        }
         Ok(self.see_memory(memory))
     }
 
     /// Looks at what changes from one moment to the next.
-    async fn look_briefly(&self) -> Result<bool, StoreError> {
+    async fn look_briefly(&self) -> Result<Looked, StoreError> {
         let commands = vec![ask_memory(), self.ask_epoch()];
         let mut answers = self.link.send_each(commands, Effect::Asks).await?.into_iter();
         let mut next = || answers.next().unwrap_or_else(|| Err(unexpected()));
@@ -160,15 +209,16 @@ impl Connection {
 
     async fn look_at_room(&self) -> Result<(), StoreError> {
         let answer = permitted(self.link.send(&ask_memory(), Effect::Asks).await)?;
-        if self.see_memory(answer.as_ref().and_then(seen::memory)) {
+        if self.see_memory(answer.as_ref().and_then(seen::memory)) == Looked::Near {
             self.count_backlog().await?;
         }
         Ok(())
     }
 
-    fn see_memory(&self, memory: Option<Memory>) -> bool {
+    fn see_memory(&self, memory: Option<Memory>) -> Looked {
         let memory = memory.unwrap_or_default();
-        lock(&self.state.vitals).room.see(memory, &self.state.settings)
+        let is_near = lock(&self.state.vitals).room.see(memory, &self.state.settings);
+        if is_near { Looked::Near } else { Looked::Far }
     }
 
     /// Counts what is pending and leased, in the queues that the due index names: those with work are among them.
@@ -224,7 +274,8 @@ impl Connection {
     /// Waits until enough replicas have what was written on the connection for publishes.
     ///
     /// # Errors
-    /// [`StoreError::Unknown`] when too few have, or the connection is another than the one that wrote.
+    /// [`StoreError::Unacknowledged`] when too few have; [`StoreError::Unknown`] when they could not be asked, or the connection is
+    /// another than the one that wrote.
     pub(super) async fn await_replicas(&self, made: u64) -> Result<(), StoreError> {
         let wanted = u64::from(self.state.settings.replicas_ack);
         if wanted == 0 {
@@ -258,8 +309,10 @@ impl Connection {
         if have >= wanted {
             return Ok(());
         }
-        Err(StoreError::Unknown(format!(
-            "Redis: {have} of {wanted} replicas (store.replicas_ack) acknowledged it"
+        // Whether there still are as many is looked at before the next publish.
+        lock(&self.state.vitals).doubt();
+        Err(StoreError::Unacknowledged(format!(
+            "Redis: {have} of {wanted} replicas (store.replicas_ack) acknowledged it within {REPLICAS_WITHIN:?}"
         )))
     }
 }

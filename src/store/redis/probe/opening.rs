@@ -11,8 +11,10 @@ use tokio::time::{sleep, timeout};
 use crate::domain::format::secret;
 use crate::store::error::OpenError;
 use crate::store::redis::connection::Connection;
+use crate::store::redis::error::FORBIDDEN;
 use crate::store::redis::probe::judge::Flaw;
 use crate::store::redis::state::{State, lock};
+use crate::store::redis::url::{self, WANTS_PASSWORD, is_without_password};
 use crate::store::settings::RequiredDurability;
 
 /// How long the start waits for a Redis that is loading its data.
@@ -21,8 +23,13 @@ const WAIT_FOR: Duration = Duration::from_secs(5);
 const LOOK_WITHIN: Duration = Duration::from_secs(8);
 /// The longest wait for a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// The longest greeting, the handshake of TLS included.
+const GREET_WITHIN: Duration = Duration::from_secs(3);
 /// The pause between two looks at a Redis that is not ready.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// Said of a Redis that knows not who comes.
+const STRANGER: &str = "does not know that user or password (what is not a letter or digit in it is written as % and its code, # as %23)";
 
 /// What one look found.
 enum Found {
@@ -43,6 +50,8 @@ enum Found {
 pub(in crate::store::redis) fn look(state: &Arc<State>) -> Result<(), OpenError> {
     let no_thread =
         |error: &dyn std::fmt::Display| OpenError::Failed(format!("a thread cannot be started: {error}"));
+    lock(&state.vitals).open();
+    let opened = Arc::clone(state);
     let state = Arc::clone(state);
     let run = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -52,7 +61,10 @@ pub(in crate::store::redis) fn look(state: &Arc<State>) -> Result<(), OpenError>
         thread::Builder::new().name("redis-look".to_owned()).spawn(run).map_err(|error| no_thread(&error))?;
     let looked: std::io::Result<Result<(), OpenError>> =
         thread.join().map_err(|_| no_thread(&"the look at Redis panicked"))?;
-    looked.map_err(|error| no_thread(&error))?
+    looked.map_err(|error| no_thread(&error))??;
+    // What is refused is said by the refusal alone.
+    lock(&opened.vitals).opened();
+    Ok(())
 }
 
 async fn watch(state: &Arc<State>) -> Result<(), OpenError> {
@@ -65,7 +77,9 @@ async fn watch(state: &Arc<State>) -> Result<(), OpenError> {
             Found::NotYet if begun.elapsed() >= WAIT_FOR => return Ok(()),
             Found::NotYet => {
                 if !has_told {
-                    log::info!("Redis is loading its data or completing its files: waiting a little");
+                    log::info!(
+                        "Redis is loading its data, completing its files or without its replicas: waiting a little"
+                    );
                     has_told = true;
                 }
                 sleep(AGAIN_AFTER).await;
@@ -75,10 +89,19 @@ async fn watch(state: &Arc<State>) -> Result<(), OpenError> {
 }
 
 async fn once(state: &Arc<State>) -> Found {
-    if let Err(error) = greet(state).await {
-        return refused_greeting(state, &error);
+    match timeout(GREET_WITHIN, greet(state)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return refused_greeting(state, &error),
+        // A handshake that never ends: who connects later says why.
+        Err(_) => return Found::Away,
     }
     let connection = Connection::new(state);
+    if let Ok(Some(missing)) = connection.missing_rights().await {
+        return Found::Refused(format!(
+            "store.url: Redis at {} {FORBIDDEN}: {missing}",
+            secret::url(&state.settings.url)
+        ));
+    }
     let looked = connection.look_at_health().await;
     // What was seen before a look failed holds all the same.
     let vitals = lock(&state.vitals);
@@ -107,10 +130,14 @@ fn refused_greeting(state: &State, error: &RedisError) -> Found {
     let refused = |what: &str| Found::Refused(format!("store.url: Redis at {url} {what}"));
     match error.code() {
         Some("LOADING" | "BUSY") => Found::NotYet,
-        Some("NOAUTH") => refused("wants a password: write redis://USER:PASSWORD@HOST:PORT"),
-        Some("WRONGPASS") => refused("does not know that user or password"),
-        _ if error.kind() == ErrorKind::AuthenticationFailed => {
-            refused("does not know that user or password")
+        Some("NOPERM") => refused(&format!("{FORBIDDEN}: {error}")),
+        _ if is_without_password(&error.to_string()) => {
+            refused(&format!("wants a password: {WANTS_PASSWORD}"))
+        }
+        Some("WRONGPASS") => refused(STRANGER),
+        _ if error.kind() == ErrorKind::AuthenticationFailed => refused(STRANGER),
+        _ if error.kind() == ErrorKind::InvalidClientConfig => {
+            refused(&format!("cannot be reached that way: {error}"))
         }
         Some("ERR") => refused(&format!("refused the connection: {error}")),
         _ => Found::Away,
@@ -129,8 +156,16 @@ fn refusal(state: &State, flaws: &[Flaw], is_fit_for_relaxed: bool) -> String {
     for Flaw { what, cure, .. } in flaws {
         write!(text, "\n- {what}\n    {cure}").expect("a string takes all");
     }
-    if flaws.iter().any(|flaw| flaw.cure.starts_with("redis-cli CONFIG SET")) {
-        text.push_str("\nSo that it stays when Redis restarts:\n    redis-cli CONFIG REWRITE");
+    if flaws.iter().any(|flaw| flaw.cure.contains(" CONFIG SET ")) {
+        text.push_str(
+            "\nSo that it stays when Redis restarts (a Redis that was started without a configuration file says so: put the same \
+             into its options):\n    redis-cli CONFIG REWRITE",
+        );
+        let client = url::client(&state.settings.url, false);
+        if client != "redis-cli" {
+            write!(text, "\nThis Redis is not where redis-cli looks by itself: write {client} in its place.")
+                .expect("a string takes all");
+        }
     }
     if is_strict && is_fit_for_relaxed {
         text.push_str(

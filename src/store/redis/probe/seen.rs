@@ -9,6 +9,11 @@ use crate::store::redis::probe::version::{Product, Version};
 /// What `CONFIG GET` is asked for.
 const PARAMETERS: [&str; 4] = ["appendfsync", "no-appendfsync-on-rewrite", "save", "maxmemory-policy"];
 
+/// A replica that has been silent for longer is not in step, seconds: it says something each second.
+const REPLICA_LAG_MAX_S: u64 = 10;
+/// Replicas that are looked at: more than `store.replicas_ack` may ask for.
+const REPLICAS_READ_MAX: u32 = 64;
+
 /// Whether it writes, or follows another.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Role {
@@ -44,6 +49,7 @@ pub(super) struct Seen {
     pub(super) version: Option<Version>,
     pub(super) role: Option<Role>,
     pub(super) is_cluster: bool,
+    /// Those that are connected and in step.
     pub(super) replicas: Option<u32>,
     pub(super) is_loading: bool,
     pub(super) aof: Option<Aof>,
@@ -92,6 +98,11 @@ pub(super) fn memory(info: &Value) -> Option<Memory> {
 }
 
 impl Seen {
+    /// Whether it follows another.
+    pub(super) fn is_replica(&self) -> bool {
+        matches!(self.role, Some(Role::Replica(_)))
+    }
+
     /// What the answers tell; an absent one was refused.
     pub(super) fn of(info: Option<&Value>, settings: Option<&Value>) -> Self {
         let text = info.and_then(Info::of).unwrap_or(Info(HashMap::new()));
@@ -104,7 +115,7 @@ impl Seen {
             role: text.role(),
             is_cluster: text.word("cluster_enabled") == Some("1")
                 || text.word("redis_mode") == Some("cluster"),
-            replicas: text.number("connected_slaves").and_then(|count| count.try_into().ok()),
+            replicas: text.replicas(),
             is_loading: text.word("loading") == Some("1") || text.word("async_loading") == Some("1"),
             aof: text.aof(),
             is_rewriting: text.is_rewriting(),
@@ -149,6 +160,22 @@ impl<'a> Info<'a> {
             let part = |name| self.word(name).unwrap_or("?");
             Role::Replica(format!("{}:{}", part("master_host"), part("master_port")))
         })
+    }
+
+    fn replicas(&self) -> Option<u32> {
+        let connected: u32 = self.number("connected_slaves")?.try_into().ok()?;
+        let is_good = |line: &str| {
+            let mut fields = line.split(',').filter_map(|field| field.split_once('='));
+            fields.all(|(name, value)| match name {
+                "state" => value == "online",
+                "lag" => value.parse().is_ok_and(|lag: u64| lag <= REPLICA_LAG_MAX_S),
+                _ => true,
+            })
+        };
+        // One that is counted and not described, as hosted ones do, is taken at its word.
+        let good = (0..connected.min(REPLICAS_READ_MAX))
+            .filter(|number| self.word(&format!("slave{number}")).is_none_or(is_good));
+        u32::try_from(good.count()).ok()
     }
 
     fn is_rewriting(&self) -> bool {
@@ -247,5 +274,21 @@ pub(super) mod tests {
         let written =
             ["aof_enabled:1", "aof_rewrite_in_progress:1", "aof_base_size:0", "aof_current_size:58"];
         assert_eq!(Seen::of(Some(&text(&written)), None).aof, Some(Aof::On));
+    }
+
+    #[test]
+    fn only_a_replica_that_is_online_and_answers_is_counted() {
+        let replicas = |lines: &[&str]| Seen::of(Some(&text(lines)), None).replicas;
+        assert_eq!(replicas(&[]), None);
+        assert_eq!(replicas(&["connected_slaves:0"]), Some(0));
+        assert_eq!(replicas(&["connected_slaves:2"]), Some(2));
+        let all = [
+            "connected_slaves:4",
+            "slave0:ip=::1,port=1,state=online,offset=9,lag=0",
+            "slave1:ip=::1,port=2,state=wait_bgsave,offset=0,lag=0",
+            "slave2:ip=::1,port=3,state=online,offset=9,lag=11",
+            "slave3:ip=::1,port=4,state=online,offset=9,lag=10",
+        ];
+        assert_eq!(replicas(&all), Some(2));
     }
 }

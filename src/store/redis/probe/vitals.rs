@@ -23,10 +23,14 @@ const LOOK_AT_UNFIT_EVERY: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(in crate::store::redis) struct Vitals {
     judged: Option<(Instant, Judgement)>,
+    /// Something happened that this judgement does not explain.
+    is_doubted: bool,
     /// An AOF that was seen turned off is not complete before a rewrite ended.
     aof_was_off: bool,
     /// The epoch that this process adopted.
     epoch: Option<Epoch>,
+    /// The beginning of what was found last under the key of the epoch.
+    found: Option<Box<str>>,
     /// What is wrong with the epoch that was found last.
     estranged: Option<Flaw>,
     /// What a newer version requires.
@@ -39,6 +43,8 @@ pub(in crate::store::redis) struct Vitals {
     latency: Option<Duration>,
     /// What was said of it in the log.
     told: Option<String>,
+    /// Whether this is the look at start, which says what it finds in its own way.
+    is_opening: bool,
 }
 
 /// What is known of a queue.
@@ -50,6 +56,17 @@ struct Known {
 }
 
 impl Vitals {
+    /// Says nothing in the log from now on.
+    pub(super) fn open(&mut self) {
+        self.is_opening = true;
+    }
+
+    /// Says what there is to say, and goes on to.
+    pub(super) fn opened(&mut self) {
+        self.is_opening = false;
+        self.tell();
+    }
+
     /// Notes what was seen.
     pub(super) fn see(&mut self, mut seen: Seen, settings: &StoreSettings) {
         match seen.aof {
@@ -59,12 +76,19 @@ impl Vitals {
             None => {}
         }
         self.judged = Some((Instant::now(), judge(&seen, settings)));
+        self.is_doubted = false;
         self.tell();
+    }
+
+    /// Lets everything be looked at before the next publish.
+    pub(super) fn doubt(&mut self) {
+        self.is_doubted = true;
     }
 
     /// Notes what lies under the key of the epoch; gives whether one is to be made.
     pub(super) fn find_epoch(&mut self, key: &str, found: Option<&[u8]>) -> bool {
         let read = found.map(Epoch::read);
+        self.found = found.map(|bytes| String::from_utf8_lossy(&bytes[..bytes.len().min(64)]).into());
         self.newer = None;
         self.estranged = match (&self.epoch, read) {
             (None, None) => return true,
@@ -100,6 +124,11 @@ impl Vitals {
         false
     }
 
+    /// What was found last under the key of the epoch.
+    pub(in crate::store::redis) fn found_epoch(&self) -> Option<Box<str>> {
+        self.found.clone()
+    }
+
     /// What tells this Redis from every other, once it is known.
     pub(in crate::store::redis) fn id(&self) -> Option<Arc<str>> {
         self.epoch.as_ref().map(|epoch| Arc::clone(&epoch.mark))
@@ -112,10 +141,11 @@ impl Vitals {
 
     /// Whether everything is to be looked at again.
     pub(super) fn is_old(&self) -> bool {
-        self.judged.as_ref().is_none_or(|(at, judgement)| {
-            let every = if judgement.refusals.is_empty() { LOOK_EVERY } else { LOOK_AT_UNFIT_EVERY };
-            at.elapsed() >= every
-        })
+        self.is_doubted
+            || self.judged.as_ref().is_none_or(|(at, judgement)| {
+                let every = if judgement.refusals.is_empty() { LOOK_EVERY } else { LOOK_AT_UNFIT_EVERY };
+                at.elapsed() >= every
+            })
     }
 
     /// What is against writing, the epoch first.
@@ -146,7 +176,7 @@ impl Vitals {
     /// Says in the log that something changed, once.
     fn tell(&mut self) {
         let why = self.why_unfit();
-        if why == self.told {
+        if self.is_opening || why == self.told {
             return;
         }
         match &why {
@@ -210,6 +240,7 @@ impl Vitals {
             full: self.room.why_full(0),
             newer: self.newer.clone().or(newer),
             warnings,
+            troubles: Vec::new(),
         }
     }
 

@@ -1,11 +1,15 @@
 -- Batches of leases. K.b: batch -> kind, token 8, leased at 6, may live until 6, live 2, number 6.
 -- The mark of one that ended lies in one of three hashes, by the minute it ended in: token 8, ended 6, leases 2, and the
 -- indexes that were taken back, 2 each.
+local function look_at_batches()
+  call('ZCARD', K.l)
+  call('HLEN', K.b)
+end
 local MARKS = {[0] = K.y0, K.y1, K.y2}
 local function mark_of(batch, remembered)
   for slot = 0, 2 do
     local mark = try('HGET', MARKS[slot], batch)
-    if mark and now - unpack_from('>I6', mark, 9) < remembered then return mark end
+    if mark and #mark >= 16 and now - unpack_from('>I6', mark, 9) < remembered then return mark end
   end
 end
 local function write_mark(batch, token, lost)
@@ -29,6 +33,7 @@ local function end_batch(batch, known, list, elements)
   end
   call('UNLINK', list)
   call('HDEL', K.b, batch)
+  try('HDEL', K.bi, batch)
   call('ZREM', K.l, batch)
   write_mark(batch, known:sub(2, 9), table.concat(lost))
 end

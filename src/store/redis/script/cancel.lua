@@ -1,24 +1,25 @@
 -- Cancels one message that is not leased.
--- ARGV: 5 id. Gives {'ok', cancelled | leased | finished | look}: look among those that ended.
+-- ARGV: 5 id, 6 prefix of the keys of batches. Gives {'ok', cancelled | leased | finished | look}: look among those that ended.
 local id = ARGV[5]
 if call('HEXISTS', K.dm, id) == 1 then return {'ok', 'finished'} end
+call('HLEN', K.o)
+call('ZCARD', K.s)
 local kept = call('HGET', K.sb, id)
 local record
-if kept then
+if kept and #kept >= 12 + RECORD_MIN then
+  is_writing = true
   record = kept:sub(13)
   call('ZREM', K.s, kept:sub(7, 12) .. id)
   call('HDEL', K.sb, id)
   move('scheduled', 'bytes_waiting', -1, -charged(record))
 else
-  local where = set.lookup and call('HGET', K.m, id)
-  if not where then return {'ok', 'look'} end
-  if where:byte(1) == 76 then return {'ok', 'leased'} end
   local list, at
-  list, at, record = seek(where, id)
-  if not record then return {'ok', 'look'} end
+  list, at, record = locate(id)
+  if not record then return {'ok', leased_record(id, ARGV[6]) and 'leased' or 'look'} end
+  is_writing = true
   call('LSET', LIST[list], at, CANCELLED)
-  strip(list)
-  try('HDEL', K.m, id)
+  shorten(list, 0)
+  if not is_in_runs(list) then try('HDEL', K.m, id) end
   move('pending', 'bytes_waiting', -1, -charged(record))
 end
 count('cancelled', 1)

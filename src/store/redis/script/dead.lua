@@ -43,6 +43,13 @@ local function last_status(id)
   return status
 end
 
+local function look_at_dead()
+  call('ZCARD', K.d)
+  call('HLEN', K.dm)
+  call('HLEN', K.db)
+  call('HLEN', K.o)
+end
+
 local REASON = {exhausted = 0, rejected = 1, expired = 2, poison = 3, undeliverable = 4, damaged = 5}
 local function dead_is_full()
   return not set.trims and (gauge.dead >= set.dead_length_max or gauge.bytes_dead >= set.dead_bytes_max)
@@ -57,7 +64,8 @@ local function unbury(id)
   call('ZREM', K.d, sub(letter, 1, 6) .. id)
   call('HDEL', K.dm, id)
   call('HDEL', K.db, id)
-  move('dead', 'bytes_dead', -1, -unpack_from('>I4', letter, 17))
+  local bytes = record and charged(record) or #letter >= 20 and unpack_from('>I4', letter, 17) or 0
+  move('dead', 'bytes_dead', -1, -bytes)
   return record or ''
 end
 local function forget_body(id, record)
@@ -109,7 +117,6 @@ local function bury(record, reason, detail, status)
     .. destination .. detail)
   call('HSET', K.db, id, record)
   call('ZADD', K.d, now, place .. id)
-  if set.lookup then try('HDEL', K.m, id) end
   move('dead', 'bytes_dead', 1, bytes)
   count('dead_lettered', 1)
   local trimmed = 0

@@ -1,4 +1,6 @@
 -- Removes dead letters for good. ARGV: 5 count of ids, then those. Gives {'ok', woken, discarded, unparked}.
+look_at_dead()
+is_writing = true
 local gone = 0
 for place = 1, tonumber(ARGV[5]) do
   if discard(ARGV[5 + place]) then gone = gone + 1 end

@@ -76,14 +76,13 @@ for group = 1, tonumber(ARGV[7]) do
   end
 end
 
--- Nothing was written yet. A key that holds something of another type refuses the whole call here.
-if #scheduled > 0 then
-  call('ZCARD', K.s)
-  call('HLEN', K.sb)
-end
+if #scheduled > 0 then look_at_scheduled() end
 for priority = 0, 2 do
   if #fresh[priority] > 0 then call('LLEN', LIST[2 + priority]) end
 end
+if #bodies > 0 then call('HLEN', K.o) end
+if new_count > 0 then call('HLEN', RING[ring.slot]) end
+is_writing = true
 in_chunks(call, 'HSET', K.o, bodies)
 for _, later in ipairs(scheduled) do schedule(later[1], later[2]) end
 for priority = 0, 2 do append(2 + priority, fresh[priority]) end

@@ -19,7 +19,7 @@ local function drop_finished()
   -- What is shorter was not written by us.
   if #element < 8 then return 0 end
   local held_of = unpack_from('>I2', element, 7)
-  call('HINCRBY', K.c, 'finished', -held_of)
+  add('finished', -held_of)
   if call('EXISTS', K.a) == 1 then
     local ids, at = {}, 9
     while at + 1 <= #element do
@@ -34,7 +34,7 @@ end
 local function write_finished()
   if #entries == 0 then return end
   if not try('RPUSH', K.f, pack('>I6I2', now, #entries) .. table.concat(entries)) then return end
-  local kept, dropped = call('HINCRBY', K.c, 'finished', #entries), 0
+  local kept, dropped = add('finished', #entries) or 0, 0
   -- A cap that was lowered is reached in steps; the sweeps go on with it.
   while kept > set.finished_max and dropped < #entries + 1000 do
     local first = call('LINDEX', K.f, 0)

@@ -1,5 +1,6 @@
 -- Pauses, resumes or parks a queue.
 -- ARGV: 5 pause, resume or park, 6 the reason of a park. Gives {'ok', woken, paused, parked}.
+is_writing = true
 local paused, parked = q[2], q[3]
 if ARGV[5] == 'pause' then
   call('HSET', K.c, 'paused', '1')

@@ -7,7 +7,7 @@ local function load_ring()
   if ring then return end
   ring = {slot = 0, begun = {[0] = 0, 0, 0, 0}, over = {[0] = 0, 0, 0, 0}}
   local kept = call('HGET', K.c, 'ring')
-  if kept then
+  if kept and #kept == 49 and byte(kept, 1) <= 3 then
     ring.slot = byte(kept, 1)
     for slot = 0, 3 do
       ring.begun[slot], ring.over[slot] = unpack_from('>I6I6', kept, 2 + slot * 12)
@@ -29,7 +29,7 @@ local function kept_key(key)
 end
 -- Removes what is over from a hash of which not all is, some thousand keys from where the last look ended.
 local function sift(slot)
-  local cursor, gone = call('HGET', K.c, 'sifted' .. slot) or '0', {}
+  local cursor, gone = tonumber(call('HGET', K.c, 'sifted' .. slot) or 0) and call('HGET', K.c, 'sifted' .. slot) or '0', {}
   for _ = 1, 4 do
     local found = call('HSCAN', RING[slot], cursor, 'COUNT', 1000)
     cursor = found[1]
@@ -51,7 +51,7 @@ local function keys_at_limit()
     if ring.over[slot] > now then sum = sum + call('HLEN', RING[slot]) end
   end
   if sum < set.keys_max then return false end
-  local looked = tonumber(call('HGET', K.c, 'keys_looked') or 0)
+  local looked = tonumber(call('HGET', K.c, 'keys_looked') or 0) or 0
   if now - looked < 1000 and now >= looked then return true end
   call('HSET', K.c, 'keys_looked', now)
   for slot = 0, 3 do

@@ -8,7 +8,7 @@ local suspects = ARGV[12] == '1'
 local function some_wait()
   if held then return 0 end
   if suspects then return gauge.pending > 0 and 1 or 0 end
-  return gauge.pending > call('LLEN', S) and 1 or 0
+  return gauge.pending > (try('LLEN', S) or 0) and 1 or 0
 end
 
 local known = call('HGET', K.b, batch)
@@ -25,6 +25,13 @@ if held then return {'ok', '', 0, 0, ''} end
 local function advance(source)
   local record
   repeat
+    if record == CANCELLED then
+      holes_left = holes_left - 1
+      if holes_left <= 0 then
+        source.record, source.stopped = nil, true
+        return
+      end
+    end
     source.at = source.at + 1
     if source.at > source.size then
       if source.read >= source.length then
@@ -46,15 +53,21 @@ local function feed(list)
   if length == 0 then return nil end
   local source = {list = list, length = length, read = 0, buffer = {}, size = 0, at = 0, piece = math.min(most, 32)}
   advance(source)
-  return source.record and source or nil
+  return source
 end
 -- How many elements of a list are done with.
 local function passed(source)
+  if source.stopped then return source.read - source.size + source.at end
   return source.record == nil and source.read or source.read - source.size + source.at - 1
 end
 
 local taken, taken_bytes, dying, dying_bytes, foreign = {}, 0, {}, 0, {}
 local newer
+-- The ids of what goes from lists that are not in runs.
+local indexed = {}
+local function note(source, record)
+  if set.lookup and not is_in_runs(source.list) then indexed[#indexed + 1] = id_of(record) end
+end
 -- Whether so many died that the call must end, or that the queue will be parked.
 local function ends()
   if #dying == 0 then return false end
@@ -82,7 +95,8 @@ end
 -- Whether a suspect is a batch of its own: it was lost at least twice, or its next attempt is its last.
 local function must_be_alone(record) return byte(record, 19) >= 2 or byte(record, 18) + 1 >= byte(record, 20) end
 -- Notes what became of a message that is not taken.
-local function set_aside(record, fate)
+local function set_aside(source, record, fate)
+  note(source, record)
   if fate == 'foreign' then
     foreign[#foreign + 1] = record
   else
@@ -103,26 +117,29 @@ if suspects then
       local alone, bytes = must_be_alone(record), charged(record)
       if #taken > 0 and (alone or taken_bytes + bytes > bytes_most) then break end
       taken[#taken + 1], taken_bytes = record, taken_bytes + bytes
+      note(source, record)
       if alone then
         advance(source)
         break
       end
     else
-      set_aside(record, fate)
+      set_aside(source, record, fate)
     end
     advance(source)
   end
 end
 
-local turn = call('HGET', K.c, 'turn') or '\0\0\0\0'
+local turn = call('HGET', K.c, 'turn')
+if not turn or #turn ~= 4 then turn = '\0\0\0\0' end
 local slot, returned_next = byte(turn, 1), {[0] = byte(turn, 2), byte(turn, 3), byte(turn, 4)}
 if not taken[1] and not newer then
   local head, fresh, returned, levels, level = feed(1), {}, {}, 0, nil
   sources[#sources + 1] = head
   for priority = 0, 2 do
-    fresh[priority], returned[priority] = feed(2 + priority), feed(5 + priority)
-    sources[#sources + 1] = fresh[priority]
-    sources[#sources + 1] = returned[priority]
+    local one, other = feed(2 + priority), feed(5 + priority)
+    sources[#sources + 1] = one
+    sources[#sources + 1] = other
+    fresh[priority], returned[priority] = one and one.record and one, other and other.record and other
     if fresh[priority] or returned[priority] then levels, level = levels + 1, priority end
   end
   -- The first slot from here on of a priority, 16 : 4 : 1 over 21.
@@ -165,10 +182,11 @@ if not taken[1] and not newer then
       if taken_bytes + bytes > bytes_most and #taken > 0 then break end
       taken_bytes = taken_bytes + bytes
       taken[#taken + 1] = record
+      note(source, record)
     elseif fate == 'newer' then
       break
     else
-      set_aside(record, fate)
+      set_aside(source, record, fate)
     end
     if priority and fate ~= 'foreign' then
       returned_next[priority] = source.list < 5 and 1 or 0
@@ -179,15 +197,26 @@ if not taken[1] and not newer then
 end
 if newer then return {'newer', newer} end
 
--- From here on it writes: the lease first, the lists last, so that nothing is lost when one of the keys is somebody else's.
+-- The lists were read. The lease is written first, the lists are shortened last.
+if #taken > 0 then
+  call('ZCARD', K.l)
+  call('LLEN', K.x)
+  -- Who leases reads the payloads that lie apart.
+  call('HLEN', K.o)
+end
+if #dying > 0 then look_at_dead() end
+is_writing = true
+in_chunks(try, 'HDEL', K.m, indexed)
+if set.lookup and #taken > 0 then
+  local ids = {}
+  for place, record in ipairs(taken) do ids[place] = id_of(record) end
+  try('HSET', K.bi, batch, table.concat(ids))
+end
 local deadline = now + tonumber(ARGV[10])
 if #taken > 0 then
   call('ZADD', K.l, deadline, batch)
   call('HSET', K.b, batch, kind .. ARGV[6] .. pack('>I6I6I2I6', now, now + tonumber(ARGV[11]), #taken, number()))
   in_chunks(call, 'RPUSH', K.x, taken)
-  if set.lookup then
-    for place, record in ipairs(taken) do point(id_of(record), 'L' .. batch .. pack('>I2', place - 1)) end
-  end
   move('pending', 'bytes_waiting', -#taken, -taken_bytes)
   move('leased', 'bytes_leased', #taken, taken_bytes)
 end
@@ -196,13 +225,9 @@ for _, record in ipairs(dying) do
   bury(record, REASON.expired, '', last_status(id_of(record)))
 end
 pile_up(foreign)
-write_index()
 for _, source in pairs(sources) do
   local gone = passed(source)
-  if gone > 0 then
-    call('LTRIM', LIST[source.list], gone, -1)
-    strip(source.list)
-  end
+  if gone > 0 then shorten(source.list, gone) end
 end
 local turned = string.char(slot, returned_next[0], returned_next[1], returned_next[2])
 if turned ~= turn then call('HSET', K.c, 'turn', turned) end

@@ -1,54 +1,50 @@
--- Pending messages. A place in a list is a number that does not change while others come and go: what was appended last
--- has the greatest; `h<list>` counts what was ever appended, so the first one's is that minus the length.
-local S, H = K.l0, K.l1
-local LIST = {[0] = K.l0, K.l1, K.l2, K.l3, K.l4, K.l5, K.l6, K.l7}
+-- Pending messages, and those that wait for a moment.
 
--- Where a message is, for who looks it up by its id: list and place in one and five bytes, or 'L', batch and index.
-local index = {}
-local function point(id, where)
-  if set.lookup then
-    index[#index + 1] = id
-    index[#index + 1] = where
-  end
+local function look_at_lists()
+  for list = 0, 7 do call('LLEN', LIST[list]) end
 end
-local function write_index()
-  if #index > 0 then in_chunks(try, 'HSET', K.m, index) end
-  index = {}
+local function look_at_scheduled()
+  call('ZCARD', K.s)
+  call('HLEN', K.sb)
 end
 
 -- Appends records to a list.
 local function append(list, records)
   if #records == 0 then return end
   in_chunks(call, 'RPUSH', LIST[list], records)
-  local first = call('HINCRBY', K.c, 'h' .. list, #records) - #records
+  local appended = add('h' .. list, #records)
+  if not appended then
+    -- Somebody else wrote over it: what was appended before is not found by its id any more.
+    appended = call('LLEN', LIST[list])
+    call('HSET', K.c, 'h' .. list, appended)
+  end
+  local first = appended - #records
   if not set.lookup then return end
-  for place, record in ipairs(records) do point(id_of(record), pack('>Bi5', list, first + place - 1)) end
+  if is_in_runs(list) then return note_runs(list, records, first) end
+  for step, record in ipairs(records) do point(list, first + step - 1, id_of(record)) end
 end
 -- Puts one record before all others of a list.
 local function prepend(list, record)
   local length = call('LPUSH', LIST[list], record)
   if not set.lookup then return end
-  local appended = tonumber(call('HGET', K.c, 'h' .. list) or 0)
-  point(id_of(record), pack('>Bi5', list, appended - length))
+  point(list, appended_to(list) - length, id_of(record))
 end
--- The list, the index in it and the record of a pending message, from what the index says. Junk that somebody else put into
--- the list moves all others by its count.
-local NEAR = 16
-local function seek(where, id)
-  if #where ~= 6 or byte(where) > 7 then return end
-  local list, place = unpack_from('>Bi5', where)
-  local at = place - (tonumber(call('HGET', K.c, 'h' .. list) or 0) - call('LLEN', LIST[list]))
-  local from = math.max(at - NEAR, 0)
-  if at < 0 then return end
-  local record = call('LINDEX', LIST[list], at)
-  if record and #record >= RECORD_MIN and id_of(record) == id then return list, at, record end
-  for step, other in ipairs(call('LRANGE', LIST[list], from, at + NEAR)) do
-    if #other >= RECORD_MIN and id_of(other) == id then return list, from + step - 1, other end
+-- What was cancelled, of which a call passes so many at most: the next one goes on, and a million stop nobody.
+local holes_left = 20000
+-- Takes so many off the beginning of a list. It does not begin with what was cancelled, so that its length says whether it holds
+-- anything; but for what the next call passes.
+local function shorten(list, gone)
+  local before = call('LLEN', LIST[list])
+  if gone > 0 then call('LTRIM', LIST[list], gone, -1) end
+  local size = 4
+  while holes_left > 0 and call('LINDEX', LIST[list], 0) == CANCELLED do
+    size = math.min(size * 2, 1000)
+    local piece, holes = call('LRANGE', LIST[list], 0, size - 1), 0
+    while piece[holes + 1] == CANCELLED do holes = holes + 1 end
+    call('LTRIM', LIST[list], holes, -1)
+    holes_left = holes_left - holes
   end
-end
--- A list never begins with what was cancelled, so that its length says whether it holds anything.
-local function strip(list)
-  while call('LINDEX', LIST[list], 0) == CANCELLED do call('LPOP', LIST[list]) end
+  if set.lookup and is_in_runs(list) then drop_runs(list, before, call('LLEN', LIST[list])) end
 end
 
 local woken = false
@@ -71,7 +67,6 @@ local function schedule(record, due)
   local place = pack('>I6', number()) .. id
   call('ZADD', K.s, due, place)
   call('HSET', K.sb, id, pack('>I6', due) .. place:sub(1, 6) .. record)
-  if set.lookup then try('HDEL', K.m, id) end
   move('scheduled', 'bytes_waiting', 1, charged(record))
   soonest = math.min(soonest or due, due)
 end

@@ -1,9 +1,15 @@
 -- Empties what is pending and scheduled: at once for who looks; the space follows in the sweeps.
 -- ARGV: 5 prefix of the keys of what was purged. Gives {'ok', purged}.
+look_at_lists()
+look_at_scheduled()
+call('HLEN', K.o)
+call('LLEN', K.z)
+is_writing = true
 local purged = gauge.pending + gauge.scheduled
--- Where nothing is leased or dead, what stands beside the messages is theirs alone and goes at once.
-if call('EXISTS', K.b, K.d) == 0 then call('UNLINK', K.m, K.o) end
-local beside = call('EXISTS', K.m, K.o, K.a) > 0
+-- What only the pending are looked up by goes at once, and so do payloads apart where nothing is leased or dead.
+call('UNLINK', K.m, K.mr, K.mt)
+if call('EXISTS', K.b, K.d) == 0 then call('UNLINK', K.o) end
+local beside = call('EXISTS', K.o, K.a) > 0
 local function put_aside(key, name)
   if not beside then return call('UNLINK', key) end
   call('RENAME', key, name)

@@ -3,11 +3,15 @@
 -- ARGV: 5 batch, 6 token, 7 count, then for each: index, words. Gives {'ok', woken, left, parked}.
 local known = call('HGET', K.b, ARGV[5])
 if not known or known:sub(2, 9) ~= ARGV[6] then return {'ok', 0, 0, ''} end
+call('LLEN', K.x)
+look_at_batches()
+look_at_dead()
+is_writing = true
 local live = live_of(known)
 for place = 1, tonumber(ARGV[7]) do
   local index, words = tonumber(ARGV[6 + place * 2]), ARGV[7 + place * 2]
   local record = call('LINDEX', K.x, index)
-  if record and record ~= SETTLED and record ~= LOST then
+  if record and #record >= RECORD_MIN then
     call('LSET', K.x, index, LOST)
     live = live - 1
     move('leased', 'bytes_leased', -1, -charged(record))
@@ -17,10 +21,10 @@ end
 if live == 0 then
   call('UNLINK', K.x)
   call('HDEL', K.b, ARGV[5])
+  try('HDEL', K.bi, ARGV[5])
   call('ZREM', K.l, ARGV[5])
 else
   write_live(ARGV[5], known, live)
 end
-write_index()
 flush()
 return {'ok', wake(), live, parked}

@@ -1,6 +1,11 @@
 -- What every script of a queue begins with: the generation, the numbers and the settings.
 --
 -- ARGV: 2 generation, 3 channel of wake-ups, 4 name of the queue; a script's own from 5.
+--
+-- The rule for all that writes: Lua takes nothing back, so a script looks at the type of every key that it may write to before
+-- its first write (asks for its length; what is of another type breaks off there, and `broken.lua` names it), then says
+-- `is_writing`. Behind that nothing may break off. The history, the attempts, the marks, the pile of junk and what messages are
+-- looked up by may be lost: they are written by `try` and stop nobody. What goes from one key to another is copied first.
 
 -- Elements of a batch that are no record: the lease there is settled, or was taken back. In a list: cancelled.
 local SETTLED, LOST, CANCELLED = '', '-', ''
@@ -11,11 +16,30 @@ local q = call('HMGET', K.c, 'gen', 'paused', 'parked', 'settings',
   'pending', 'scheduled', 'leased', 'dead', 'bytes_waiting', 'bytes_leased', 'bytes_dead')
 if q[1] ~= ARGV[2] then return {'gone'} end
 local held = q[2] or q[3]
+-- Runs a command on what may be lost, the history and what was remembered: when its key is somebody else's, messages go their
+-- way all the same.
+local function try(...)
+  local answer = redis.pcall(...)
+  if type(answer) == 'table' and answer.err then return nil end
+  return answer
+end
+-- Adds to a number; nothing when somebody else wrote over it what is none.
+local function add(field, by)
+  local sum = redis.pcall('HINCRBY', K.c, field, by)
+  if type(sum) == 'number' then return sum end
+  if not sum.err:find('integer', 1, true) then error(sum) end
+end
+-- Refuses the call: what lies there is not ours. Nothing was written.
+local function refuse(words) error({err = 'FOREIGNKEY ' .. words}) end
 local gauge = {
   pending = tonumber(q[5] or 0), scheduled = tonumber(q[6] or 0), leased = tonumber(q[7] or 0),
   dead = tonumber(q[8] or 0), bytes_waiting = tonumber(q[9] or 0), bytes_leased = tonumber(q[10] or 0),
   bytes_dead = tonumber(q[11] or 0),
 }
+if not (gauge.pending and gauge.scheduled and gauge.leased and gauge.dead and gauge.bytes_waiting and gauge.bytes_leased
+  and gauge.bytes_dead) then
+  refuse('the key ' .. K.c .. ' has a gauge that is no number')
+end
 local set = {}
 set.length_max, set.bytes_max, set.window, set.keys_max, set.dead_length_max, set.dead_bytes_max,
   set.dead_retention, set.finished_max, set.history_retention, set.attempts, set.trims, set.lookup,
@@ -35,7 +59,7 @@ local function move(field, bytes_field, by, bytes)
 end
 local function flush()
   for field, by in pairs(changes) do
-    if by ~= 0 then call('HINCRBY', K.c, field, by) end
+    if by ~= 0 then add(field, by) end
   end
   changes = {}
   if next(moved) == nil then return end
@@ -52,15 +76,15 @@ local function flush()
 end
 
 -- A number that was never given before in this queue; times and numbers have six bytes.
-local function number() return call('HINCRBY', K.c, 'number', 1) end
-
--- Runs a command on what may be lost, the history and what messages are looked up by: when its key is somebody else's,
--- messages go their way all the same.
-local function try(...)
-  local answer = redis.pcall(...)
-  if type(answer) == 'table' and answer.err then return nil end
-  return answer
+-- Where somebody else wrote over the last one, they go on far above all that were given, and below what Lua writes with
+-- an exponent.
+local function number()
+  local given = add('number', 1)
+  if given then return given end
+  call('HSET', K.c, 'number', now * 16)
+  return now * 16
 end
+
 -- Runs a command on many arguments, so many at once.
 local function in_chunks(run, command, key, all)
   for first = 1, #all, CHUNK do

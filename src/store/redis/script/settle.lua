@@ -27,23 +27,36 @@ local live, count_before = live_of(known), call('LLEN', K.x)
 local each = #acks >= 4 and 4 + unpack_from('>I2', acks, 3) or 4
 local whole = (#acks / each + others) * 2 >= count_before
 local elements = whole and call('LRANGE', K.x, 0, -1) or {}
-local ended, ended_bytes, ids = {}, 0, {}
+local ended, ended_bytes = {}, 0
 local function take(index)
   local element = elements[index + 1]
   if element == nil and not whole then
     element = call('LINDEX', K.x, index) or nil
     elements[index + 1] = element
   end
+  -- What is no record was written over: the sweep puts it aside when the lease is over.
   if element == nil or element == LOST then return nil, 'L' end
   if element == SETTLED then return nil, 'S' end
+  if #element < RECORD_MIN then return nil, 'L' end
   elements[index + 1] = SETTLED
   ended[#ended + 1] = index
   ended_bytes = ended_bytes + charged(element)
   return element, 'S'
 end
+call('ZCARD', K.l)
+call('HLEN', K.o)
+for other = 1, others do
+  if ARGV[11 + (other - 1) * 6] ~= 'a' then
+    look_at_lists()
+    look_at_scheduled()
+    look_at_dead()
+    break
+  end
+end
+is_writing = true
+
 local delivered = 0
 local function acknowledge(record, attempt)
-  if set.lookup then ids[#ids + 1] = id_of(record) end
   delivered = delivered + 1
   if set.attempts == 0 then attempt = '' end
   if byte(record, 18) > 0 then cut_again(id_of(record), attempt ~= '' and 1 or 0) end
@@ -100,7 +113,6 @@ if #ended > 0 then
   end
   move('leased', 'bytes_leased', -#ended, -ended_bytes)
   count('delivered', delivered)
-  in_chunks(try, 'HDEL', K.m, ids)
   write_index()
   flush()
   write_finished()

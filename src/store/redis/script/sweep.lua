@@ -1,7 +1,8 @@
 -- One bounded round of what time brings to a queue: lost leases, what is due, retention.
 -- ARGV: 5 messages and 6 bytes at most, 7 when it was found that leases may be taken back (0: they may not), 8 prefix of the
 -- keys of batches.
--- Gives {'ok', woken, promoted, reaped, expired, discarded, more, ready, next or 0, look again or 0, held or ''}.
+-- Gives {'ok', woken, promoted, reaped, expired, discarded, more, ready, next or 0, look again or 0, held or '', what is somebody
+-- else's or '', where gauges differ or ''}.
 local messages_max, bytes_max = tonumber(ARGV[5]), tonumber(ARGV[6])
 local messages, bytes, over = 0, 0, 0
 -- Whether one more of this size may be worked on; the first one always may.
@@ -14,6 +15,14 @@ local function afford(size)
   return false
 end
 local promoted, reaped, expired, discarded = 0, 0, 0, 0
+-- What others made of keys that may be lost, or of the list of a batch, which waits until that is gone.
+local foreign = ''
+
+look_at_lists()
+look_at_scheduled()
+look_at_dead()
+look_at_batches()
+call('LLEN', K.z)
 
 local function take_back(record, kind, leased_at)
   move('leased', 'bytes_leased', -1, -charged(record))
@@ -41,7 +50,11 @@ local function reap()
   for _, batch in ipairs(call('ZRANGE', K.l, '-inf', now, 'BYSCORE', 'LIMIT', 0, messages_max)) do
     local known = call('HGET', K.b, batch)
     if known and #known == 29 then
-      due[#due + 1] = {unpack_from('>I6', known, 24), batch, known}
+      if try('LLEN', ARGV[8] .. batch) then
+        due[#due + 1] = {unpack_from('>I6', known, 24), batch, known}
+      else
+        foreign = 'the key ' .. ARGV[8] .. batch .. ' holds a ' .. call('TYPE', ARGV[8] .. batch).ok .. ' instead of a list'
+      end
     else
       call('ZREM', K.l, batch)
     end
@@ -50,6 +63,11 @@ local function reap()
   for _, lost in ipairs(due) do
     local batch, known, list = lost[2], lost[3], ARGV[8] .. lost[2]
     local elements, live = call('LRANGE', list, 0, -1), live_of(lost[3])
+    -- What somebody else appended was never counted.
+    local strange = -live
+    for _, record in ipairs(elements) do
+      if record ~= SETTLED and record ~= LOST then strange = strange + 1 end
+    end
     for place = #elements, 1, -1 do
       local record = elements[place]
       if record ~= SETTLED and record ~= LOST then
@@ -58,15 +76,16 @@ local function reap()
           return
         end
         if #record < RECORD_MIN then
-          -- Somebody else wrote over it.
-          move('leased', 'bytes_leased', -1, 0)
+          -- Somebody else wrote over it, or appended it.
+          if strange <= 0 then move('leased', 'bytes_leased', -1, 0) end
+          strange = strange - 1
           pile_up({record})
         else
           take_back(record, known:sub(1, 1), (unpack_from('>I6', known, 10)))
         end
         call('LSET', list, place - 1, LOST)
         elements[place] = LOST
-        live = live - 1
+        live = math.max(live - 1, 0)
       end
     end
     end_batch(batch, known, list, elements)
@@ -85,8 +104,6 @@ local function promote()
       local record = kept:sub(13)
       local size = charged(record)
       if not afford(size) then return end
-      call('ZREM', K.s, first[1])
-      call('HDEL', K.sb, id)
       move('scheduled', 'bytes_waiting', -1, -size)
       -- What cannot be read is pending until a lease judges it.
       if #record >= RECORD_MIN and byte(record, 1) == 1 and is_expired(record) then
@@ -96,6 +113,8 @@ local function promote()
         put_back(record)
         promoted = promoted + 1
       end
+      call('ZREM', K.s, first[1])
+      call('HDEL', K.sb, id)
     end
   end
 end
@@ -106,7 +125,7 @@ local function retain()
     if not first[1] then break end
     if tonumber(first[2]) + set.dead_retention > now and not dead_exceeds() then break end
     local letter = call('HGET', K.dm, first[1]:sub(7))
-    if not afford(letter and unpack_from('>I4', letter, 17) or 0) then break end
+    if not afford(letter and #letter >= 20 and unpack_from('>I4', letter, 17) or 0) then break end
     discard_oldest()
     discarded = discarded + 1
   end
@@ -119,7 +138,7 @@ local function forget()
     local first = try('LINDEX', K.f, 0)
     if not first then return end
     if #first >= 8 then
-      local kept = tonumber(call('HGET', K.c, 'finished') or 0) - unpack_from('>I2', first, 7)
+      local kept = (tonumber(call('HGET', K.c, 'finished') or 0) or 0) - unpack_from('>I2', first, 7)
       if unpack_from('>I6', first) + set.history_retention > now and kept < set.finished_max then return end
     end
     forgotten = forgotten + 1 + drop_finished()
@@ -132,8 +151,8 @@ local function clear()
   while true do
     local name = call('LINDEX', K.z, 0)
     if not name then return end
-    local kind = call('TYPE', name).ok
-    if call('EXISTS', K.m, K.o, K.a) == 0 and (kind == 'list' or kind == 'zset') then
+    local kind = sub(name, 1, #K.z + 1) == K.z .. ':' and call('TYPE', name).ok or 'none'
+    if call('EXISTS', K.o, K.a) == 0 and (kind == 'list' or kind == 'zset') then
       call('UNLINK', name)
       kind = 'none'
     end
@@ -153,7 +172,6 @@ local function clear()
       call('LPOP', K.z)
     end
     -- What was leased during the purge is not among them.
-    in_chunks(try, 'HDEL', K.m, ids)
     in_chunks(try, 'HDEL', K.o, ids)
     in_chunks(try, 'HDEL', K.a, ids)
     if over == 1 or messages >= messages_max or bytes >= bytes_max then
@@ -165,9 +183,12 @@ end
 
 -- Nothing is taken back where so long went by since that was found to be right that the store may have been away, or its
 -- clock been set.
+is_writing = true
 local found_at = tonumber(ARGV[7])
 if found_at > 0 and now - found_at <= 3000 and found_at - now <= 3000 then reap() end
+flush()
 promote()
+flush()
 retain()
 write_index()
 flush()
@@ -184,7 +205,54 @@ next_at = sooner(score_of(K.s), score_of(K.l))
 local died = score_of(K.d)
 look_at = sooner(next_at, died and died + set.dead_retention)
 local first = try('LINDEX', K.f, 0)
-look_at = sooner(look_at, first and unpack_from('>I6', first) + set.history_retention)
+look_at = sooner(look_at, first and #first >= 8 and unpack_from('>I6', first) + set.history_retention)
+
+-- What was found under keys that stop nobody.
+for place, key in ipairs({K.f, K.j, K.a, K.m, K.mr, K.mt, K.bi}) do
+  if foreign == '' and not try(place <= 2 and 'LLEN' or 'HLEN', key) then
+    foreign = 'the key ' .. key .. ' holds a ' .. call('TYPE', key).ok .. ', so that nothing is remembered there'
+  end
+end
+-- What was left in the index while it could not be written goes as soon as there is nothing to look up.
+local function tidy(key)
+  if (try('HLEN', key) or 0) > 0 then call('UNLINK', key) end
+end
+if set.lookup and gauge.pending == 0 and call('EXISTS', unpack(LIST, 0, 7)) == 0 then
+  tidy(K.m)
+  tidy(K.mr)
+  tidy(K.mt)
+end
+if set.lookup and call('EXISTS', K.b) == 0 then tidy(K.bi) end
+-- Where the gauges say something else than the keys hold: what lies in lists may be more, by what was cancelled and by junk.
+local function difference()
+  local listed, begins = 0, false
+  for list = 0, 7 do
+    local length = call('LLEN', LIST[list])
+    local head = length > 0 and gauge.pending <= 0 and call('LINDEX', LIST[list], 0)
+    listed, begins = listed + length, begins or head and #head >= RECORD_MIN and byte(head, 1) == 1
+  end
+  if gauge.pending < 0 or gauge.pending > listed or begins then
+    return string.format('pending is %.0f, and its lists hold %.0f', gauge.pending, listed)
+  end
+  local scheduled, records = call('ZCARD', K.s), call('HLEN', K.sb)
+  if scheduled ~= gauge.scheduled and records ~= gauge.scheduled then
+    return string.format('scheduled is %.0f, and %.0f are kept', gauge.scheduled, records)
+  end
+  local dead, letters = call('ZCARD', K.d), call('HLEN', K.db)
+  if dead ~= gauge.dead and letters ~= gauge.dead then
+    return string.format('dead is %.0f, and %.0f are kept', gauge.dead, letters)
+  end
+  -- Consumers may hold very many batches.
+  if call('HLEN', K.b) > 500 then return '' end
+  local batches, leased = call('HGETALL', K.b), 0
+  for place = 2, #batches, 2 do
+    if #batches[place] == 29 then leased = leased + live_of(batches[place]) end
+  end
+  if leased ~= gauge.leased then
+    return string.format('leased is %.0f, and its batches hold %.0f', gauge.leased, leased)
+  end
+  return ''
+end
 local ready = (not held and gauge.pending > 0) and 1 or 0
 return {'ok', wake(), promoted, reaped, expired, discarded, over, ready, next_at or 0, look_at or 0,
-  q[2] and 'paused' or q[3] or ''}
+  q[2] and 'paused' or q[3] or '', foreign, difference()}

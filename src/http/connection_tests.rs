@@ -1,0 +1,164 @@
+//! One connection: its timers, what came behind a request, and who takes nothing.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::*;
+
+/// What the last of the bytes of a request are.
+const BLANK_LINE: &[u8] = b"\r\n\r\n";
+
+/// Both ends of a connection, ours guarded with five seconds for a head.
+async fn pair() -> (Guarded, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connects");
+    let (stream, _) = listener.accept().await.expect("accepts");
+    (Guarded::new(stream, (&ServerLimits::default()).into()), client)
+}
+
+async fn read(guarded: &mut Guarded) -> usize {
+    guarded.read(&mut [0; 100]).await.expect("no error")
+}
+
+async fn ring(connection: &Connection, from: Instant, after_s: u64) -> Duration {
+    let deadline = from + Duration::from_secs(after_s);
+    poll_fn(|context| connection.poll_until(context, deadline)).await;
+    from.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_timer_rings_for_each_deadline_and_never_before_it() {
+    let (connection, from) = (Connection::default(), Instant::now());
+    assert_eq!(ring(&connection, from, 2).await.as_secs(), 2);
+    // A later one, an earlier one while the later is set, and one that has passed.
+    let later = connection.poll_until(
+        &mut Context::from_waker(futures_util::task::noop_waker_ref()),
+        from + Duration::from_secs(9),
+    );
+    assert!(later.is_pending());
+    assert_eq!(ring(&connection, from, 5).await.as_secs(), 5);
+    assert_eq!(ring(&connection, from, 9).await.as_secs(), 9);
+    assert_eq!(ring(&connection, from, 1).await.as_secs(), 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_ends_the_time_of_its_head_and_begins_that_of_the_pause() {
+    let connection = Rc::new(Connection::default());
+    assert!(matches!(connection.phase.get(), Phase::Head(_)));
+    connection.note(b"GET / HTTP/1.1\r\n\r\n");
+    let serving = connection.serve(false);
+    assert!(matches!(connection.phase.get(), Phase::Serving));
+    drop(serving);
+    assert!(matches!(connection.phase.get(), Phase::Idle(since) if since == Instant::now()));
+}
+
+#[test]
+fn what_came_behind_a_request_is_known_by_its_last_bytes() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let _entered = runtime.enter();
+    let chunks = "5\r\nhello\r\n0\r\n\r\n";
+    let long = "the quick brown fox jumps";
+    for (body, is_length_declared) in
+        [(None, false), (Some(chunks), false), (Some(""), true), (Some("a"), true), (Some(long), true)]
+    {
+        for (rest, has_rest) in
+            [("", false), ("GET /hea", true), ("\r", true), ("GET / HTTP/1.1\r\nHost:", true)]
+        {
+            let came = format!("POST / HTTP/1.1\r\nHost: x\r\n\r\n{}{rest}", body.unwrap_or_default());
+            for pieces in [came.len(), 1, 3] {
+                let connection = Rc::new(Connection::default());
+                came.as_bytes().chunks(pieces).for_each(|piece| connection.note(piece));
+                let serving = connection.serve(body.is_some());
+                if let Some(body) = body {
+                    connection.body_was_read(body.as_bytes(), is_length_declared);
+                }
+                drop(serving);
+                let found = matches!(connection.phase.get(), Phase::Head(_));
+                assert_eq!(found, has_rest, "{came:?} in pieces of {pieces}");
+            }
+        }
+    }
+    let connection = Rc::new(Connection::default());
+    connection.note(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi");
+    drop(connection.serve(true));
+    assert!(matches!(connection.phase.get(), Phase::Idle(_)), "a body that nobody read");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timer_that_rings_while_a_request_is_served_is_set_again() {
+    let (mut guarded, _client) = pair().await;
+    let connection = guarded.connection();
+    connection.note(BLANK_LINE);
+    let mut serving = Some(connection.serve(false));
+    let answered = Instant::now() + Duration::from_secs(70);
+    let mut answering = Box::pin(sleep_until(answered));
+    let mut buffer = [0; 10];
+    // As the server does it: first it reads, then the answer becomes ready, and it reads again when something wakes it.
+    let task = poll_fn(|context| {
+        let read = Pin::new(&mut guarded).poll_read(context, &mut ReadBuf::new(&mut buffer));
+        if serving.is_some() && answering.as_mut().poll(context).is_ready() {
+            serving = None;
+        }
+        read
+    });
+    let ended = tokio::time::timeout(Duration::from_secs(200), task).await;
+    ended.expect("somebody looked").expect("no error");
+    assert_eq!(answered.elapsed(), ServerLimits::default().idle_timeout);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_does_not_come_is_told_so_and_ended() {
+    let (mut guarded, mut client) = pair().await;
+    let from = Instant::now();
+    assert_eq!(read(&mut guarded).await, 0, "a connection on which nothing comes");
+    assert_eq!(from.elapsed().as_secs(), 5);
+    let mut told = [0; 64];
+    let count = client.read(&mut told).await.expect("an answer");
+    assert!(told[..count].starts_with(b"HTTP/1.1 408 "));
+
+    let (mut guarded, mut client) = pair().await;
+    guarded.connection().note(BLANK_LINE);
+    drop(guarded.connection().serve(false));
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    client.write_all(b"GET / HT").await.expect("sent");
+    assert_eq!(read(&mut guarded).await, 8);
+    let from = Instant::now();
+    assert_eq!(read(&mut guarded).await, 0, "the second head of a connection");
+    assert_eq!(from.elapsed().as_secs(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_that_is_too_long_ends_the_connection_without_a_word() {
+    let (mut guarded, mut client) = pair().await;
+    guarded.connection().note(BLANK_LINE);
+    drop(guarded.connection().serve(false));
+    let from = Instant::now();
+    assert_eq!(read(&mut guarded).await, 0);
+    assert_eq!(from.elapsed(), ServerLimits::default().idle_timeout);
+    drop(guarded);
+    assert_eq!(client.read(&mut [0; 10]).await.expect("the end"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_nothing_of_an_answer_is_cut_and_who_takes_some_is_not() {
+    let (mut guarded, mut client) = pair().await;
+    let _serving = guarded.connection().serve(false);
+    let answer = vec![7; 32 << 20];
+    let from = Instant::now();
+    let error = guarded.write_all(&answer).await.expect_err("more than all buffers hold");
+    assert_eq!((error.kind(), from.elapsed()), (io::ErrorKind::TimedOut, WRITE_STALL_MAX));
+
+    let (mut guarded, mut reader) = pair().await;
+    let write = async {
+        guarded.write_all(&answer).await.expect("taken");
+        drop(guarded);
+    };
+    let mut taken = Vec::new();
+    let take = async {
+        tokio::time::sleep(WRITE_STALL_MAX / 2).await;
+        reader.read_to_end(&mut taken).await.expect("whole");
+    };
+    tokio::join!(write, take);
+    assert_eq!(taken.len(), answer.len());
+    drop(client.shutdown().await);
+}

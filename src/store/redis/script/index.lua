@@ -1,0 +1,125 @@
+-- Where what is pending is found by its id, with `lookup`. A place in a list is a number that does not change while others come
+-- and go: what was appended last has the greatest; `h<list>` counts what was ever appended, so the first one's is that minus
+-- the length.
+--
+-- What is fresh comes and goes in the order of places, so it is named in runs and never one by one. K.mr: list and number of a
+-- run -> the place of its first id 5, ids. K.mt: list and the first five bytes of an id, which are a quarter of a second ->
+-- first and last of the runs that hold such ids, 5 each, as often as there is a gap between them. A run goes when its list has
+-- passed it, and the moment when its last run goes. All others are in K.m: id -> list 1, place 5, until they are leased.
+local S, H = K.l0, K.l1
+local LIST = {[0] = K.l0, K.l1, K.l2, K.l3, K.l4, K.l5, K.l6, K.l7}
+-- Places of a run: with them it fits into 2 KiB. Gaps of a moment, beyond which it is said to be in all runs.
+local RUN, GAPS_MAX = 127, 32
+local function is_in_runs(list) return list >= 2 and list <= 4 end
+-- How many were ever appended to a list.
+local function appended_to(list) return tonumber(call('HGET', K.c, 'h' .. list) or 0) or 0 end
+
+local index = {}
+local function point(list, place, id)
+  index[#index + 1] = id
+  index[#index + 1] = pack('>Bi5', list, place)
+end
+local function write_index()
+  if #index > 0 then in_chunks(try, 'HSET', K.m, index) end
+  index = {}
+end
+
+-- Notes that ids of a moment are in these runs.
+local function note_moment(list, moment, first, last)
+  local field = string.char(list) .. moment
+  local kept = try('HGET', K.mt, field) or ''
+  local before = #kept >= 10 and unpack_from('>I5', kept, #kept - 4) or -2
+  if first - before <= 1 or #kept >= GAPS_MAX * 10 then
+    if before == last then return end
+    kept = sub(kept, 1, #kept - 5) .. pack('>I5', last)
+  else
+    kept = kept .. pack('>I5I5', first, last)
+  end
+  try('HSET', K.mt, field, kept)
+end
+-- Names records that were appended to a list of runs, the first of them at this place.
+local function note_runs(list, records, place)
+  local moment, first_run, run
+  local at = 1
+  while at <= #records do
+    run = math.floor(place / RUN)
+    local ids, field = {}, pack('>BI5', list, run)
+    for step = at, math.min(#records, at + RUN - 1 - place % RUN) do
+      local id = id_of(records[step])
+      ids[#ids + 1] = id
+      local its_moment = sub(id, 1, 5)
+      if its_moment ~= moment then
+        if moment then note_moment(list, moment, first_run, step > at and run or run - 1) end
+        moment, first_run = its_moment, run
+      end
+    end
+    local kept = place % RUN > 0 and try('HGET', K.mr, field)
+    if not kept or #kept < 5 or unpack_from('>I5', kept) + (#kept - 5) / 16 ~= place then kept = pack('>I5', place) end
+    try('HSET', K.mr, field, kept .. table.concat(ids))
+    at, place = at + #ids, place + #ids
+  end
+  note_moment(list, moment, first_run, run)
+end
+-- Forgets the runs that a list passed when it went from one length to another.
+local function drop_runs(list, before, after)
+  local appended = appended_to(list)
+  local last = math.floor((after == 0 and appended - 1 or appended - after - RUN) / RUN)
+  for run = math.max(math.floor((appended - before) / RUN), 0), last do
+    local field = pack('>BI5', list, run)
+    local kept, moment = try('HGET', K.mr, field) or '', nil
+    for at = 6, #kept, 16 do
+      local its_moment = sub(kept, at, at + 4)
+      if its_moment ~= moment then
+        moment = its_moment
+        local runs = try('HGET', K.mt, string.char(list) .. moment)
+        local is_last = runs and #runs >= 10 and unpack_from('>I5', runs, #runs - 4) <= run
+        if is_last then try('HDEL', K.mt, string.char(list) .. moment) end
+      end
+    end
+    try('HDEL', K.mr, field)
+  end
+end
+
+-- The list, the index in it and the record of a message that should be at a place. Junk that somebody else put into the list
+-- moves all others by its count.
+local NEAR = 16
+local function seek(list, place, id)
+  local at = place - (appended_to(list) - call('LLEN', LIST[list]))
+  if at < 0 then return end
+  local record = call('LINDEX', LIST[list], at)
+  if record and #record >= RECORD_MIN and id_of(record) == id then return list, at, record end
+  local from = math.max(at - NEAR, 0)
+  for step, other in ipairs(call('LRANGE', LIST[list], from, at + NEAR)) do
+    if #other >= RECORD_MIN and id_of(other) == id then return list, from + step - 1, other end
+  end
+end
+-- Where among ids that begin at a byte one stands, from 0.
+local function find_among(ids, begin, id)
+  local at = ids:find(id, begin, true)
+  while at and (at - begin) % 16 > 0 do at = ids:find(id, at + 1, true) end
+  return at and (at - begin) / 16
+end
+-- The list, the index in it and the record of a pending message; nothing when it is not pending.
+local function locate(id)
+  if not set.lookup then return end
+  local where = try('HGET', K.m, id)
+  if where and #where == 6 and byte(where) <= 7 then
+    local at_list, place = unpack_from('>Bi5', where)
+    local list, at, record = seek(at_list, place, id)
+    if record then return list, at, record end
+  end
+  for of_list = 2, 4 do
+    local runs = try('HGET', K.mt, string.char(of_list) .. sub(id, 1, 5)) or ''
+    for gap = #runs - 9, 1, -10 do
+      local first, last = unpack_from('>I5I5', runs, gap)
+      for run = last, first, -1 do
+        local kept = try('HGET', K.mr, pack('>BI5', of_list, run)) or ''
+        local step = find_among(kept, 6, id)
+        if step then
+          local list, at, record = seek(of_list, unpack_from('>I5', kept) + step, id)
+          if record then return list, at, record end
+        end
+      end
+    end
+  end
+end

@@ -1,0 +1,154 @@
+//! What the publisher of a batch hears when the store cannot, or the queue is another one meanwhile.
+
+use std::time::Duration;
+
+use posthaste::domain::queue::QueueSettings;
+use posthaste::http::ServerSettings;
+use posthaste::store::error::StoreError;
+use serde_json::{Value, json};
+
+use crate::http_gateway::{Plan, Reply, TestGateway, block_on, request};
+
+const PATH: &str = "POST /v1/queues/default/messages/batch";
+const NDJSON: (&str, &str) = ("Content-Type", "application/x-ndjson");
+const JSON: (&str, &str) = ("Content-Type", "application/json");
+const KEYED: &[u8] = br#"[{"payload":"1","idempotency_key":"a"},{"payload":"2","idempotency_key":"b"}]"#;
+
+/// A batch as one unit without and with a key, and items for themselves without and with keys.
+fn all_ways(gateway: &TestGateway) -> [Reply; 4] {
+    let alone = format!("{PATH}?atomic=false");
+    [
+        gateway.send(PATH, &[NDJSON], b"1\n2"),
+        gateway.send(PATH, &[NDJSON, ("Idempotency-Key", "k")], b"1\n2"),
+        gateway.send(&alone, &[NDJSON], b"1\n2"),
+        gateway.send(&alone, &[JSON], KEYED),
+    ]
+}
+
+fn check(replies: &[Reply; 4], status: u16, code: &str, stored: [&str; 4], retryable: [bool; 4]) {
+    for ((reply, stored), retryable) in replies.iter().zip(stored).zip(retryable) {
+        assert_eq!((reply.status, reply.code().as_str()), (status, code), "{reply:?}");
+        assert_eq!(reply.header("posthaste-stored"), Some(stored), "{reply:?}");
+        assert_eq!(reply.json()["retryable"], retryable, "{reply:?}");
+        assert_eq!(reply.header("retry-after").is_some(), matches!(status, 429 | 503), "{reply:?}");
+        assert_eq!(reply.json().get("index"), None, "it is nobody's fault: {reply:?}");
+    }
+}
+
+#[test]
+fn what_the_store_says_is_said_of_the_whole_batch() {
+    let gateway = TestGateway::start();
+    let why = || "why".to_owned();
+    let (no, unknown) = ("no", "unknown");
+    for (error, status, code, stored, retryable) in [
+        (StoreError::Unavailable(why()), 503, "store_unavailable", [no, unknown, no, unknown], [true; 4]),
+        (StoreError::Full(why()), 503, "store_full", [no; 4], [true; 4]),
+        (StoreError::Internal(why()), 500, "internal", [unknown; 4], [false; 4]),
+    ] {
+        gateway.faults.set_enqueue(Some(error));
+        check(&all_ways(&gateway), status, code, stored, retryable);
+        gateway.faults.set_enqueue(None);
+        gateway.assert_alive(code);
+    }
+}
+
+#[test]
+fn a_store_that_is_away_is_not_asked() {
+    let gateway = TestGateway::start();
+    gateway.faults.set_away(true);
+    gateway.wait_for("GET /ready", 503);
+    // Whether the items have keys is in the body, which nobody read.
+    let stored = ["no", "unknown", "unknown", "unknown"];
+    check(&all_ways(&gateway), 503, "store_unavailable", stored, [true; 4]);
+}
+
+#[test]
+fn a_store_that_never_answers_leaves_it_unknown_and_a_retry_with_the_keys_stores_once() {
+    let ways = [
+        (PATH.to_owned(), &[NDJSON, ("Idempotency-Key", "k")][..], &b"1\n2"[..], true),
+        (format!("{PATH}?atomic=false"), &[JSON], KEYED, true),
+        (PATH.to_owned(), &[NDJSON], b"1\n2", false),
+        (format!("{PATH}?atomic=false"), &[NDJSON], b"1\n2", false),
+    ];
+    std::thread::scope(|scope| {
+        for (line, headers, body, is_keyed) in &ways {
+            scope.spawn(move || {
+                let gateway = TestGateway::start();
+                gateway.faults.set_enqueue_late(true);
+                let reply = gateway.send(line, headers, body);
+                assert_eq!((reply.status, reply.code().as_str()), (503, "store_timeout"), "{reply:?}");
+                assert_eq!(reply.header("posthaste-stored"), Some("unknown"), "{reply:?}");
+                assert_eq!(reply.json()["retryable"], *is_keyed, "{reply:?}");
+                gateway.faults.set_enqueue_late(false);
+                for _ in 0..2 {
+                    let again = gateway.send(line, headers, body);
+                    assert!(matches!(again.status, 200 | 202), "{again:?}");
+                }
+                assert!(!is_keyed || gateway.accepted() == 2, "{}", gateway.accepted());
+            });
+        }
+    });
+}
+
+#[test]
+fn a_queue_that_was_made_again_meanwhile_takes_the_batch_by_its_new_settings() {
+    let gateway = TestGateway::start();
+    assert_eq!(gateway.put("again", &json!({"processor": "log"})).status, 201);
+    let connection = gateway.store.connect();
+    for (query, path) in [("", "/ids"), ("?atomic=false", "/items")] {
+        // As another gateway does it: this one does not know yet.
+        let known = block_on(connection.queues()).expect("queues");
+        let known = known.into_iter().find(|entry| entry.name.as_str() == "again").expect("it is there");
+        block_on(connection.delete_queue(known.queue_ref(), true)).expect("it is deleted");
+        let settings: QueueSettings =
+            serde_json::from_value(json!({"processor": "log", "priority": "high"})).expect("settings");
+        block_on(connection.put_queue(known.name.clone(), settings.into())).expect("it is made");
+        let reply = gateway.send(&format!("POST /v1/queues/again/messages/batch{query}"), &[NDJSON], b"1\n2");
+        assert_eq!((reply.status, &reply.json()["accepted"]), (202, &json!(2)), "{reply:?}");
+        let first = reply.json().pointer(&format!("{path}/0")).expect("the first").clone();
+        let id = first.as_str().or_else(|| first["id"].as_str()).expect("an id").to_owned();
+        assert_eq!(gateway.look(&format!("/v1/queues/again/messages/{id}")).json()["priority"], "high");
+    }
+    let known = block_on(connection.queues()).expect("queues");
+    let known = known.into_iter().find(|entry| entry.name.as_str() == "again").expect("it is there");
+    block_on(connection.delete_queue(known.queue_ref(), true)).expect("it is deleted");
+    for query in ["", "?atomic=false"] {
+        let gone = gateway.send(&format!("POST /v1/queues/again/messages/batch{query}"), &[NDJSON], b"1\n2");
+        assert_eq!((gone.status, gone.code().as_str()), (404, "queue_unknown"), "{gone:?}");
+        assert_eq!(gone.header("posthaste-stored"), Some("no"));
+    }
+}
+
+#[test]
+fn a_body_that_ends_early_stops_or_is_beyond_the_memory_of_bodies_stores_nothing() {
+    let mut server = ServerSettings::default();
+    server.listen.0.set_port(0);
+    server.threads = 1;
+    server.limits.body_timeout = Duration::from_millis(200);
+    server.limits.bodies_bytes_max = 1 << 20;
+    server.limits.batch_bytes_max = 4 << 20;
+    let gateway = TestGateway::start_as(Plan { server, ..Plan::default() });
+    let slow = gateway.send(PATH, &[NDJSON, ("Content-Length", "5")], b"1\n");
+    assert_eq!((slow.status, slow.header("posthaste-stored")), (408, Some("no")), "{slow:?}");
+    let mut client = gateway.connect();
+    client.send(&request(PATH, &[NDJSON, ("Content-Length", "500")], b"1\n2\n"));
+    client.end();
+    drop(client.replies());
+    let large = gateway.send(PATH, &[NDJSON], &b"\n".repeat(2 << 20));
+    assert_eq!((large.status, large.code().as_str()), (503, "overloaded"), "{large:?}");
+    assert_eq!(large.json()["setting"], "server.limits.bodies_bytes_max");
+    assert_eq!(gateway.accepted(), 0);
+    let chunks = crate::http_gateway::chunked(b"1\n2\n\"\xc3\xa4\"", 1);
+    let whole = gateway.send(PATH, &[NDJSON, ("Transfer-Encoding", "chunked")], &chunks);
+    assert_eq!((whole.status, &whole.json()["accepted"]), (202, &Value::from(3)), "{whole:?}");
+    gateway.assert_alive("bodies");
+}
+
+#[test]
+fn a_delivery_of_this_store_does_not_come_back_as_a_batch() {
+    let gateway = TestGateway::start();
+    let id = gateway.store.id();
+    let reply = gateway.send(PATH, &[NDJSON, ("Posthaste-Via", &id)], b"1");
+    assert_eq!((reply.status, reply.code().as_str()), (508, "loop_detected"), "{reply:?}");
+    assert_eq!(reply.header("posthaste-stored"), Some("no"));
+}

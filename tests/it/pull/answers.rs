@@ -1,0 +1,290 @@
+//! What a lease, a settle and an extend answer, and what becomes of the messages.
+
+use std::time::{Duration, Instant};
+
+use posthaste::domain::timestamp::Timestamp;
+use serde_json::{Value, json};
+
+use super::{QUEUE, WITHIN, lease, lease_one, over_both, post, receipt, settle, told};
+use crate::support::client;
+use crate::support::gateway::Gateway;
+use crate::support::invariants::count;
+
+fn message_path(message: &Value) -> String {
+    format!("/v1/queues/jobs/messages/{}", message["id"].as_str().expect("an id"))
+}
+
+fn look(gateway: &Gateway, message: &Value) -> Value {
+    gateway.request("GET", &message_path(message), &[], b"").json()
+}
+
+#[test]
+fn a_lease_gives_a_message_whole_and_an_ack_ends_it() {
+    over_both(|home| {
+        let mut gateway = home.start(QUEUE, &[]);
+        assert_eq!(lease(&gateway, &json!({})), Vec::<Value>::new());
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let headers = [
+            ("Content-Type", "application/json"),
+            ("Posthaste-Forward-X-Team", "blue"),
+            ("Posthaste-TTL", "1h"),
+            ("traceparent", trace),
+        ];
+        gateway.publish("jobs", &headers, br#"{"order":7}"#);
+        let answer = client::request(&gateway.address(), "POST", "/v1/queues/jobs/leases", &[], b"");
+        let answer = answer.expect("an answer");
+        assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
+        let answer = answer.json();
+        let message = &answer["items"][0];
+        let (id, at) = (&message["id"], &message["published_at"]);
+        let expected = json!({"items": [{
+            "id": id, "queue": "jobs", "state": "leased", "priority": "normal", "published_at": at,
+            "expires_at": message["expires_at"], "content_type": "application/json", "payload_bytes": 11,
+            "max_attempts": 4, "attempt_count": 0, "attempts": [], "attempt": 1,
+            "receipt": message["receipt"], "lease_until": message["lease_until"],
+            "headers": {"x-team": "blue"}, "traceparent": trace, "payload": r#"{"order":7}"#,
+        }]});
+        assert_eq!(answer, expected);
+        assert!(receipt(message).len() <= 256);
+        let since = |text: &Value| text.as_str().and_then(posthaste_time).expect("a time");
+        let held = since(&message["lease_until"]) - since(at);
+        assert!((29_000..60_000).contains(&held), "a lease of 30s from then on, not {held} ms");
+        assert_eq!(look(&gateway, message)["state"], "leased");
+
+        let ack = json!({"ack": [receipt(message)]});
+        let answer = told(&gateway.address(), "/settle", &ack);
+        let result = json!({"receipt": receipt(message), "result": "settled"});
+        assert_eq!(answer, json!({"results": [result]}));
+        assert_eq!(settle(&gateway, &ack), ["settled"], "said twice it is so once");
+        let ended = gateway.wait_until_message_is("delivered", &message_path(message), WITHIN);
+        assert_eq!(ended["attempt_count"], 1);
+        assert_eq!(ended["attempts"][0]["outcome"], "delivered", "{ended}");
+        assert!(ended["attempts"][0]["duration_ms"].is_u64(), "{ended}");
+        let status = gateway.wait_until_drained(WITHIN);
+        assert_eq!(["accepted", "delivered"].map(|key| count(&status, key)), [1, 1]);
+    });
+}
+
+fn posthaste_time(text: &str) -> Option<u64> {
+    Timestamp::parse(text).ok().map(Timestamp::as_millis)
+}
+
+#[test]
+fn payloads_are_text_where_they_can_be_and_base64_elsewhere_or_when_asked_for_so() {
+    over_both(|home| {
+        let gateway = home.start(QUEUE, &[]);
+        for (payload, payload_as, key, expected) in [
+            ("grüß\n\"".as_bytes(), "auto", "payload", "grüß\n\""),
+            (b"\xff\x00", "auto", "payload_base64", "/wA="),
+            (b"", "auto", "payload", ""),
+            (b"hi", "base64", "payload_base64", "aGk="),
+        ] {
+            gateway.publish("jobs", &[], payload);
+            let message = lease_one(&gateway, &json!({"payload_as": payload_as}));
+            assert_eq!(message[key], expected, "{message}");
+            let other = if key == "payload" { "payload_base64" } else { "payload" };
+            assert_eq!((message.get(other), &message["content_type"]), (None, &json!("")));
+            assert_eq!(settle(&gateway, &json!({"ack": [receipt(&message)]})), ["settled"]);
+        }
+    });
+}
+
+#[test]
+fn an_answer_has_sixteen_mebibytes_of_payload_at_most() {
+    const BYTES: usize = 3 << 20;
+    over_both(|home| {
+        let limits = format!("{QUEUE}[queues.jobs.limits]\npayload_max = '16MiB'\n");
+        let mut gateway = home.start(&limits, &[]);
+        for byte in b'a'..b'i' {
+            gateway.publish("jobs", &[], &vec![byte; BYTES]);
+        }
+        let (mut seen, mut most) = (Vec::new(), 0);
+        while seen.len() < 8 {
+            let found = lease(&gateway, &json!({"max": 1000, "payload_as": "auto"}));
+            most = most.max(found.len());
+            for message in &found {
+                let payload = message["payload"].as_str().expect("text");
+                let letter = payload.as_bytes()[0];
+                assert!(payload.len() == BYTES && payload.bytes().all(|byte| byte == letter));
+                seen.push(letter);
+            }
+            let receipts: Vec<_> = found.iter().map(receipt).collect();
+            let fates = settle(&gateway, &json!({"ack": receipts}));
+            assert!(fates.iter().all(|fate| fate == "settled"), "{fates:?}");
+        }
+        assert_eq!(most, 5, "as many as fit");
+        seen.sort_unstable();
+        assert_eq!(seen, b"abcdefgh");
+        gateway.wait_until_drained(WITHIN);
+    });
+}
+
+#[test]
+fn a_retry_comes_again_and_at_the_end_it_is_dead_as_with_a_worker() {
+    over_both(|home| {
+        let mut gateway = home.start(QUEUE, &[]);
+        gateway.publish("jobs", &[], b"again");
+        let wait = json!({"wait": "30s"});
+        for attempt in 1..=4 {
+            let message = lease_one(&gateway, &wait);
+            assert_eq!(
+                (&message["attempt"], &message["attempt_count"]),
+                (&json!(attempt), &json!(attempt - 1))
+            );
+            let retry =
+                json!({"retry": [{"receipt": receipt(&message), "reason": format!("try {attempt}")}]});
+            assert_eq!(settle(&gateway, &retry), ["settled"]);
+            if attempt == 4 {
+                let dead = gateway.wait_until_message_is("dead", &message_path(&message), WITHIN);
+                assert_eq!((&dead["reason"], &dead["attempt_count"]), (&json!("exhausted"), &json!(4)));
+                let log = dead["attempts"].as_array().expect("attempts");
+                let words: Vec<_> =
+                    log.iter().map(|attempt| (&attempt["outcome"], &attempt["error"])).collect();
+                let expected = [1, 2, 3, 4].map(|number| (json!("retry"), json!(format!("try {number}"))));
+                assert_eq!(words, expected.iter().map(|(one, other)| (one, other)).collect::<Vec<_>>());
+            }
+        }
+        let status = gateway.wait_until_drained(WITHIN);
+        assert_eq!(["retried", "dead_lettered"].map(|key| count(&status, key)), [3, 1]);
+    });
+}
+
+#[test]
+fn a_retry_waits_as_long_as_its_consumer_says_and_a_reject_is_for_ever() {
+    over_both(|home| {
+        let mut gateway = home.start(QUEUE, &[]);
+        gateway.publish("jobs", &[], b"later");
+        let message = lease_one(&gateway, &json!({}));
+        let retry = json!({"retry": [{"receipt": receipt(&message), "delay": "1h"}]});
+        assert_eq!(settle(&gateway, &retry), ["settled"]);
+        let shown = look(&gateway, &message);
+        assert_eq!(
+            (&shown["state"], &shown["attempts"][0]["outcome"]),
+            (&json!("scheduled"), &json!("retry"))
+        );
+        let due = posthaste_time(shown["next_attempt_at"].as_str().expect("a time")).expect("valid");
+        let left = due - posthaste_time(message["published_at"].as_str().expect("a time")).expect("valid");
+        assert!((3_600_000..3_700_000).contains(&left), "{left}");
+
+        gateway.publish("jobs", &[], b"never");
+        let message = lease_one(&gateway, &json!({}));
+        let reject = json!({"reject": [{"receipt": receipt(&message), "reason": "no such customer"}]});
+        assert_eq!(settle(&gateway, &reject), ["settled"]);
+        let dead = gateway.wait_until_message_is("dead", &message_path(&message), WITHIN);
+        assert_eq!(dead["reason"], "rejected");
+        let attempt = &dead["attempts"][0];
+        assert_eq!(
+            (&attempt["outcome"], &attempt["error"]),
+            (&json!("rejected"), &json!("no such customer"))
+        );
+    });
+}
+
+#[test]
+fn what_is_released_comes_again_first_and_counts_no_attempt() {
+    over_both(|home| {
+        let mut gateway = home.start(QUEUE, &[]);
+        for body in [b"1", b"2", b"3"] {
+            gateway.publish("jobs", &[], body);
+        }
+        let first = lease(&gateway, &json!({"max": 2}));
+        assert_eq!(
+            settle(&gateway, &json!({"release": [receipt(&first[0]), receipt(&first[1])]})),
+            ["settled"; 2]
+        );
+        let all = lease(&gateway, &json!({"max": 10}));
+        let payloads: Vec<_> = all.iter().map(|message| message["payload"].as_str().expect("text")).collect();
+        assert_eq!(payloads, ["1", "2", "3"]);
+        assert!(all.iter().all(|message| message["attempt"] == 1), "{all:?}");
+        let status = gateway.status();
+        assert_eq!(["leased", "retried", "recovered"].map(|key| count(&status, key)), [3, 0, 0]);
+        // Each with an end of its own, in one request, answered in the order in which they stand there.
+        let [one, two, three] = [0, 1, 2].map(|place| receipt(&all[place]).to_owned());
+        let unknown = "0".repeat(66);
+        let body = format!(
+            r#"{{"release":["{three}","{unknown}"],"reject":[{{"receipt":"{two}"}}],"ack":["{one}"]}}"#
+        );
+        let path = "/v1/queues/jobs/leases/settle";
+        let answer = gateway.request("POST", path, &[("Content-Type", "application/json")], body.as_bytes());
+        let results = [(&three, "settled"), (&unknown, "lost"), (&two, "settled"), (&one, "settled")];
+        let results = results.map(|(receipt, result)| json!({"receipt": receipt, "result": result}));
+        assert_eq!(answer.json(), json!({"results": results}));
+        gateway.wait_for("each has ended so", WITHIN, |gateway| {
+            let status = gateway.status();
+            (["delivered", "dead", "pending"].map(|key| count(&status, key)) == [1; 3]).then_some(())
+        });
+    });
+}
+
+#[test]
+fn a_lease_that_ran_out_is_lost_and_one_that_is_extended_is_not() {
+    over_both(|home| {
+        let mut gateway = home.start(QUEUE, &[]);
+        gateway.publish("jobs", &[], b"late");
+        gateway.publish("jobs", &[], b"kept");
+        let late = lease_one(&gateway, &json!({"lease": "1s"}));
+        let kept = lease_one(&gateway, &json!({"lease": "1s"}));
+        let extended =
+            told(&gateway.address(), "/extend", &json!({"receipts": [receipt(&kept)], "lease": "10m"}));
+        let result = &extended["results"][0];
+        assert_eq!((&result["receipt"], &result["result"]), (&kept["receipt"], &json!("extended")));
+        let until = |message: &Value| {
+            posthaste_time(message["lease_until"].as_str().expect("a time")).expect("valid")
+        };
+        let longer = until(result) - until(&kept);
+        assert!((500_000..700_000).contains(&longer), "{longer}");
+        // It never becomes shorter.
+        let again =
+            told(&gateway.address(), "/extend", &json!({"receipts": [receipt(&kept)], "lease": "1s"}));
+        assert_eq!(again["results"][0]["lease_until"], result["lease_until"]);
+
+        let again = lease_one(&gateway, &json!({"wait": "30s"}));
+        assert_eq!((&again["id"], &again["attempt"]), (&late["id"], &json!(2)), "the lost one came again");
+        let body = json!({"ack": [receipt(&late), receipt(&kept)]});
+        assert_eq!(settle(&gateway, &body), ["lost", "settled"]);
+        let answer = told(&gateway.address(), "/extend", &json!({"receipts": [receipt(&late)]}));
+        assert_eq!(answer, json!({"results": [{"receipt": receipt(&late), "result": "lost"}]}));
+        assert_eq!(settle(&gateway, &json!({"ack": [receipt(&again)]})), ["settled"]);
+        let ended = gateway.wait_until_message_is("delivered", &message_path(&late), WITHIN);
+        let outcomes: Vec<_> = (0..2).map(|place| ended["attempts"][place]["outcome"].clone()).collect();
+        assert_eq!(outcomes, ["lost", "delivered"], "{ended}");
+        let status = gateway.wait_until_drained(WITHIN);
+        assert_eq!(["delivered", "recovered"].map(|key| count(&status, key)), [2, 1]);
+    });
+}
+
+#[test]
+fn a_receipt_is_good_in_its_own_queue_only() {
+    over_both(|home| {
+        let two = format!("{QUEUE}[queues.other]\nprocessor = 'pull'\n");
+        let mut gateway = home.start(&two, &[]);
+        gateway.publish("jobs", &[], b"mine");
+        let message = lease_one(&gateway, &json!({}));
+        for what in ["/settle", "/extend"] {
+            let key = if what == "/settle" { "ack" } else { "receipts" };
+            let answer = post(&gateway.address(), "other", what, &json!({key: [receipt(&message)]}));
+            assert_eq!(answer.json()["results"][0]["result"], "lost", "{}", answer.text());
+        }
+        // Another token, and a place that the batch does not have.
+        let text = receipt(&message);
+        let other = if text.as_bytes()[40] == b'0' { "1" } else { "0" };
+        let forged = format!("{}{other}{}", &text[..40], &text[41..]);
+        let beyond = format!("{}0001{}", &text[..48], &text[52..]);
+        assert_eq!(settle(&gateway, &json!({"ack": [forged, beyond, text]})), ["lost", "lost", "settled"]);
+        gateway.wait_until_drained(WITHIN);
+    });
+}
+
+#[test]
+fn who_waits_gets_what_comes_and_a_paused_queue_gives_nothing() {
+    over_both(|home| {
+        let gateway = home.start(QUEUE, &[]);
+        let began = Instant::now();
+        assert_eq!(lease(&gateway, &json!({"wait": "300ms"})), Vec::<Value>::new());
+        assert!(began.elapsed() >= Duration::from_millis(300), "it waited for as long as it was asked to");
+        let mut waiting = super::ask(&gateway.address(), &json!({"wait": "30s", "max": 5}));
+        gateway.publish("jobs", &[("Posthaste-Delay", "200ms")], b"in a while");
+        let answer = waiting.answer(false).expect("an answer").json();
+        assert_eq!(answer["items"][0]["payload"], "in a while");
+    });
+}

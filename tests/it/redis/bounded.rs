@@ -1,0 +1,134 @@
+//! What a single call may take of Redis has an end, and what must be known is written whatever the memory.
+
+use posthaste::clock::Clock;
+use posthaste::domain::id::MessageId;
+use posthaste::domain::message::State;
+use posthaste::domain::retry::Verdict;
+use posthaste::store::Hold;
+use posthaste::store::dead::{DeadFilter, DeadGrouping};
+use posthaste::store::health::COUNTERS_DIFFER;
+
+use super::{ask, key, run, stand_at};
+use crate::conformance::stand::{START, retry_after, seconds};
+use crate::support::redis::RedisServer;
+
+/// Runs a script on one key.
+fn script(server: &RedisServer, text: &str, key: &str) {
+    ask::<redis::Value>(server, &[b"EVAL", text.as_bytes(), b"1", key.as_bytes()]);
+}
+
+fn calls(server: &RedisServer, command: &str) -> u64 {
+    let stats = ask::<String>(server, &[b"INFO", b"commandstats"]);
+    let begin = format!("cmdstat_{command}:calls=");
+    let line = stats.lines().find_map(|line| line.strip_prefix(&begin));
+    line.and_then(|rest| rest.split(',').next()?.parse().ok()).unwrap_or_default()
+}
+
+#[test]
+fn a_long_history_is_looked_through_in_many_small_calls() {
+    run(async || {
+        let server = RedisServer::start(&[]);
+        let stand = stand_at(server.url(), &Clock::manual(START));
+        let queue = stand.queue("orders").await;
+        let known = stand.publish_plain(&queue, 1).await[0];
+        stand.drain(&queue).await;
+        // Elements without messages: they count for nothing but the looking.
+        let fill = "for _ = 1, 20000 do redis.call('RPUSH', KEYS[1], struct.pack('>I6I2', 1, 0)) end";
+        script(&server, fill, &key("orders", "f"));
+        let before = calls(&server, "evalsha_ro");
+        let found = stand.find(&queue, known).await.expect("it is remembered");
+        assert_eq!(found.state, State::Delivered);
+        assert!(calls(&server, "evalsha_ro") - before >= 30, "one call looked at too much");
+        assert_eq!(stand.find(&queue, MessageId::from_bytes([1; 16])).await, None);
+    });
+}
+
+#[test]
+fn what_was_cancelled_is_passed_in_bounded_steps() {
+    run(async || {
+        let server = RedisServer::start(&[]);
+        let stand = stand_at(server.url(), &Clock::manual(START));
+        let queue = stand.queue_with("orders", |settings| settings.lookup = false).await;
+        let first = stand.publish_plain(&queue, 1).await;
+        // As so many calls of `cancel` leave it.
+        script(&server, "for _ = 1, 70000 do redis.call('RPUSH', KEYS[1], '') end", &key("orders", "p1"));
+        let last = stand.publish_plain(&queue, 1).await;
+        assert_eq!(stand.run(&queue, 1, Verdict::Ack).await, first);
+        assert!(
+            ask::<i64>(&server, &[b"LLEN", key("orders", "p1").as_bytes()]) > 10_000,
+            "one call passed them all"
+        );
+        let mut came = Vec::new();
+        for _ in 0..10 {
+            came.extend(stand.run(&queue, 1, Verdict::Ack).await);
+        }
+        assert_eq!(came, last);
+        stand.check().await;
+    });
+}
+
+#[test]
+fn letters_that_are_damaged_hold_up_no_page() {
+    run(async || {
+        let server = RedisServer::start(&[]);
+        let stand = stand_at(server.url(), &Clock::manual(START));
+        let queue = stand.queue("orders").await;
+        let fill = "for number = 1, 2500 do redis.call('ZADD', KEYS[1], 1, 'junk' .. number) end";
+        script(&server, fill, &key("orders", "d"));
+        let died = stand.publish_dead(&queue, 3).await;
+        let groups = stand.connection.dead_groups(queue.clone(), DeadGrouping::Reason).await;
+        assert_eq!(groups.expect("the store answers")[0].count, 3);
+        let (mut seen, mut cursor) = (Vec::new(), None);
+        for _ in 0..10 {
+            let page = stand.connection.list_dead(queue.clone(), DeadFilter::default(), cursor, 2).await;
+            let page = page.expect("the store answers");
+            seen.extend(page.letters.into_iter().map(|letter| letter.id));
+            cursor = page.cursor;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!((seen, cursor), (died, None));
+    });
+}
+
+#[test]
+fn a_change_and_work_to_do_are_told_when_memory_is_full() {
+    run(async || {
+        let server = RedisServer::start(&[]);
+        let stand = stand_at(server.url(), &Clock::manual(START));
+        let queue = stand.queue("orders").await;
+        stand.publish_plain(&queue, 1).await;
+        let leased = stand.lease(&queue, 1).await;
+        ask::<i64>(&server, &[b"DEL", b"ph:{0}:due"]);
+        ask::<String>(&server, &[b"CONFIG", b"SET", b"maxmemory", b"1"]);
+        let before: u64 = ask(&server, &[b"GET", b"ph:changes"]);
+        stand.hold(&queue, Hold::Pause).await;
+        assert_eq!(ask::<u64>(&server, &[b"GET", b"ph:changes"]), before + 1);
+        stand.settle_all(leased, retry_after(seconds(7))).await;
+        let due: u64 = ask(&server, &[b"ZSCORE", b"ph:{0}:due", b"orders"]);
+        assert_eq!(due, START.as_millis() + 7_000);
+    });
+}
+
+#[test]
+fn gauges_that_say_something_else_than_the_keys_are_told() {
+    run(async || {
+        let server = RedisServer::start(&[]);
+        let stand = stand_at(server.url(), &Clock::manual(START));
+        let queue = stand.queue("orders").await;
+        stand.publish_plain(&queue, 3).await;
+        stand.lease(&queue, 1).await;
+        for (gauge, was) in [("pending", "2"), ("leased", "1"), ("scheduled", "0"), ("dead", "0")] {
+            let counters = key("orders", "c");
+            for (value, codes) in [("7", vec![COUNTERS_DIFFER]), (was, Vec::new())] {
+                ask::<i64>(&server, &[b"HSET", counters.as_bytes(), gauge.as_bytes(), value.as_bytes()]);
+                stand.pass(seconds(3)).await;
+                let health = stand.connection.health().await.expect("the store answers");
+                let told: Vec<_> = health.troubles.iter().map(|trouble| trouble.code).collect();
+                assert_eq!(told, codes, "{gauge} {value}: {health:?}");
+            }
+        }
+        stand.check().await;
+    });
+}

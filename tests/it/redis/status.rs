@@ -1,0 +1,47 @@
+//! What `/status` costs a Redis that others share.
+
+use std::fmt::Write as _;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::client;
+use crate::support::gateway::Gateway;
+use crate::support::redis::{RedisServer, STRICT};
+
+const QUEUES: usize = 150;
+const CLIENTS: usize = 16;
+
+/// How often the script that reads counters ran, or another that only reads.
+fn reads(server: &RedisServer) -> u64 {
+    let stats = server.ask(&["INFO", "commandstats"]);
+    let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha_ro:calls="));
+    line.and_then(|rest| rest.split(',').next()?.parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn those_who_ask_for_the_status_of_many_queues_at_once_share_one_look() {
+    let server = RedisServer::start(&STRICT);
+    let mut settings = "[server]\nthreads = 4\n".to_owned();
+    for number in 0..QUEUES {
+        write!(settings, "[queues.q{number}]\nprocessor = 'pull'\n").expect("a string takes all");
+    }
+    let mut gateway = Gateway::prepare(&settings, &[]).over(&server);
+    gateway.launch_until_ready();
+    let (address, begun, before) = (gateway.address(), Instant::now(), reads(&server));
+    let ask = || {
+        while begun.elapsed() < Duration::from_secs(5) {
+            let answer = client::request(&address, "GET", "/status", &[], b"").expect("it answers");
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(ask);
+        }
+    });
+    // One a second, and those of the observer, however many clients and threads there are.
+    let looks_max = begun.elapsed().as_secs() + 3;
+    let looks = (reads(&server) - before) / QUEUES as u64;
+    assert!((1..=looks_max).contains(&looks), "{looks} looks at all queues, {looks_max} at most");
+    gateway.stop();
+}
