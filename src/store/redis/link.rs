@@ -172,8 +172,8 @@ impl Link {
         }
         let count = commands.len();
         let mut pipeline = Pipeline::with_capacity(count);
-        for command in &commands {
-            pipeline.add_command(command.clone());
+        for command in commands {
+            pipeline.add_command(command);
         }
         let known = self.made.get();
         let (number, answers) = loop {
@@ -190,7 +190,7 @@ impl Link {
             }
         };
         let mut fates = Vec::with_capacity(count);
-        for (command, answer) in commands.iter().zip(answers) {
+        for (command, answer) in pipeline.cmd_iter().zip(answers) {
             fates.push(match answer.extract_error() {
                 Ok(answer) => Ok(answer),
                 Err(error) => match cure(&error, effect, ANSWER_WITHIN) {

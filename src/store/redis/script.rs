@@ -20,6 +20,7 @@ const FINISHED: &str = include_str!("script/finished.lua");
 const BATCHES: &str = include_str!("script/batches.lua");
 const LEASED: &str = include_str!("script/leased.lua");
 const KEYS: &str = include_str!("script/keys.lua");
+const WIPE: &str = include_str!("script/wipe.lua");
 const FOREIGN: &str = include_str!("script/foreign.lua");
 const BROKEN: &str = include_str!("script/broken.lua");
 
@@ -127,12 +128,12 @@ scripts! {
     STATS "stats" Reads [] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7),
     ];
-    ADOPT "adopt" Drains [] [
+    ADOPT "adopt" Drains [WIPE] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, BatchIds, Deadlines, Marks(0),
         Marks(1), Marks(2), Foreign, Purged, Keys(0), Keys(1), Keys(2), Keys(3),
     ];
-    DELETE "delete" Drains [TIME QUEUE] [
+    DELETE "delete" Drains [TIME QUEUE WIPE] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, BatchIds, Deadlines, Marks(0),
         Marks(1), Marks(2), Foreign, Purged, Keys(0), Keys(1), Keys(2), Keys(3),

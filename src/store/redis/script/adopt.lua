@@ -5,17 +5,8 @@
 local call = redis.call
 local generation = call('HGET', K.c, 'gen')
 if (generation or '') ~= ARGV[7] and generation ~= ARGV[1] then return {'gone'} end
-if generation and generation ~= ARGV[1] then
-  -- As many as are leased at once, and what was purged: a fraction of a microsecond each, many in one command.
-  local own, all = call('LRANGE', K.z, 0, -1), call('HKEYS', K.b)
-  for place, batch in ipairs(all) do all[place] = ARGV[4] .. batch end
-  is_writing = true
-  for _, name in ipairs(own) do
-    if string.sub(name, 1, #K.z + 1) == K.z .. ':' then all[#all + 1] = name end
-  end
-  for first = 1, #all, 4000 do call('UNLINK', unpack(all, first, math.min(first + 3999, #all))) end
-  for _, key in pairs(K) do call('UNLINK', key) end
-end
+if generation and generation ~= ARGV[1] then wipe(ARGV[4]) end
+is_writing = true
 call('HSET', K.c, 'gen', ARGV[1], 'settings', ARGV[2])
 if ARGV[3] == '0' then call('UNLINK', K.m, K.mr, K.mt, K.bi) end
 local held = call('HMGET', K.c, 'paused', 'parked', 'dead', 'bytes_dead', 'pending')
