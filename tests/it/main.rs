@@ -11,6 +11,7 @@ mod end_to_end;
 mod examples;
 mod fairness;
 mod gateways;
+mod hostile;
 mod http_admin;
 mod http_answers;
 mod http_bodies;

@@ -17,6 +17,8 @@ const CONSUMERS: u64 = 100;
 const MESSAGES: u64 = 2_000;
 /// The lease of those that are late.
 const SHORT: Duration = Duration::from_secs(1);
+/// That of the others: what nobody heard that he has it comes back when it ends.
+const LEASE: Duration = Duration::from_secs(15);
 const WITHIN: Duration = Duration::from_mins(2);
 
 /// Enough attempts that nothing dies of what is done to it here.
@@ -107,7 +109,7 @@ fn consume(number: u64, gateway: &Whereabouts, tally: &Tally) {
             }
             continue;
         }
-        let lease = if matches!(kind, 1 | 2) { "1s" } else { "30s" };
+        let lease = if matches!(kind, 1 | 2) { "1s" } else { "15s" };
         let order = json!({"max": 1 + turn % 4, "wait": "500ms", "lease": lease});
         let Some(answer) = say(&mut connection, gateway, "", &order) else { continue };
         let (from, found) = (Instant::now(), items(&answer));
@@ -153,24 +155,30 @@ fn consume(number: u64, gateway: &Whereabouts, tally: &Tally) {
 /// Acks in time, again and again until it is known what came of it.
 fn settle(connection: &mut Option<Connection>, gateway: &Whereabouts, tally: &Tally, found: &[Value]) {
     let ack = json!({"ack": found.iter().map(receipt).collect::<Vec<_>>()});
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let answer = answered(connection, gateway, &ack).expect("the gateway comes back");
+    for (message, fate) in found.iter().zip(fates(&answer)) {
+        assert_eq!(fate, "settled", "its lease is not over: {message}");
+        tally.done(message);
+    }
+}
+
+/// Settles until an answer comes: without one, what became of it is not known.
+fn answered(connection: &mut Option<Connection>, gateway: &Whereabouts, order: &Value) -> Option<Value> {
+    let deadline = Instant::now() + LEASE / 2;
     while Instant::now() < deadline {
-        if let Some(answer) = say(connection, gateway, "/settle", &ack) {
-            for (message, fate) in found.iter().zip(fates(&answer)) {
-                assert_eq!(fate, "settled", "a lease of half a minute is not over: {message}");
-                tally.done(message);
-            }
-            return;
+        let answer = say(connection, gateway, "/settle", order);
+        if answer.is_some() {
+            return answer;
         }
     }
-    panic!("the gateway did not come back");
+    None
 }
 
 /// Acks when its lease is over: what others have got meanwhile is lost to it.
 fn late(connection: &mut Option<Connection>, gateway: &Whereabouts, tally: &Tally, found: &[Value]) {
     thread::sleep(SHORT + Duration::from_millis(1_500));
     let ack = json!({"ack": found.iter().map(receipt).collect::<Vec<_>>()});
-    let Some(answer) = say(connection, gateway, "/settle", &ack) else { return };
+    let Some(answer) = answered(connection, gateway, &ack) else { return };
     for (message, fate) in found.iter().zip(fates(&answer)) {
         tally.late.fetch_add(1, Ordering::Relaxed);
         if fate == "lost" {

@@ -8,6 +8,7 @@ pub(crate) mod gateway;
 pub(crate) mod invariants;
 pub(crate) mod ledger;
 pub(crate) mod load;
+pub(crate) mod peer;
 pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod routes;

@@ -1,26 +1,28 @@
 //! An authority, certificates of it, and a receiver behind TLS.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::crypto::ring;
-use rustls::pki_types::PrivatePkcs8KeyDer;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{
+    ConfigBuilder, RootCertStore, ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion,
+    WantsVerifier,
+};
 
-/// How long a connection may stay silent.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
+use crate::support::peer::Peer;
 
 /// Signs certificates; nobody trusts it by itself.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
     pem: String,
 }
 
@@ -31,7 +33,7 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let certificate = params.self_signed(&key).expect("a certificate");
         let pem = pem("CERTIFICATE", certificate.der());
-        Self { issuer: Issuer::new(params, key), pem }
+        Self { issuer: Issuer::new(params, key), certificate: certificate.der().clone(), pem }
     }
 
     /// Writes a certificate for `localhost` and its key into a folder; gives the paths of both.
@@ -52,17 +54,56 @@ impl Authority {
         std::fs::rename(draft, path).expect("it takes its place");
     }
 
-    fn server(&self) -> Arc<ServerConfig> {
-        let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
-        let builder = builder.with_safe_default_protocol_versions().expect("ring has them");
-        let key = PrivatePkcs8KeyDer::from(key.serialize_der());
-        let config = builder.with_no_client_auth();
-        let config = config.with_single_cert(vec![certificate.der().clone()], key.into());
+    /// How a server called `localhost` serves TLS, with a certificate that is changed thus before it is signed.
+    pub(crate) fn server(&self, change: impl FnOnce(&mut CertificateParams)) -> Arc<ServerConfig> {
+        let (chain, key) = self.identity(change);
+        Arc::new(versions(&[]).with_no_client_auth().with_single_cert(chain, key).expect("the key fits"))
+    }
+
+    /// The same, with no other versions of TLS than these.
+    pub(crate) fn server_of(&self, only: &[&'static SupportedProtocolVersion]) -> Arc<ServerConfig> {
+        let (chain, key) = self.identity(|_| {});
+        Arc::new(versions(only).with_no_client_auth().with_single_cert(chain, key).expect("the key fits"))
+    }
+
+    /// The same, but clients must show a certificate of this authority.
+    pub(crate) fn server_that_asks(&self) -> Arc<ServerConfig> {
+        let (chain, key) = self.identity(|_| {});
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone()).expect("a certificate");
+        let provider = Arc::new(ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        let verifier = verifier.build().expect("it has roots");
+        let config = versions(&[]).with_client_cert_verifier(verifier).with_single_cert(chain, key);
         Arc::new(config.expect("the key fits"))
     }
+
+    fn identity(
+        &self,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        change(&mut params);
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        (vec![certificate.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
+    }
+}
+
+/// A certificate for `localhost` that vouches for itself.
+pub(crate) fn self_signed() -> Arc<ServerConfig> {
+    let key = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    let chain = vec![params.self_signed(&key).expect("a certificate").der().clone()];
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    Arc::new(versions(&[]).with_no_client_auth().with_single_cert(chain, key).expect("the key fits"))
+}
+
+/// A server of these versions of TLS; of all when none is named.
+fn versions(only: &[&'static SupportedProtocolVersion]) -> ConfigBuilder<ServerConfig, WantsVerifier> {
+    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let only = if only.is_empty() { rustls::ALL_VERSIONS } else { only };
+    builder.with_protocol_versions(only).expect("ring has them")
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
@@ -74,62 +115,40 @@ fn pem(label: &str, der: &[u8]) -> String {
 
 /// Answers every request with 200, one connection after the other.
 pub(crate) struct SecureSink {
-    address: SocketAddr,
-    state: Arc<State>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-#[derive(Default)]
-struct State {
-    is_stopping: AtomicBool,
-    received: AtomicUsize,
+    peer: Peer,
+    received: Arc<AtomicUsize>,
 }
 
 impl SecureSink {
     /// A receiver called `localhost`, by a certificate of `authority`.
     pub(crate) fn start(authority: &Authority) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        let (state, config) = (Arc::<State>::default(), authority.server());
-        let serving = state.clone();
-        let thread = thread::spawn(move || {
-            for stream in listener.incoming() {
-                if serving.is_stopping.load(Ordering::SeqCst) {
-                    return;
-                }
-                // A client that does not trust it hangs up: that is what some tests are about.
-                if stream.and_then(|stream| answer(stream, config.clone())).is_ok() {
-                    serving.received.fetch_add(1, Ordering::SeqCst);
-                }
+        Self::serving(authority.server(|_| {}))
+    }
+
+    /// A receiver that serves TLS thus.
+    pub(crate) fn serving(config: Arc<ServerConfig>) -> Self {
+        let received = Arc::<AtomicUsize>::default();
+        let counted = received.clone();
+        let peer = Peer::start(move |stream| {
+            // A client that does not trust it hangs up: that is what some tests are about.
+            if answer(stream, config.clone()).is_ok() {
+                counted.fetch_add(1, Ordering::SeqCst);
             }
         });
-        Self { address, state, thread: Some(thread) }
+        Self { peer, received }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("https://localhost:{}/", self.address.port())
+        self.peer.url("https")
     }
 
     /// Requests that were read and answered.
     pub(crate) fn count(&self) -> usize {
-        self.state.received.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for SecureSink {
-    fn drop(&mut self) {
-        self.state.is_stopping.store(true, Ordering::SeqCst);
-        let woken = TcpStream::connect(self.address);
-        if let Some(thread) = self.thread.take().filter(|_| woken.is_ok()) {
-            let ended = thread.join();
-            assert!(ended.is_ok() || thread::panicking(), "the receiver panicked");
-        }
+        self.received.load(Ordering::SeqCst)
     }
 }
 
 fn answer(stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<()> {
-    stream.set_read_timeout(Some(SILENCE_MAX))?;
-    stream.set_write_timeout(Some(SILENCE_MAX))?;
     let connection = ServerConnection::new(config).map_err(io::Error::other)?;
     let mut stream = StreamOwned::new(connection, stream);
     let (mut request, mut buffer) = (Vec::new(), [0; 4_096]);

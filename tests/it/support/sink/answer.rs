@@ -56,8 +56,8 @@ pub(crate) enum Answer {
     },
     /// A chunked body without end.
     Endless(u16),
-    /// Header lines without end.
-    HeaderFlood,
+    /// These bytes, then those over and over.
+    Flood(&'static [u8], &'static [u8]),
     /// That many `103 Early Hints`, then a 200; when absent, a hundred each millisecond without end.
     Informational(Option<usize>),
     /// These bytes, whatever they are, then the connection is closed.
@@ -191,9 +191,9 @@ async fn misbehave(answer: Answer, wire: &mut Wire<'_>) {
             wire.send(head(status, &[("transfer-encoding", "chunked".to_owned())], None).as_bytes()).await;
             wire.flood(format!("10000\r\n{}\r\n", ".".repeat(0x10000)).as_bytes()).await;
         }
-        Answer::HeaderFlood => {
-            wire.send(b"HTTP/1.1 200 OK\r\n").await;
-            wire.flood("x-flood: ....................................\r\n".repeat(100).as_bytes()).await;
+        Answer::Flood(first, over_and_over) => {
+            wire.send(first).await;
+            wire.flood(&over_and_over.repeat((16 << 10) / over_and_over.len())).await;
         }
         Answer::Informational(_) => {
             let hints = HINT.repeat(100);
