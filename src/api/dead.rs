@@ -206,7 +206,12 @@ impl Filter {
 }
 
 fn moment(text: &str) -> Result<Timestamp, String> {
-    Timestamp::parse(text).map_err(|error| format!("it is a time such as 2026-11-22T13:25:00Z: {error}"))
+    Timestamp::parse(text).map_err(|error| {
+        // Unescaped, the plus of an offset arrives as a blank.
+        let is_unescaped = text.contains(' ') && Timestamp::parse(&text.replace(' ', "+")).is_ok();
+        let hint = if is_unescaped { " (a + in a query is written %2B)" } else { "" };
+        format!("it is a time such as 2026-11-22T13:25:00Z: {error}{hint}")
+    })
 }
 
 /// What is to be replayed.

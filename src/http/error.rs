@@ -124,12 +124,12 @@ impl Refusal {
 
     /// The value of `Posthaste-Stored` for a publish, with or without a key.
     ///
-    /// A keyed publish may be the second try of one that was stored. So whatever is refused with the advice to try again, before
-    /// the store looked for the key, is unknown.
+    /// A keyed publish may be the second try of one that was stored. So whatever is refused before the store looked for the key is
+    /// unknown where the first try may have passed: with the advice to try again, or for a setting, which was another then.
     pub(super) fn stored(&self, keyed: bool) -> Stored {
         let by_rule = match self.0.code {
             Code::Internal | Code::StoreTimeout => Stored::Unknown,
-            code if code.row().retryable && keyed => Stored::Unknown,
+            code if keyed && (code.row().retryable || self.0.problem.setting.is_some()) => Stored::Unknown,
             _ => Stored::No,
         };
         self.0.known.unwrap_or(by_rule)
@@ -346,6 +346,13 @@ mod tests {
         {
             assert_eq!(Refusal::new(code, "").stored(true), Stored::No);
         }
+        let by_setting = Refusal::new(Code::PayloadTooLarge, "").setting("limits.payload_max", Some(10));
+        assert_eq!(
+            by_setting.stored(true),
+            Stored::Unknown,
+            "it may have been larger when that key was first used"
+        );
+        assert_eq!(by_setting.stored(false), Stored::No);
         assert_eq!(Refusal::new(Code::RequestTimeout, "").stored(true), Stored::Unknown);
         assert_eq!(Refusal::new(Code::RequestTimeout, "").stored(false), Stored::No);
     }

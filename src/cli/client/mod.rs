@@ -32,6 +32,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes of an answer that are read: twice what the largest payload takes as JSON, and four times what a lease may bring.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+/// Where a gateway listens that was told nothing else.
+const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+
 /// Where the help tells of the options that every call has.
 pub(super) const GATEWAY: &str = "Gateway";
 
@@ -39,7 +42,7 @@ pub(super) const GATEWAY: &str = "Gateway";
 #[derive(Args)]
 pub(super) struct GatewayArguments {
     /// The gateway's address
-    #[arg(long, env = "POSTHASTE_URL", default_value = "http://127.0.0.1:8080", value_name = "URL", help_heading = GATEWAY)]
+    #[arg(long, env = "POSTHASTE_URL", default_value = DEFAULT_URL, value_name = "URL", help_heading = GATEWAY)]
     url: String,
     /// The key to show it, as `Authorization: Bearer`; gateways of this version ask for none
     #[arg(long, env = "POSTHASTE_KEY", hide_env_values = true, value_name = "KEY", help_heading = GATEWAY)]
@@ -66,7 +69,9 @@ impl ClientArguments {
 impl GatewayArguments {
     /// A client of that gateway, which has so long for each whole answer.
     pub(super) fn client(&self, answer_within: Duration) -> Result<Client, Failure> {
-        Client::with_key(&self.url, self.api_key.as_deref(), answer_within)
+        // A variable that is set to nothing, as compose files pass those that are unset, says nothing.
+        let url = if self.url.is_empty() { DEFAULT_URL } else { &self.url };
+        Client::with_key(url, self.api_key.as_deref(), answer_within)
     }
 }
 

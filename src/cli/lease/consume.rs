@@ -274,7 +274,7 @@ impl Consumer<'_> {
     fn report(&self) {
         let Counts { done, retried, rejected, released, lost } = &self.counts;
         let [done, retried, rejected] = [done, retried, rejected].map(Cell::get);
-        let mut words = format!("{done} done, {retried} to be tried again, {rejected} rejected");
+        let mut words = format!("{done} done, {retried} failed, {rejected} rejected");
         for (count, word) in [(released.get(), "released"), (lost.get(), "lost")] {
             if count > 0 {
                 write!(words, ", {count} {word}").expect("writing to a String cannot fail");

@@ -6,8 +6,10 @@ use actix_http::StatusCode;
 use tokio::time::Instant;
 
 use crate::api::batch::{ItemProblem, ItemPublished, ItemsPublished};
+use crate::api::code::Code;
 use crate::domain::id::MessageId;
 use crate::http::answer::{self, Answer};
+use crate::http::batch::array::{Field, pointer};
 use crate::http::batch::reader::Made;
 use crate::http::batch::{Batch, Plan, empty, gone};
 use crate::http::body::Body;
@@ -108,6 +110,10 @@ impl Batch<'_> {
             fates[place] = match of_publish(publishing.await) {
                 Ok(Accepted::New) => Fate::Kept { id, duplicate: false },
                 Ok(Accepted::Duplicate(first)) => Fate::Kept { id: first[0], duplicate: true },
+                Err(NotAccepted::Refused(refusal)) if refusal.code() == Code::IdempotencyKeyReused => {
+                    let key = pointer(place as u64, Field::IdempotencyKey);
+                    Fate::Refused { refusal: refusal.in_body(key), is_keyed }
+                }
                 Err(NotAccepted::Refused(refusal)) => Fate::Refused { refusal, is_keyed },
                 Err(NotAccepted::Gone) => Fate::Gone { is_keyed },
             };

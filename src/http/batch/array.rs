@@ -82,6 +82,8 @@ pub(super) fn pointer(index: u64, field: Field) -> String {
 pub(super) struct Array<'b> {
     walk: Walk<'b>,
     index: u64,
+    /// Whether it is within an item, and not before, between or behind them.
+    is_within: bool,
     is_over: bool,
 }
 
@@ -89,7 +91,7 @@ impl<'b> Array<'b> {
     /// Of this body.
     pub(super) fn new(body: &'b [u8]) -> Self {
         // The array, the item, and what a payload may have.
-        Self { walk: Walk::new(body, LEVELS_MAX), index: 0, is_over: false }
+        Self { walk: Walk::new(body, LEVELS_MAX), index: 0, is_within: false, is_over: false }
     }
 
     /// The next item, or why it is none; `None` at the end.
@@ -108,7 +110,11 @@ impl<'b> Array<'b> {
             self.open(pace).await?;
         }
         let found = self.element(is_first, pace).await;
-        let found = found.map_err(|wrong| no_json(wrong).index(self.index))?;
+        let found = found.map_err(|wrong| match self.is_within {
+            true => no_json(wrong).index(self.index),
+            false => no_json(wrong),
+        })?;
+        self.is_within = false;
         self.index += u64::from(found.is_some());
         Ok(found)
     }
@@ -148,6 +154,7 @@ impl<'b> Array<'b> {
             }
             self.walk.blanks(pace).await;
         }
+        self.is_within = self.walk.next().is_some();
         if self.walk.take(b'{') {
             return self.item(pace).await.map(Some);
         }

@@ -33,7 +33,16 @@ pub(super) enum Format {
 impl Format {
     /// By the Content-Type of the request.
     pub(super) fn of(content_type: &str) -> Result<Self, Refusal> {
-        let essence = content_type.split(';').next().unwrap_or_default().trim();
+        let mut parts = content_type.split(';').map(str::trim);
+        let essence = parts.next().unwrap_or_default();
+        let charset = parts.find_map(|part| {
+            let (name, value) = part.split_once('=')?;
+            name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
+        });
+        if let Some(charset) = charset.filter(|charset| !charset.eq_ignore_ascii_case("utf-8")) {
+            let detail = format!("a batch is UTF-8, not {:?}", shown(charset));
+            return Err(Refusal::new(Code::UnsupportedMediaType, detail).header("Content-Type"));
+        }
         if essence.eq_ignore_ascii_case("application/x-ndjson") {
             return Ok(Self::Lines);
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use actix_http::{Method, StatusCode};
 
 use super::Call;
+use super::queues::target;
 use crate::api::Message;
 use crate::api::code::Code;
 use crate::domain::format::secret;
@@ -35,15 +36,15 @@ pub(super) async fn publish_batch(call: Call) -> Result<Answer, Refusal> {
 }
 
 /// Cancels a message that nobody has leased.
-pub(super) async fn cancel(call: Call) -> Result<Answer, Refusal> {
-    let name = queue_name(call.segment("queue"))?;
-    parameters(call.request.uri(), &[])?;
-    let mut entry = call.desk.queue(&name).await?;
+pub(super) async fn cancel(mut call: Call) -> Result<Answer, Refusal> {
+    let name = target(&mut call, &[])?;
+    call.nothing().await?;
+    let mut entry = call.desk.queue(name.as_str()).await?;
     let text = call.segment("id");
     let Ok(id) = text.parse::<MessageId>() else { return Err(message_unknown(&entry, text)) };
     let mut cancelled = call.desk.store.cancel(entry.queue_ref(), id).await;
     if matches!(cancelled, Err(StoreError::Gone)) {
-        entry = call.desk.queue_asked(&name).await?;
+        entry = call.desk.queue_asked(name.as_str()).await?;
         cancelled = call.desk.store.cancel(entry.queue_ref(), id).await;
     }
     match cancelled.map_err(|error| of_store(&error))? {

@@ -143,12 +143,18 @@ impl<'c> Work<'c> {
         }
         let is_all = done.matched - done.damaged == chosen as u64;
         self.replay_steps(steps.0, &mut done).await?;
-        if done.stopped.is_none() && !is_all {
+        if done.stopped.is_none() && !is_all && self.is_left(&wanted).await? {
             let most = ReplayRequest::MESSAGES_MAX;
             let detail = format!("at most {most} are replayed at a time: ask again for the rest");
             done.stopped = Some(Stopped { code: "too_many".to_owned(), detail });
         }
         Ok(done)
+    }
+
+    /// Whether any letter is left to replay: others may have taken what this call left.
+    async fn is_left(&self, wanted: &Wanted) -> Result<bool, Refusal> {
+        let page = self.page(wanted, None).await.map_err(|error| of_store(&error))?;
+        Ok(page.cursor.is_some() || page.letters.iter().any(|letter| letter.reason != DeadReason::Damaged))
     }
 
     async fn replay_ids(&self, ids: Vec<MessageId>, dry_run: bool) -> Result<Replay, Refusal> {

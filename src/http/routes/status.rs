@@ -90,8 +90,15 @@ pub(in crate::http) async fn status(
     if let Some(named) = named {
         entries.retain(|entry| named.contains(&entry.name));
     }
-    let health = timeout(STORE_TIMEOUT, store.health());
-    let (reading, health) = join(read(state, store, named, entries.len()), health).await;
+    // Whoever looks at the store all the time knows when it is away, and nobody has to wait for that again.
+    let is_away = gateway.store_watch.now().health.as_ref().is_some_and(|health| !health.reachable);
+    let (reading, health) = if is_away {
+        (last_known(state), None)
+    } else {
+        let health = timeout(STORE_TIMEOUT, store.health());
+        let (reading, health) = join(read(state, store, named, entries.len()), health).await;
+        (reading, health.ok().and_then(Result::ok))
+    };
     let by_name: HashMap<&QueueName, &QueueStats> =
         reading.numbers.iter().map(|queue| (&queue.name, queue)).collect();
     let mut totals = Some((Counters::default(), Gauges::default())).filter(|_| reading.at.is_some());
@@ -120,7 +127,7 @@ pub(in crate::http) async fn status(
         as_of: reading.at,
         consistent: reading.is_current.then(|| queues.iter().all(|queue| queue.consistent != Some(false))),
         instances: instances(state, now),
-        store: store_status(state, health.ok().and_then(Result::ok)),
+        store: store_status(state, health),
         totals: totals.map_or_else(Totals::default, |(counters, gauges)| Totals {
             counts: counts(&gauges),
             history: history(&counters),
@@ -175,11 +182,17 @@ async fn read(
             }
             Reading { numbers: snapshot.stats, at: Some(snapshot.at), is_current: true }
         }
-        Ok(Err(_)) | Err(_) => Reading {
-            numbers: last.as_ref().map(|last| last.stats.clone()).unwrap_or_default(),
-            at: last.map(|last| last.at),
-            is_current: false,
-        },
+        Ok(Err(_)) | Err(_) => last_known(state),
+    }
+}
+
+/// The counts that were read last.
+fn last_known(state: &State) -> Reading {
+    let last = state.observations.last();
+    Reading {
+        numbers: last.as_ref().map(|last| last.stats.clone()).unwrap_or_default(),
+        at: last.map(|last| last.at),
+        is_current: false,
     }
 }
 
@@ -271,6 +284,9 @@ fn store_status(state: &State, live: Option<StoreHealth>) -> StoreStatus {
             let detail = format!("queue {}: {}", trouble.queue, trouble.detail);
             Warning { code: trouble.code.into(), detail }
         }));
+    }
+    if !reachable {
+        reasons.insert(0, "the store does not answer".to_owned());
     }
     StoreStatus {
         kind: gateway.store.kind().to_owned(),

@@ -170,12 +170,19 @@ impl Connection {
     }
 
     /// The generation that the queue's own hash has; `None` when there is no such hash.
+    ///
+    /// # Errors
+    /// [`StoreError::Foreign`] when what stands there is no generation: the queue may hold messages, so it is left as it is.
     async fn adopted(&self, name: &QueueName) -> Result<Option<Generation>, StoreError> {
         let mut command = Cmd::new();
-        command.arg("HGET").arg(Names::in_queue(&self.state.names.of_queue(name), Key::Counters)).arg("gen");
-        Ok(match self.link.send(&command, Effect::Reads).await? {
-            Value::BulkString(bytes) => Some(Generation(read_number(&bytes))),
-            _ => None,
+        let key = Names::in_queue(&self.state.names.of_queue(name), Key::Counters);
+        command.arg("HGET").arg(&key).arg("gen");
+        let Value::BulkString(bytes) = self.link.send(&command, Effect::Reads).await? else {
+            return Ok(None);
+        };
+        let generation = std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok());
+        generation.map(|generation| Some(Generation(generation))).ok_or_else(|| {
+            StoreError::Foreign(format!("the field gen of the key {key} is no generation of a queue"))
         })
     }
 
@@ -206,19 +213,21 @@ impl Connection {
         Ok(kept.clone().entry(name.clone(), paused, parked))
     }
 
-    /// Makes a queue, or gives it other settings, when `change` says so; gives what there was.
+    /// Makes a queue, or gives it other settings, when `change` says so; gives what there was, unless this call made it.
     async fn change(
         &self,
         name: &QueueName,
         change: impl Fn(Option<&Kept>) -> Option<Kept>,
     ) -> Result<(Option<Kept>, Option<QueueEntry>), StoreError> {
+        let mut made = None;
         for _ in 0..TRIES_MAX {
             let adopted = self.adopted(name).await?;
             let (bytes, was) = self.kept(name).await?;
             let Some(mut kept) = change(was.as_ref()) else { return Ok((was, None)) };
-            if was.is_some() && adopted != Some(kept.generation) {
-                // Who deletes it, or makes it, was interrupted or has not finished: nothing of that making counts any more.
-                kept.generation = Generation(fastrand::u64(1..));
+            if was.is_some() {
+                // Without its hash the entry is left of a deletion or a making that was interrupted: nothing of it counts. With
+                // another in it, its entry was taken for such a one while it was finished: it may hold messages, and goes on.
+                kept.generation = adopted.unwrap_or_else(|| Generation(fastrand::u64(1..)));
             }
             let written = kept.write()?;
             if !self.replace(name, &bytes, &written).await? {
@@ -229,6 +238,10 @@ impl Connection {
                 entry => entry?,
             };
             let is_new = adopted != Some(kept.generation);
+            if is_new {
+                made = Some(kept.generation);
+            }
+            let was = was.filter(|_| made != Some(kept.generation));
             match self.adopt_newest(name, kept, written, entry).await? {
                 (entry, true) => return Ok((was, Some(entry))),
                 // A deletion that found an entry without its hash leaves a hash without its entry.
@@ -333,6 +346,10 @@ impl Connection {
             let (was, _) = match declared {
                 // That one is left as it is; the others are served.
                 Err(StoreError::Newer(_)) => continue,
+                Err(StoreError::Foreign(why)) => {
+                    log::warn!("queue.name" = name.as_str(), "cause" = why.as_str(); "a queue is left as it is");
+                    continue;
+                }
                 declared => declared?,
             };
             if let Some(was) = was.filter(|was| was.settings != *settings) {

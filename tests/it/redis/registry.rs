@@ -187,6 +187,60 @@ fn a_queue_whose_deletion_was_interrupted_is_made_anew_by_a_put() {
 }
 
 #[test]
+fn one_of_two_puts_at_once_makes_the_queue_and_both_mean_the_same() {
+    run(async || {
+        let server = RedisServer::start(&[]);
+        let stands =
+            [stand_at(server.url(), &Clock::manual(START)), stand_at(server.url(), &Clock::manual(START))];
+        for round in 0..200 {
+            let both = stands.each_ref().map(|stand| {
+                let later = async move {
+                    // Each round one of them comes at another moment.
+                    for _ in 0..round % 7 {
+                        tokio::task::yield_now().await;
+                    }
+                    stand.connection.put_queue(name("orders"), Arc::new(plain_settings())).await
+                };
+                Box::pin(later)
+            });
+            let [one, other] = both;
+            let (one, other) = futures_util::future::join(one, other).await;
+            let made = [&one, &other].into_iter().filter(|put| matches!(put, Ok(Put::Created(_)))).count();
+            assert_eq!(made, 1, "round {round}: {one:?} {other:?}");
+            let queues = [one, other].map(|put| match put {
+                Ok(Put::Created(entry) | Put::Updated(entry)) => entry.queue_ref(),
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(queues[0], queues[1], "round {round}");
+            assert_eq!(listed(&stands[0]).await, [queues[0].clone()]);
+            stands[0].publish_plain(&queues[1], 1).await;
+            let deleted = stands[round % 2].connection.delete_queue(queues[0].clone(), true).await;
+            assert_eq!(deleted, Ok(Deleted::Deleted));
+        }
+    });
+}
+
+#[test]
+fn messages_outlive_a_generation_that_was_overwritten() {
+    run(async || {
+        let server = RedisServer::start(&[]);
+        let stand = stand_at(server.url(), &Clock::manual(START));
+        let queue = stand.queue("orders").await;
+        stand.publish_plain(&queue, 3).await;
+        let hash = key("orders", "c");
+        ask::<i64>(&server, &[b"HSET", hash.as_bytes(), b"gen", b"junk"]);
+        let refused = stand.connection.put_queue(name("orders"), Arc::new(plain_settings())).await;
+        assert!(matches!(&refused, Err(StoreError::Foreign(why)) if why.contains("gen")), "{refused:?}");
+        let declared = stand.connection.declare(vec![(name("orders"), Arc::new(plain_settings()))]).await;
+        assert!(declared.is_ok(), "a start leaves it as it is: {declared:?}");
+        ask::<i64>(&server, &[b"HSET", hash.as_bytes(), b"gen", b"12345"]);
+        let again = put(&stand, "orders").await.queue_ref();
+        assert_eq!(again.generation.0, 12_345, "it goes on as what it is now");
+        assert_eq!(stand.stats(&again).await.gauges.pending, 3);
+    });
+}
+
+#[test]
 fn a_put_and_a_deletion_at_once_leave_all_of_a_queue_or_nothing() {
     run(async || {
         let server = RedisServer::start(&[]);
