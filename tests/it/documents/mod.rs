@@ -2,6 +2,7 @@
 
 mod api;
 mod errors;
+mod operations;
 mod readme;
 mod varying;
 
