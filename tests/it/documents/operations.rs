@@ -52,7 +52,7 @@ fn explained(table: &str) -> Vec<String> {
                 Some(rest) => format!("{before}.{rest}"),
                 None => name.to_owned(),
             };
-            before = name.rsplit_once('.').map_or("", |(before, _)| before).to_owned();
+            name.rsplit_once('.').map_or("", |(before, _)| before).clone_into(&mut before);
             found.push(name);
         }
     }

@@ -3,7 +3,8 @@
 //! Every line of a `sh` block that begins with `curl` or `posthaste` is run; what the port and the folder of the running gateway need
 //! is put in its place. A block without a language right after a `sh` block is what its last command prints. There `…`
 //! stands for any text, after a word with a digit for the rest of that word; white space does not count, so that a long
-//! line may be wrapped. Such a word (`01…`, an id) is remembered with what it stood for, and means that in later commands.
+//! line may be wrapped. Such a word (`01…`, an id) is remembered with what it stood for, and means that in later commands;
+//! so does `RECEIPT`, what `"receipt":"…"` stood for.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -104,6 +105,9 @@ fn wildcards(promised: &str, output: &str) -> Option<Vec<String>> {
 fn named_wildcards(promised: &str) -> Vec<String> {
     let parts: Vec<&str> = promised.split('…').collect();
     let beginning = |part: &&str| {
+        if part.ends_with("\"receipt\":\"") {
+            return "RECEIPT".to_owned();
+        }
         let at = part.rfind(|character: char| !character.is_ascii_alphanumeric()).map_or(0, |at| at + 1);
         format!("{}…", &part[at..])
     };
@@ -134,7 +138,7 @@ impl Reader {
 
     /// Runs a command until its output is as promised; once, when running it changes something.
     fn check(&mut self, line: &str, promised: &str) {
-        let reads_only = ![" -d", " -X", " --data", " -T", " --request", " publish "]
+        let reads_only = ![" -d", " -X", " --data", " -T", " --request", " publish ", " lease "]
             .iter()
             .any(|flag| line.contains(flag));
         let deadline = Instant::now() + WITHIN;
@@ -143,7 +147,7 @@ impl Reader {
             if let Some(found) = wildcards(promised, &output) {
                 for (name, rest) in named_wildcards(promised).into_iter().zip(found) {
                     if name != "…" {
-                        let meaning = name.replace('…', &rest);
+                        let meaning = if name == "RECEIPT" { rest } else { name.replace('…', &rest) };
                         self.known.insert(name, meaning);
                     }
                 }
@@ -215,4 +219,5 @@ fn a_promise_is_compared_with_the_output() {
     assert_eq!(wildcards("id: 01…", "id: 01ab cd"), None, "a word ends where it ends");
     assert_eq!(wildcards("no…", "no such file"), Some(vec![" such file".to_owned()]));
     assert_eq!(wildcards("id: …", "id: 01ab cd"), Some(vec![" 01ab cd".to_owned()]));
+    assert_eq!(named_wildcards("{\"receipt\":\"…\",\"x\":\"…\"}"), ["RECEIPT", "…"]);
 }
