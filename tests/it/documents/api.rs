@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use posthaste::http::routes;
 
-use super::varying::{self, Names, unwrapped};
+use super::varying::{self, Names, unwrapped, wrapped};
 use super::{Block, blocks, commands};
 use crate::support::command;
 use crate::support::gateway::{Gateway, Home};
@@ -191,8 +191,8 @@ impl Typist {
                 reads_only && Instant::now() < deadline,
                 "{}\nprints\n{}\nand docs/API.md shows\n{}",
                 example.command,
-                self.names.shown(&answer),
-                example.shown
+                wrapped(&self.names.shown(&answer)),
+                wrapped(&example.shown)
             );
             std::thread::sleep(Duration::from_millis(50));
         }

@@ -107,6 +107,26 @@ pub(super) fn unwrapped(shown: &str) -> String {
     shown.replace("\n ", "").trim_end().to_owned()
 }
 
+/// How a document shows an answer: long lines are broken, after a comma or before a blank if they can be.
+pub(super) fn wrapped(answer: &str) -> String {
+    const COLUMNS_MAX: usize = 118;
+    let mut lines = Vec::new();
+    for line in answer.lines() {
+        let (mut rest, mut start) = (line, "");
+        loop {
+            let room = COLUMNS_MAX - start.len();
+            let Some((end, _)) = rest.char_indices().nth(room) else { break };
+            let comma = [",\"", ",{"].iter().filter_map(|mark| rest[..end].rfind(mark)).max();
+            let place =
+                comma.map(|at| at + 1).or_else(|| rest[..end].rfind(' ').filter(|at| *at > 0)).unwrap_or(end);
+            lines.push(format!("{start}{}", &rest[..place]));
+            (rest, start) = (&rest[place..], " ");
+        }
+        lines.push(format!("{start}{rest}"));
+    }
+    lines.join("\n")
+}
+
 /// The names of messages and receipts in a text: what a command of a document may not contain before an answer has shown it.
 pub(super) fn names(text: &str) -> Vec<&str> {
     let named = |part| match part {
