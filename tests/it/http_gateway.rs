@@ -38,6 +38,7 @@ pub(super) struct Plan {
     pub(super) queue_defaults: Value,
     pub(super) declared: Vec<(&'static str, Value)>,
     pub(super) durability: RequiredDurability,
+    pub(super) clock: Clock,
 }
 
 impl Default for Plan {
@@ -46,7 +47,13 @@ impl Default for Plan {
         server.listen.0.set_port(0);
         server.threads = 1;
         let declared = vec![("default", json!({"processor": "log"}))];
-        Self { server, queue_defaults: json!({}), declared, durability: RequiredDurability::None }
+        Self {
+            server,
+            queue_defaults: json!({}),
+            declared,
+            durability: RequiredDurability::None,
+            clock: Clock::system(),
+        }
     }
 }
 
@@ -65,7 +72,7 @@ impl TestGateway {
 
     /// Starts one as planned.
     pub(super) fn start_unready(plan: Plan) -> Self {
-        let clock = Clock::system();
+        let clock = plan.clock;
         let store_settings = StoreSettings {
             url: "memory:".to_owned(),
             durability: RequiredDurability::None,

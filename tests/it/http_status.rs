@@ -4,14 +4,16 @@ use posthaste::api::Status;
 use std::sync::Arc;
 use std::time::Duration;
 
+use posthaste::clock::Clock;
 use posthaste::domain::outcome::DeadReason;
 use posthaste::domain::queue::ParkReason::{DestinationGone, EgressRefused};
 use posthaste::domain::retry::Verdict;
+use posthaste::domain::timestamp::Timestamp;
 use posthaste::store::Hold;
 use posthaste::store::lease::{BatchId, LeaseKind, LeaseRequest};
 use serde_json::{Value, json};
 
-use super::http_gateway::{TestGateway, block_on};
+use super::http_gateway::{Plan, TestGateway, block_on};
 
 fn keys(value: &Value) -> Vec<&str> {
     let mut keys: Vec<_> = value.as_object().expect("an object").keys().map(String::as_str).collect();
@@ -159,7 +161,7 @@ fn publish_dead(gateway: &TestGateway) {
 #[test]
 fn a_queue_that_stands_still_says_why() {
     let declared = vec![("default", json!({"processor": "log", "dead": {"length_max": 1}}))];
-    let gateway = TestGateway::start_as(super::http_gateway::Plan { declared, ..Default::default() });
+    let gateway = TestGateway::start_as(Plan { declared, ..Default::default() });
     assert_eq!(gateway.look("/ready?check=work").status, 200);
     let connection = gateway.store.connect();
     let hold = |hold: Hold| {
@@ -198,9 +200,36 @@ fn a_queue_that_stands_still_says_why() {
 #[test]
 fn a_queue_whose_processor_is_not_here_says_so() {
     let declared = vec![("default", json!({"processor": "log"})), ("resize", json!({"processor": "resize"}))];
-    let gateway = TestGateway::start_as(super::http_gateway::Plan { declared, ..Default::default() });
+    let gateway = TestGateway::start_as(Plan { declared, ..Default::default() });
     let status = gateway.look("/status?queue=resize").json();
     assert_eq!(status["queues"][0]["stalled"]["code"], "no_worker");
+}
+
+#[test]
+fn a_queue_of_which_nobody_pulls_says_so_until_somebody_does() {
+    let clock = Clock::manual(Timestamp::from_millis(1_790_000_000_000));
+    let declared = vec![("default", json!({"processor": "log"})), ("jobs", json!({"processor": "pull"}))];
+    let gateway = TestGateway::start_as(Plan { declared, clock: clock.clone(), ..Plan::default() });
+    let stalled = || gateway.look("/status").json()["queues"][1]["stalled"].clone();
+    let pass = |seconds| {
+        clock.advance(Duration::from_secs(seconds));
+        stalled()
+    };
+    assert_eq!(pass(120), Value::Null, "nothing waits");
+    assert_eq!(gateway.publish("jobs", &[], b"x").status, 202);
+    // From the look that first sees it pending, a minute.
+    assert_eq!(pass(10), Value::Null);
+    assert_eq!(pass(59), Value::Null);
+    let told = pass(1);
+    assert_eq!(told["code"], "no_consumer", "{told}");
+    assert_eq!(pass(30)["since"], told["since"]);
+    let work = gateway.look("/ready?check=work").json();
+    assert_eq!(work["reasons"][0]["code"], "queue_stalled", "{work}");
+    assert_eq!(gateway.look("/ready").status, 200);
+
+    let leased = gateway.send("POST /v1/queues/jobs/leases", &[], b"").json();
+    assert_eq!(leased["items"][0]["payload"], "x", "{leased}");
+    assert_eq!(pass(0), Value::Null, "somebody asked");
 }
 
 #[test]
@@ -208,7 +237,7 @@ fn with_many_queues_the_counts_may_be_a_second_old_and_no_older() {
     let names: Vec<&'static str> = (0..101).map(|number| &*format!("q{number}").leak()).collect();
     let mut declared: Vec<_> = names.iter().map(|name| (*name, json!({"processor": "log"}))).collect();
     declared.push(("default", json!({"processor": "log"})));
-    let gateway = TestGateway::start_as(super::http_gateway::Plan { declared, ..Default::default() });
+    let gateway = TestGateway::start_as(Plan { declared, ..Default::default() });
     let first = gateway.look("/status").json();
     assert_eq!(first["queues"].as_array().map(Vec::len), Some(102));
     gateway.assert_alive("a status of many queues");

@@ -3,6 +3,7 @@
 mod answers;
 mod crashes;
 mod crowd;
+mod held;
 mod refusals;
 mod shared;
 mod waiting;

@@ -1,15 +1,19 @@
-//! What `/status` costs a Redis that others share.
+//! What `/status` costs a Redis that others share, and what it says of one that they wrote to.
 
 use std::fmt::Write as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::support::client;
 use crate::support::gateway::Gateway;
+use crate::support::invariants;
 use crate::support::redis::{RedisServer, STRICT};
 
 const QUEUES: usize = 150;
 const CLIENTS: usize = 16;
+const WITHIN: Duration = Duration::from_secs(30);
 
 /// How often the script that reads counters ran, or another that only reads.
 fn reads(server: &RedisServer) -> u64 {
@@ -43,5 +47,44 @@ fn those_who_ask_for_the_status_of_many_queues_at_once_share_one_look() {
     let looks_max = begun.elapsed().as_secs() + 3;
     let looks = (reads(&server) - before) / QUEUES as u64;
     assert!((1..=looks_max).contains(&looks), "{looks} looks at all queues, {looks_max} at most");
+    gateway.stop();
+}
+
+#[test]
+fn counters_that_differ_from_what_is_there_are_not_called_consistent() {
+    let server = RedisServer::start(&STRICT);
+    let settings = "[queues.jobs]\nprocessor = 'pull'\n[queues.other]\nprocessor = 'pull'\n";
+    let mut gateway = Gateway::prepare(settings, &[]).over(&server);
+    gateway.launch_until_ready();
+    for queue in ["jobs", "jobs", "other"] {
+        gateway.publish(queue, &[], b"x");
+    }
+    let counters = "ph:{jobs#0}:c";
+    assert_eq!(server.ask(&["HGET", counters, "pending"]), "$1\r\n2\r\n");
+    // Both laws would hold: more were accepted, and more wait.
+    for field in ["accepted", "pending"] {
+        server.ask(&["HINCRBY", counters, field, "3"]);
+    }
+    let status = gateway.wait_for("it is seen", WITHIN, |gateway| {
+        let status = gateway.status();
+        (status["consistent"] == false).then_some(status)
+    });
+    let consistent = |queue: &Value| (queue["name"].clone(), queue["consistent"].clone());
+    let queues: Vec<_> = status["queues"].as_array().expect("queues").iter().map(consistent).collect();
+    assert!(queues.contains(&("jobs".into(), false.into())), "{queues:?}");
+    assert!(queues.contains(&("other".into(), true.into())), "{queues:?}");
+    let is_told = |warning: &Value| {
+        let detail = warning["detail"].as_str().expect("a detail");
+        warning["code"] == "counters_differ" && detail.contains("jobs") && detail.contains("pending is 5")
+    };
+    assert!(status["store"]["warnings"].as_array().expect("warnings").iter().any(is_told), "{status}");
+
+    for field in ["accepted", "pending"] {
+        server.ask(&["HINCRBY", counters, field, "-3"]);
+    }
+    gateway.wait_for("it is well again", WITHIN, |gateway| {
+        let status = gateway.status();
+        (status["consistent"] == true).then(|| invariants::assert_laws(&status))
+    });
     gateway.stop();
 }

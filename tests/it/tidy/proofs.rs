@@ -174,6 +174,8 @@ fn a_setting_that_nothing_reads_is_seen() {
     assert_eq!(judge("fn open(a: A) { (a.size, a.shards) }", manual), [8], "it is said to have no effect");
     let silent = manual.replace(": reserved", "");
     assert_eq!(judge("fn open(a: A) { a.size }", &silent), [8], "the manual does not say so");
+    let stale = manual.replace("1 to 9.", "1 to 9. Not in this version.");
+    assert_eq!(judge("fn open(a: A) { a.size }", &stale), [4], "the manual says so no longer rightly");
 }
 
 #[test]

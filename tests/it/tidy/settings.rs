@@ -14,7 +14,8 @@ const WORDS_OF_NO_EFFECT: &[&str] = &["not in this version", "reserved"];
 /// Functions that only judge whether a value is possible.
 const JUDGES: &[&str] = &["problems", "amounts", "retries", "times", "words"];
 
-/// Keys that nothing reads, keys said to have no effect that something reads, and such keys of which the manual is silent.
+/// Keys that nothing reads, keys said to have no effect that something reads, here or in the manual, and such keys of which the
+/// manual is silent.
 /// Two keys of one name are told apart by nothing: both are read when one is.
 pub(super) fn without_effect(keys: &[String], manual: &str, sources: &[Source]) -> Vec<Breach> {
     let read: BTreeSet<&str> =
@@ -27,6 +28,7 @@ pub(super) fn without_effect(keys: &[String], manual: &str, sources: &[Source]) 
         let what = match (read.contains(name(key)), is_listed) {
             (false, false) => format!("nothing reads `{key}`"),
             (true, true) => format!("`{key}` is read now: take it off the list in tests/it/tidy/settings.rs"),
+            (true, false) if is_said => format!("`{key}` is read, and the manual says that it has no effect"),
             (false, true) if !is_said => format!("`{key}` has no effect, and the manual does not say so"),
             _ => continue,
         };

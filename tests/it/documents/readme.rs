@@ -3,7 +3,8 @@
 //! Every line of a `sh` block that begins with `curl` or `posthaste` is run; what the port and the folder of the running gateway need
 //! is put in its place. A block without a language right after a `sh` block is what its last command prints. There `…`
 //! stands for any text, after a word with a digit for the rest of that word; white space does not count, so that a long
-//! line may be wrapped. Such a word (`01…`, an id) is remembered with what it stood for, and means that in later commands.
+//! line may be wrapped. Such a word (`01…`, an id) is remembered with what it stood for, and means that in later commands;
+//! so does `RECEIPT`, what `"receipt":"…"` stood for.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,6 +12,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use super::{Block, blocks, commands};
 use crate::support::command;
 use crate::support::gateway::Gateway;
 
@@ -18,48 +20,6 @@ use crate::support::gateway::Gateway;
 const LISTEN: &str = "127.0.0.1:8080";
 /// How long a command that only reads may take to show what is promised: what it shows may still be under way.
 const WITHIN: Duration = Duration::from_secs(20);
-
-/// A fenced block: its language and its lines.
-#[derive(Debug, PartialEq, Eq)]
-struct Block {
-    language: String,
-    text: String,
-    /// Whether only blank lines are between it and the block before.
-    follows: bool,
-}
-
-fn blocks(markdown: &str) -> Vec<Block> {
-    let mut blocks: Vec<Block> = Vec::new();
-    let mut open = false;
-    let mut follows = false;
-    for line in markdown.lines() {
-        if let Some(language) = line.strip_prefix("```") {
-            if !open {
-                blocks.push(Block { language: language.trim().to_owned(), text: String::new(), follows });
-            }
-            open = !open;
-            follows = true;
-        } else if open {
-            let block = blocks.last_mut().expect("one was opened");
-            block.text.push_str(line);
-            block.text.push('\n');
-        } else if !line.trim().is_empty() {
-            follows = false;
-        }
-    }
-    assert!(!open, "a block is not closed");
-    blocks
-}
-
-/// The commands of a `sh` block: lines, joined where one ends with a backslash, without comments.
-fn commands(block: &str) -> Vec<String> {
-    block
-        .replace("\\\n", " ")
-        .lines()
-        .map(|line| line.trim().to_owned())
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .collect()
-}
 
 /// A piece of a promise.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -145,6 +105,9 @@ fn wildcards(promised: &str, output: &str) -> Option<Vec<String>> {
 fn named_wildcards(promised: &str) -> Vec<String> {
     let parts: Vec<&str> = promised.split('…').collect();
     let beginning = |part: &&str| {
+        if part.ends_with("\"receipt\":\"") {
+            return "RECEIPT".to_owned();
+        }
         let at = part.rfind(|character: char| !character.is_ascii_alphanumeric()).map_or(0, |at| at + 1);
         format!("{}…", &part[at..])
     };
@@ -175,7 +138,7 @@ impl Reader {
 
     /// Runs a command until its output is as promised; once, when running it changes something.
     fn check(&mut self, line: &str, promised: &str) {
-        let reads_only = ![" -d", " -X", " --data", " -T", " --request", " publish "]
+        let reads_only = ![" -d", " -X", " --data", " -T", " --request", " publish ", " lease "]
             .iter()
             .any(|flag| line.contains(flag));
         let deadline = Instant::now() + WITHIN;
@@ -184,7 +147,7 @@ impl Reader {
             if let Some(found) = wildcards(promised, &output) {
                 for (name, rest) in named_wildcards(promised).into_iter().zip(found) {
                     if name != "…" {
-                        let meaning = name.replace('…', &rest);
+                        let meaning = if name == "RECEIPT" { rest } else { name.replace('…', &rest) };
                         self.known.insert(name, meaning);
                     }
                 }
@@ -256,15 +219,5 @@ fn a_promise_is_compared_with_the_output() {
     assert_eq!(wildcards("id: 01…", "id: 01ab cd"), None, "a word ends where it ends");
     assert_eq!(wildcards("no…", "no such file"), Some(vec![" such file".to_owned()]));
     assert_eq!(wildcards("id: …", "id: 01ab cd"), Some(vec![" 01ab cd".to_owned()]));
-}
-
-#[test]
-fn blocks_and_commands_are_found() {
-    let text = "a\n\n```sh\ncargo run\ncurl -d x \\\n  http://a\n# no\n```\n\n```\nout\n```\ntext\n```json\n{}\n```\n";
-    let found = blocks(text);
-    let kinds: Vec<(&str, bool)> =
-        found.iter().map(|block| (block.language.as_str(), block.follows)).collect();
-    assert_eq!(kinds, [("sh", false), ("", true), ("json", false)]);
-    assert_eq!(commands(&found[0].text), ["cargo run", "curl -d x    http://a"]);
-    assert_eq!(found[1].text, "out\n");
+    assert_eq!(named_wildcards("{\"receipt\":\"…\",\"x\":\"…\"}"), ["RECEIPT", "…"]);
 }

@@ -2,7 +2,7 @@
 
 use posthaste::api::code::CODES;
 
-const API: &str = include_str!("../../docs/API.md");
+const API: &str = include_str!("../../../docs/API.md");
 
 #[test]
 fn every_error_has_its_row_and_no_row_is_without_its_error() {
