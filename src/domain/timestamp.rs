@@ -367,7 +367,7 @@ mod tests {
         fn it_agrees_with_an_independent_parser(text in "[0-8][0-9]{3}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+-][01][0-9]:[0-5][0-9])") {
             let ours = Timestamp::parse(&text).ok();
             let theirs = text.parse::<jiff::Timestamp>().ok()
-                .and_then(|moment| u64::try_from(moment.as_nanosecond().div_euclid(1_000_000)).ok())
+                .map(|moment| u64::try_from(moment.as_nanosecond().div_euclid(1_000_000)).unwrap_or(0))
                 .map(Timestamp::from_millis);
             prop_assert_eq!(ours, theirs);
         }

@@ -232,7 +232,7 @@ fn options_of_a_publish_have_their_answers() {
         with("Posthaste-Delay", "1000000000000000000d", 400, "invalid_value"),
         with("Posthaste-Delay", "", 400, "invalid_value"),
         with("Posthaste-Deliver-At", "2020-01-01T00:00:00+05:30", 202, ""),
-        with("Posthaste-Deliver-At", "0000-01-01T00:00:00Z", 400, "invalid_value"),
+        with("Posthaste-Deliver-At", "2026-02-30T00:00:00Z", 400, "invalid_value"),
         with("Posthaste-Deliver-At", "10000-01-01T00:00:00Z", 400, "invalid_value"),
         with("Posthaste-Deliver-At", "2999-01-01T00:00:00Z", 400, "invalid_value"),
         with("Posthaste-Deliver-At", "2026-02-30T00:00:00Z", 400, "invalid_value"),

@@ -86,12 +86,6 @@ fn each_refusal_names_its_header_and_code() {
         (("Posthaste-Delay", "1000000000000000000d"), Code::InvalidValue, "Posthaste-Delay", "too long"),
         (("Posthaste-Deliver-At", "tomorrow"), Code::InvalidValue, "Posthaste-Deliver-At", "RFC 3339"),
         (
-            ("Posthaste-Deliver-At", "0000-01-01T00:00:00Z"),
-            Code::InvalidValue,
-            "Posthaste-Deliver-At",
-            "outside",
-        ),
-        (
             ("Posthaste-Deliver-At", "10000-01-01T00:00:00Z"),
             Code::InvalidValue,
             "Posthaste-Deliver-At",

@@ -36,7 +36,7 @@ fn each_item_has_its_own_fate_in_the_order_sent() {
         let items = answer["items"].as_array().expect("items");
         assert_eq!(items[1], json!({"id": items[0]["id"], "duplicate": true}));
         for (index, code, pointer, stored) in [
-            (2, "idempotency_key_reused", Value::Null, "no"),
+            (2, "idempotency_key_reused", json!("/2/idempotency_key"), "no"),
             (3, "invalid_value", json!("/3/priority"), "no"),
             (4, "invalid_value", json!("/4"), "no"),
         ] {

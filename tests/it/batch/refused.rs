@@ -130,7 +130,10 @@ fn a_request_that_is_wrong_as_a_whole_is_refused_as_one() {
             let answer = post(&gateway, "kept", query, headers, body);
             let shown = format!("{query} {headers:?} {}: {}", String::from_utf8_lossy(body), answer.text());
             assert_eq!((answer.status, answer.json()["code"].as_str()), (status, Some(code)), "{shown}");
-            assert_eq!(answer.header("posthaste-stored"), Some("no"), "{shown}");
+            // Items may have keys, and the limit was perhaps another when they were first sent.
+            let is_unknown = query == "?atomic=false" && code == "batch_too_large";
+            let stored = if is_unknown { "unknown" } else { "no" };
+            assert_eq!(answer.header("posthaste-stored"), Some(stored), "{shown}");
         }
         let large = post(&gateway, "kept", "", &[NDJSON], "1\n".repeat(21).as_bytes()).json();
         assert_eq!(
