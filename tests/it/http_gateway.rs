@@ -13,8 +13,6 @@ use posthaste::pipeline::catalog::Catalog;
 use posthaste::pipeline::prober::StoreWatch;
 use posthaste::pipeline::settings::{IngestSettings, WorkerSettings};
 use posthaste::pipeline::{Parts, Pipeline, phase};
-use posthaste::processor::settings::SecretsSettings;
-use posthaste::processor::signing::Gathering;
 use posthaste::processor::{Keyring, Registry};
 use posthaste::store::Store;
 use posthaste::store::settings::{RequiredDurability, StoreSettings};
@@ -40,15 +38,6 @@ pub(super) struct Plan {
     pub(super) queue_defaults: Value,
     pub(super) declared: Vec<(&'static str, Value)>,
     pub(super) durability: RequiredDurability,
-    pub(super) keyring: Keyring,
-}
-
-/// A keyring with a master key.
-pub(super) fn keyring() -> Keyring {
-    let mut gathering = Gathering::default();
-    let master_key = Some("MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=".into());
-    assert_eq!(gathering.read_masters(&SecretsSettings { master_key, ..SecretsSettings::default() }), []);
-    gathering.finish()
 }
 
 impl Default for Plan {
@@ -57,8 +46,7 @@ impl Default for Plan {
         server.listen.0.set_port(0);
         server.threads = 1;
         let declared = vec![("default", json!({"processor": "log"}))];
-        let (durability, keyring) = (RequiredDurability::None, keyring());
-        Self { server, queue_defaults: json!({}), declared, durability, keyring }
+        Self { server, queue_defaults: json!({}), declared, durability: RequiredDurability::None }
     }
 }
 
@@ -124,7 +112,7 @@ impl TestGateway {
             catalog,
             supervisor: supervisor.clone(),
             deliveries_max: 256,
-            keyring: plan.keyring,
+            keyring: Keyring::default(),
             warnings: Arc::default(),
             judge_destination: Arc::new(|destination| {
                 let refused = destination.as_str().contains("127.0.0.1");

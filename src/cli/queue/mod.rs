@@ -39,7 +39,7 @@ pub(super) enum Command {
     /// Make a queue, or change settings of one
     #[command(after_long_help = SET_EXAMPLES)]
     Set(Set),
-    /// Give a queue a new secret to sign its deliveries with; the one before it signs as well for a while
+    /// Give a queue a new secret to sign with; the old one goes on for a while
     #[command(after_long_help = secret::EXAMPLES)]
     Secret(Secret),
     /// Stop processing a queue's messages; it goes on accepting

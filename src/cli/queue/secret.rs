@@ -29,13 +29,13 @@ const STDIN_BYTES_MAX: u64 = 4 << 10;
 pub(in crate::cli) struct Secret {
     #[command(flatten)]
     named: Named,
-    /// The new secret, `whsec_…` or `whsk_…`; others on this machine may see a command's arguments
+    /// The new secret, whsec… or whsk…; others on this machine may see a command's arguments
     #[arg(long = "secret", value_name = "SECRET", conflicts_with = "stdin")]
     new: Option<String>,
     /// Read the new secret from stdin
     #[arg(long)]
     stdin: bool,
-    /// How long the secret before it signs as well, like 24h; 0s: no longer. Without it, as the queue's `secret_overlap` says
+    /// How long the secret before it signs as well, like 24h; 0s: no longer. Without it, as set for the queue
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     overlap: Option<Duration>,
     /// Print the answer as JSON

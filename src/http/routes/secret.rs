@@ -11,7 +11,7 @@ use super::queues::{CHANGES_MAX, changed_meanwhile, declared_in_file, target};
 use crate::api::secret::{Rotate, Rotated, Shown};
 use crate::api::settings::{SecretGiven, needs_file};
 use crate::domain::queue::{QueueName, QueueSettings, Source};
-use crate::domain::secret::{SecretKind, SecretSet, SigningSecret};
+use crate::domain::secret::{SecretKind, SecretSet, SecretText, SigningSecret};
 use crate::http::answer::{self, Answer};
 use crate::http::body::SizeLimit;
 use crate::http::error::{Refusal, of_store};
@@ -27,8 +27,8 @@ const ROTATE_BYTES_MAX: SizeLimit = SizeLimit { bytes_max: 4 << 10, setting: Non
 pub(super) async fn rotate(mut call: Call) -> Result<Answer, Refusal> {
     let name = target(&mut call, &[])?;
     let asked = Rotate::read(&call.json_or_nothing(ROTATE_BYTES_MAX).await?)?;
-    let given = asked.secret.as_ref().map(|text| read(text.expose())).transpose()?;
     let (desk, state) = (&call.desk, &call.desk.state);
+    let given = asked.secret.as_ref().map(|text| read(state, text)).transpose()?;
     let mut entry = QueueEntry::clone(&*desk.queue_asked(name.as_str()).await?);
     let mut made: Option<SigningSecret> = None;
     for _ in 0..CHANGES_MAX {
@@ -75,7 +75,7 @@ pub(super) fn set(
             Ok(())
         }
         SecretGiven::Text(text) => {
-            let (new, overlap) = (read(text.expose())?, settings.secret_overlap);
+            let (new, overlap) = (read(state, text)?, settings.secret_overlap);
             let before = before.map(|before| secrets_of(state, name, before, overlap)).transpose()?;
             let set = before.unwrap_or_default().rotated(&new, state.gateway.clock.now(), overlap);
             put_in(state, name, settings, &set)
@@ -83,8 +83,12 @@ pub(super) fn set(
     }
 }
 
-fn read(text: &str) -> Result<SigningSecret, Refusal> {
-    read_secret(text).map_err(|why| crate::api::settings::out_of_range("secret", &why).into())
+/// Reads a secret where one can be kept.
+fn read(state: &State, text: &SecretText) -> Result<SigningSecret, Refusal> {
+    if !state.gateway.keyring.can_seal() {
+        return Err(unsealed(Unsealed::NoMasterKey));
+    }
+    read_secret(text.expose()).map_err(|why| crate::api::settings::out_of_range("secret", &why).into())
 }
 
 /// The secrets that a queue has. Those that are to end at once need not be had.
