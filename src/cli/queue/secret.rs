@@ -49,12 +49,8 @@ pub(super) fn run(arguments: &Secret) -> Result<(), Failure> {
     let client = client.client()?;
     let secret = given(arguments)?;
     let rotated = client.block_on(client.rotate_secret(queue, secret.as_ref(), arguments.overlap))?;
-    match rotated.previous_until {
-        Some(until) => {
-            say(&format!("{queue} signs with its new secret, and with the one before it until {until}"))
-        }
-        None => say(&format!("{queue} signs with its new secret")),
-    }
+    let until = rotated.previous_until.map(|until| format!(", and with the one before it until {until}"));
+    say(&format!("{queue} signs with its new secret{}", until.unwrap_or_default()));
     if arguments.json {
         return give_json(&rotated.text);
     }

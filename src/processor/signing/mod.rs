@@ -60,6 +60,15 @@ struct Opened {
     signer: Result<Arc<Signer>, Unsigned>,
 }
 
+impl Opened {
+    /// Other settings may have the same secret, and the same settings come from the store anew.
+    fn holds_for(&self, settings: &Arc<QueueSettings>) -> bool {
+        let known = &self.settings;
+        Arc::ptr_eq(known, settings)
+            || (known.secret == settings.secret && known.secret_env == settings.secret_env)
+    }
+}
+
 impl fmt::Debug for Keyring {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Keyring").field("can_seal", &self.can_seal()).finish_non_exhaustive()
@@ -183,7 +192,7 @@ impl Keyring {
                 .map(Some);
         }
         let mut opened = lock(&self.0.opened);
-        if let Some(known) = opened.get(queue).filter(|known| Arc::ptr_eq(&known.settings, settings)) {
+        if let Some(known) = opened.get(queue).filter(|known| known.holds_for(settings)) {
             return known.signer.clone().map(Some);
         }
         if opened.len() >= REMEMBERED_MAX {

@@ -122,3 +122,26 @@ fn no_rotation_is_lost_among_many_at_once(home: &Home) {
     found.sort_unstable();
     assert_eq!(found, expected);
 }
+
+#[test]
+fn ed25519_is_verified_by_its_public_key_beside_the_signature_of_an_hmac() {
+    use ring::signature::{ED25519, UnparsedPublicKey};
+
+    let (gateway, sink) = (start(&Home::Sqlite, ""), sink());
+    make(&gateway, &sink);
+    done(&gateway, "PATCH", "orders", &json!({"secret": FIRST}));
+    let seed = "whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
+    let rotated = done(&gateway, "POST", "orders/secret", &json!({"secret": seed}));
+    let public =
+        rotated["public_key"].as_str().and_then(|key| key.strip_prefix("whpk_")).expect("it is shown");
+    let received = deliver(&gateway, &sink, b"{}");
+    let value = received.header("webhook-signature").expect("signed");
+    let (asymmetric, symmetric) = value.split_once(' ').expect("two");
+    assert_eq!(symmetric, signature(FIRST, &received));
+    let decoded = STANDARD.decode(asymmetric.strip_prefix("v1a,").expect("its version")).expect("base64");
+    let header = |name: &str| received.header(name).expect(name).to_owned();
+    let signed = format!("{}.{}.{{}}", header("webhook-id"), header("webhook-timestamp"));
+    let public = UnparsedPublicKey::new(&ED25519, STANDARD.decode(public).expect("base64"));
+    public.verify(signed.as_bytes(), &decoded).expect("it is verified");
+    assert!(public.verify(signed.replace("{}", "[]").as_bytes(), &decoded).is_err(), "and nothing else");
+}
