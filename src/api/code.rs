@@ -89,8 +89,8 @@ codes! {
     HeaderNotForwardable "header_not_forwardable" 422 "The header cannot be forwarded" false 0;
     /// A setting that cannot be.
     SettingOutOfRange "setting_out_of_range" 422 "A setting is out of its range" false 0;
-    /// Secrets do not come by this way.
-    SecretNeedsFile "secret_needs_file" 422 "A secret is set in the configuration file" false 0;
+    /// A secret that cannot be kept: no master key; or that does not come by this way.
+    SecretNeedsFile "secret_needs_file" 422 "The secret needs a file, or a master key to be kept with" false 0;
     /// More headers, or more bytes of them, than allowed.
     HeadTooLarge "head_too_large" 431 "The request's head is too large" false 0;
     /// The queue is at a limit.

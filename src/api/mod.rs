@@ -28,6 +28,7 @@ pub mod nearest;
 pub mod problem;
 pub mod queue;
 pub mod ready;
+pub mod secret;
 pub mod settings;
 pub mod status;
 

@@ -19,6 +19,9 @@ pub struct Queue {
     pub parked: Option<ParkReason>,
     /// Whether its deliveries are signed.
     pub signed: bool,
+    /// Whether it has a secret, which is written and never shown; absent when it has none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub secret_set: bool,
     /// Its settings, `processor` first.
     #[serde(flatten)]
     pub settings: QueueSettings,
@@ -32,7 +35,8 @@ pub struct Purged {
 }
 
 impl Queue {
-    /// Puts `***` in the place of what is written and never shown: credentials in `delivery.headers` and `destination`.
+    /// Puts `***` in the place of what is written and never shown: credentials in `delivery.headers` and `destination`. The secret
+    /// is left out.
     #[must_use]
     pub fn masked(mut self) -> Self {
         for (name, value) in &mut self.settings.delivery.headers {
@@ -40,6 +44,7 @@ impl Queue {
                 secret::MASK.clone_into(value);
             }
         }
+        self.settings.secret = None;
         self.settings.destination = self.settings.destination.map(|destination| destination.masked());
         self
     }
@@ -70,6 +75,7 @@ mod tests {
             paused: false,
             parked: None,
             signed: false,
+            secret_set: false,
             settings,
         };
         let shown = queue.clone().masked();
@@ -89,6 +95,7 @@ mod tests {
             paused: true,
             parked: Some(ParkReason::DeadFull),
             signed: false,
+            secret_set: false,
             settings: read(
                 &json!({"processor": "log", "ttl": "1d", "destination_override": ["https://a.example"]}),
             ),

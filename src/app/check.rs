@@ -2,7 +2,7 @@
 //! what their queues name: processors, headers, destinations.
 
 use crate::app::StartError;
-use crate::config::Settings;
+use crate::config::{Problem, Settings};
 use crate::domain::header::never;
 use crate::domain::queue::{HTTP, QueueSettings};
 use crate::processor::{Guard, Registry};
@@ -14,9 +14,18 @@ type Found = (Vec<String>, String);
 ///
 /// # Errors
 /// All that is wrong, each with where it was given: a value out of its range that a program set, a processor that nobody
-/// registered, a header that no queue may set, a destination that the egress guard refuses for what it says.
-pub(super) fn check(settings: &Settings, registry: &Registry, guard: &Guard) -> Result<(), StartError> {
+/// registered, a header that no queue may set, a destination that the egress guard refuses for what it says; and `secrets`, what is
+/// wrong with those.
+pub(super) fn check(
+    settings: &Settings,
+    registry: &Registry,
+    guard: &Guard,
+    secrets: Vec<Problem>,
+) -> Result<(), StartError> {
     let mut problems = settings.problems();
+    for problem in secrets {
+        problems.add(problem);
+    }
     let of_all = of_defaults(&settings.queue_defaults, registry, guard);
     for (key, detail) in &of_all {
         problems.add(settings.problem(&["queue_defaults"], key, detail));

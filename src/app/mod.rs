@@ -9,6 +9,7 @@
 //! | `handle` | [`Handle`]: publish, status, stop |
 //! | `publication` | [`Publication`]: a message with its options |
 //! | `reception` | the actor that a handle talks to |
+//! | `secrets` | the secrets that the settings name, gathered, and kept from the store |
 //!
 //! A gateway runs on threads of its own and may be started from any runtime or none. Nothing here installs a signal
 //! handler, a logger, a panic hook or a TLS provider. The `http` processor uses the TLS provider that the program has installed,
@@ -20,6 +21,7 @@ mod difference;
 mod handle;
 mod publication;
 mod reception;
+mod secrets;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock, mpsc};
@@ -32,7 +34,7 @@ use crate::http::{self, Edge, Gateway, Listener};
 use crate::pipeline::catalog::Catalog;
 use crate::pipeline::prober::StoreWatch;
 use crate::pipeline::{Parts, Pipeline, phase};
-use crate::processor::{Context, Guard, NameError, Registry, Resolution};
+use crate::processor::{Context, Guard, Keyring, NameError, Registry, Resolution};
 use crate::store::error::OpenError;
 use crate::store::health::Warning;
 use crate::store::{self, Store};
@@ -101,14 +103,19 @@ impl Builder {
     pub fn build(self) -> Result<App, StartError> {
         let clock = Clock::system();
         let guard = Guard::new(&self.settings.egress, self.settings.dev);
-        let unopened =
-            Context { clock: clock.clone(), guard: guard.clone(), store_id: Arc::new(|| "".into()) };
+        let (keyring, problems) = secrets::gather(&self.settings);
+        let unopened = Context {
+            clock: clock.clone(),
+            guard: guard.clone(),
+            keyring: keyring.clone(),
+            store_id: Arc::new(|| "".into()),
+        };
         let mut registry = Registry::new(&unopened);
         for register in self.functions {
             register(&mut registry).map_err(|error| StartError::Configuration(error.to_string()))?;
         }
-        check::check(&self.settings, &registry, &guard)?;
-        Ok(App { settings: self.settings, registry, guard, clock })
+        check::check(&self.settings, &registry, &guard, problems)?;
+        Ok(App { settings: self.settings, registry, guard, keyring, clock })
     }
 }
 
@@ -118,6 +125,7 @@ pub struct App {
     settings: Settings,
     registry: Registry,
     guard: Guard,
+    keyring: Keyring,
     clock: Clock,
 }
 
@@ -169,12 +177,7 @@ impl App {
         supervisor: &Supervisor,
     ) -> Result<Handle, StartError> {
         let control = thread(supervisor, "control")?;
-        let queues: Vec<_> = self
-            .settings
-            .queues
-            .iter()
-            .map(|(name, settings)| (name.clone(), Arc::new(settings.clone())))
-            .collect();
+        let queues = secrets::for_the_store(&self.settings);
         let declared = declare::declare(&control, store.clone(), self.guard.clone(), queues.clone())?;
         let catalog = Catalog::default();
         let warnings: Arc<OnceLock<_>> = Arc::default();
@@ -192,7 +195,8 @@ impl App {
         };
         let known = store.clone();
         let store_id = Arc::new(move || known.id());
-        let context = Context { clock: self.clock.clone(), guard: self.guard.clone(), store_id };
+        let (guard, keyring) = (self.guard.clone(), self.keyring.clone());
+        let context = Context { clock: self.clock.clone(), guard, keyring, store_id };
         let registry = self.registry.clone().with(&context);
         let instance = format!("{:016x}", fastrand::u64(..));
         let pipeline = Pipeline::start(Parts {
@@ -264,6 +268,7 @@ impl App {
             catalog: pipeline.catalog().clone(),
             supervisor: supervisor.clone(),
             deliveries_max: self.deliveries_max(),
+            keyring: self.keyring.clone(),
             warnings,
             judge_destination: Arc::new(move |destination| {
                 let guard = guard.clone();

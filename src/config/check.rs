@@ -14,6 +14,7 @@ pub(super) fn check(settings: &Settings, problems: &mut Problems) {
         ("ingest", settings.ingest.problems()),
         ("workers", settings.workers.problems()),
         ("egress", settings.egress.problems()),
+        ("secrets", settings.secrets.problems()),
         ("log", settings.log.problems()),
     ];
     for (section, found) in sections {
@@ -55,7 +56,7 @@ fn check_listen(settings: &Settings, problems: &mut Problems) {
 pub(super) fn check_queues(settings: &Settings, problems: &mut Problems) {
     // The defaults may name no processor, and one of them is as good as another here.
     let defaults = QueueSettings { processor: "log".to_owned(), ..settings.queue_defaults.clone() };
-    let of_all = defaults.problems();
+    let of_all = defaults.problems_of_defaults();
     let mut report = |section: String, found: &mut dyn Iterator<Item = &SettingProblem>| {
         for SettingProblem { key, detail } in found {
             problems.key(Origin::Program, format!("{section}.{key}"), detail.as_str());
@@ -63,7 +64,8 @@ pub(super) fn check_queues(settings: &Settings, problems: &mut Problems) {
     };
     report("queue_defaults".to_owned(), &mut of_all.iter());
     for (name, queue) in &settings.queues {
-        let own = queue.problems();
+        let mut own = queue.problems();
+        own.extend(queue.secret_of_a_store());
         report(
             dotted(&["queues", name.as_str()]),
             &mut own.iter().filter(|problem| !of_all.contains(problem)),

@@ -60,7 +60,7 @@ fn read(mut layered: Table, built_in: &Table, dev: bool, found: &mut Found) -> O
 
     // The defaults become part of every queue: what is wrong with them is said once.
     let defaults = QueueSettings { processor: "log".to_owned(), ..settings.queue_defaults.clone() };
-    for SettingProblem { key, detail } in defaults.problems() {
+    for SettingProblem { key, detail } in defaults.problems_of_defaults() {
         let path: Vec<&str> = std::iter::once("queue_defaults").chain(key.split('.')).collect();
         let origin =
             tree::find(&layered, &path).map_or(Origin::BuiltIn { line: 1 }, |node| node.origin.clone());
@@ -90,7 +90,9 @@ fn read_queues(declared: &Table, defaults: &Table, found: &mut Found) -> BTreeMa
         else {
             continue;
         };
-        for SettingProblem { key, detail } in settings.problems() {
+        for SettingProblem { key, detail } in
+            settings.problems().into_iter().chain(settings.secret_of_a_store())
+        {
             let path: Vec<&str> = key.split('.').collect();
             let origin = tree::find(own, &path).map_or(&node.origin, |own| &own.origin);
             found.out_of_range.key(origin.clone(), format!("{}.{key}", dotted(&prefix)), detail);

@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::queue::{QueueName, QueueNameError, QueueSettings};
 use crate::http::settings::ServerSettings;
 use crate::pipeline::settings::{IngestSettings, WorkerSettings};
-use crate::processor::settings::EgressSettings;
+use crate::processor::settings::{EgressSettings, SecretsSettings};
 use crate::store::settings::StoreSettings;
 use crate::telemetry::LogSettings;
 
@@ -57,6 +57,8 @@ pub struct Settings {
     pub workers: WorkerSettings,
     /// `[egress]`: where messages may be pushed to besides public addresses.
     pub egress: EgressSettings,
+    /// `[secrets]`: the key that seals what is kept of queues' secrets.
+    pub secrets: SecretsSettings,
     /// `[log]`: what is logged.
     pub log: LogSettings,
     /// `[queue_defaults]`: what holds for every queue that does not say otherwise, declared or made by API.
@@ -112,6 +114,13 @@ impl Settings {
         #[expect(clippy::disallowed_methods, reason = "this is the door by which settings come in")]
         let environment = std::env::vars_os();
         Self::load(files, environment, flags)
+    }
+
+    /// What the environment of this process has under that name, for a setting that names it.
+    #[must_use]
+    pub(crate) fn variable(name: &str) -> Option<OsString> {
+        #[expect(clippy::disallowed_methods, reason = "this is the door by which settings come in")]
+        std::env::var_os(name)
     }
 
     /// Declares a queue of that name with that processor, by the defaults otherwise; change it in [`Settings::queues`].

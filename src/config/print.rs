@@ -14,7 +14,7 @@ use crate::domain::format::secret;
 pub(super) fn is_secret(path: &[impl AsRef<str>]) -> bool {
     let Some((last, parents)) = path.split_last() else { return false };
     let in_headers = parents.last().is_some_and(|parent| parent.as_ref() == "headers");
-    matches!(last.as_ref().to_ascii_lowercase().as_str(), "secret" | "password")
+    matches!(last.as_ref().to_ascii_lowercase().as_str(), "secret" | "password" | "master_key")
         || (in_headers && secret::is_header(last.as_ref()))
 }
 

@@ -9,4 +9,5 @@ pub mod outcome;
 pub mod queue;
 pub mod record;
 pub mod retry;
+pub mod secret;
 pub mod timestamp;

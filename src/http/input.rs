@@ -31,6 +31,21 @@ pub(super) async fn json(
     Ok(body.bytes)
 }
 
+/// Reads a body of JSON, as it is; where there is none its type does not matter.
+pub(super) async fn json_or_nothing(
+    state: &State,
+    headers: &HeaderMap,
+    payload: Payload,
+    connection: &Connection,
+    limit: SizeLimit,
+) -> Result<Bytes, Refusal> {
+    let body = body::read(payload, headers, limit, state.limits(), &state.bodies, connection).await?;
+    if !body.bytes.trim_ascii().is_empty() {
+        json_type(headers, "the body is")?;
+    }
+    Ok(body.bytes)
+}
+
 /// Reads a body that has nothing to say: none at all, or an empty object. Whatever else is in it would not be done, which
 /// might be taken for the opposite.
 pub(super) async fn nothing(

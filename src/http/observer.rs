@@ -27,7 +27,7 @@ use tokio::time::sleep;
 use crate::actor::{Actor, Exit, Inbox, Life};
 use crate::api::status::{Rates, Stalled};
 use crate::clock::Tick;
-use crate::domain::queue::{Generation, ParkReason, QueueName};
+use crate::domain::queue::{Generation, HTTP, ParkReason, QueueName};
 use crate::domain::timestamp::Timestamp;
 use crate::http::state::State;
 use crate::store::health::{FOREIGN_TYPE, Trouble};
@@ -257,6 +257,15 @@ fn reason(state: &State, entry: &QueueEntry) -> Option<(&'static str, String)> {
     if !state.gateway.processors.contains(processor) {
         let known = state.gateway.processors.join(", ");
         return Some(("no_worker", format!("this gateway has no processor {processor:?}, but {known}")));
+    }
+    if processor == HTTP
+        && let Err(why) =
+            state.gateway.keyring.signer(&entry.name, &entry.settings, state.gateway.clock.now())
+    {
+        return Some((
+            "no_worker",
+            format!("this gateway cannot sign its deliveries, so it makes none: {why}"),
+        ));
     }
     if entry.settings.is_pull() {
         let now = state.gateway.clock.tick();

@@ -26,6 +26,7 @@ use crate::pipeline::catalog::{Catalog, CatalogView};
 use crate::pipeline::consumers::Consumers;
 use crate::pipeline::ingester::Ingester;
 use crate::pipeline::prober::StoreWatch;
+use crate::processor::Keyring;
 use crate::store::error::StoreError;
 use crate::store::health::{Durability, StoreHealth, Warning};
 use crate::store::settings::RequiredDurability;
@@ -62,6 +63,8 @@ pub struct Gateway {
     pub supervisor: Supervisor,
     /// Deliveries in flight at most, each of which may have a connection of its own: the edge leaves descriptors for them.
     pub deliveries_max: u64,
+    /// What deliveries are signed with, and what seals the secrets that come by API.
+    pub keyring: Keyring,
     /// What was seen when the queues were declared that an operator should look at: for `/status`, as long as the gateway
     /// runs. Unset while the store was not there yet.
     pub warnings: Arc<OnceLock<Vec<Warning>>>,

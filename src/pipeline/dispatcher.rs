@@ -295,7 +295,7 @@ impl Dispatcher {
         !entry.paused
             && entry.parked.is_none()
             && !settings.is_pull()
-            && self.tools.registry.contains(&settings.processor)
+            && self.tools.registry.can_process(&entry.name, settings)
     }
 }
 

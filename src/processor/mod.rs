@@ -8,6 +8,7 @@ pub mod http;
 pub mod log;
 mod registry;
 pub mod settings;
+pub mod signing;
 
 #[cfg(test)]
 mod fixture;
@@ -20,6 +21,7 @@ use futures_util::future::LocalBoxFuture;
 
 pub use self::http::guard::{Guard, Refusal, Resolution};
 pub use self::registry::{BuiltIn, Context, NameError, PROCESSORS, Processors, Registry, StoreId};
+pub use self::signing::Keyring;
 use crate::domain::message::Headers;
 use crate::domain::outcome::Outcome;
 use crate::domain::queue::{QueueName, QueueSettings};

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::function::{self, Message, Outcome};
 use super::http::guard::Guard;
-use super::{Build, Processor, http, log};
+use super::{Build, Keyring, Processor, http, log};
 use crate::clock::Clock;
-use crate::domain::queue::PULL;
+use crate::domain::queue::{HTTP, PULL, QueueName, QueueSettings};
 
 /// What the built-in processors are made from.
 #[derive(Clone)]
@@ -17,6 +17,8 @@ pub struct Context {
     pub clock: Clock,
     /// The egress guard of the process.
     pub guard: Guard,
+    /// What deliveries are signed with.
+    pub keyring: Keyring,
     /// Gives the store's id, sent as `posthaste-via`; of it only visible ASCII. Asked when it is needed: a store that is away at
     /// the start is known later.
     pub store_id: StoreId,
@@ -38,6 +40,7 @@ const NAME_BYTES_MAX: usize = 64;
 #[derive(Clone, Default)]
 pub struct Registry {
     builds: BTreeMap<Arc<str>, Build>,
+    keyring: Keyring,
 }
 
 /// A name that no function can have.
@@ -56,12 +59,13 @@ impl Registry {
     #[must_use]
     pub fn new(context: &Context) -> Self {
         let builds = PROCESSORS.iter().map(|(name, build)| (Arc::from(*name), build(context)));
-        Self { builds: builds.collect() }
+        Self { builds: builds.collect(), keyring: context.keyring.clone() }
     }
 
     /// The same functions, with the built-in processors made from this.
     #[must_use]
     pub fn with(mut self, context: &Context) -> Self {
+        self.keyring = context.keyring.clone();
         self.builds.extend(PROCESSORS.iter().map(|(name, build)| (Arc::from(*name), build(context))));
         self
     }
@@ -97,6 +101,13 @@ impl Registry {
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         name == PULL || self.builds.contains_key(name)
+    }
+
+    /// Whether a queue's messages can be processed here: its processor is there, and so is what its deliveries are signed with.
+    #[must_use]
+    pub fn can_process(&self, queue: &QueueName, settings: &Arc<QueueSettings>) -> bool {
+        self.contains(&settings.processor)
+            && (settings.processor != HTTP || self.keyring.may_sign(queue, settings))
     }
 
     /// All that a queue's `processor` may be, `pull` included, sorted.
@@ -150,6 +161,7 @@ mod tests {
         Registry::new(&Context {
             clock: Clock::manual(Timestamp::default()),
             guard,
+            keyring: Keyring::default(),
             store_id: Arc::new(|| "store".into()),
         })
     }

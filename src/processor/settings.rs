@@ -1,4 +1,4 @@
-//! `[egress]`: where messages may be pushed to besides public addresses.
+//! `[egress]`: where messages may be pushed to besides public addresses. `[secrets]`: what seals the secrets they are signed with.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,6 +10,7 @@ use url::Url;
 
 use crate::domain::format::{FormatError, range, secret};
 use crate::domain::queue::SettingProblem;
+use crate::domain::secret::SecretText;
 
 /// Entries that `egress.allow` may have: each connect looks at all of them.
 const ALLOW_MAX: usize = 1_000;
@@ -20,6 +21,34 @@ const ALLOW_MAX: usize = 1_000;
 pub struct EgressSettings {
     /// What may be reached besides public addresses, at most 1,000 entries.
     pub allow: Vec<Allow>,
+}
+
+/// The master key, which seals the secrets of queues that come by API.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SecretsSettings {
+    /// The key itself, base64 of 32 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub master_key: Option<SecretText>,
+    /// A file that has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub master_key_file: Option<String>,
+    /// A file that has the key before this one: it opens what that one sealed, and seals nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub master_key_file_old: Option<String>,
+}
+
+impl SecretsSettings {
+    /// What does not fit together; empty when all is well. Files are looked at when the gateway is made.
+    #[must_use]
+    pub fn problems(&self) -> Vec<SettingProblem> {
+        let twice = self.master_key.is_some() && self.master_key_file.is_some();
+        let detail = "is set beside secrets.master_key: one of them is possible";
+        twice
+            .then(|| SettingProblem { key: "master_key_file", detail: detail.to_owned() })
+            .into_iter()
+            .collect()
+    }
 }
 
 /// One exception of the egress guard.

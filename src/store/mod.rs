@@ -240,7 +240,7 @@ pub trait MessageStore {
         None
     }
 
-    /// Makes a queue by API, or replaces the settings of one.
+    /// Makes a queue by API, or replaces the settings of one. Settings that name no secret leave the queue the one it has.
     fn put_queue(&self, name: QueueName, settings: Arc<QueueSettings>) -> Answer<'_, Put>;
 
     /// Replaces the settings of a queue by API if they still are what the caller read, so that of two who change it at once

@@ -127,7 +127,10 @@ fn paths_and_methods_have_their_answers() {
         row("all queues", "GET /v1/queues", 200, ""),
         row("their head", "HEAD /v1/queues", 200, ""),
         row("not in this version", "GET /v1/jobs/1", 404, "route_unknown"),
-        row("not in this version", "POST /v1/queues/default/secret", 404, "route_unknown").body(b"{}"),
+        row("a secret of a declared queue", "POST /v1/queues/default/secret", 409, "queue_declared_in_file"),
+        row("a secret without a type", "POST /v1/queues/default/secret", 415, "unsupported_media_type")
+            .body(b"{}"),
+        row("a secret of nobody", "POST /v1/queues/nobody/secret", 404, "queue_unknown"),
         row("another version", "GET /v2/queues/default", 404, "route_unknown"),
         row("letters matter", "GET /Health", 404, "route_unknown"),
         row("the whole server", "OPTIONS *", 404, "route_unknown"),

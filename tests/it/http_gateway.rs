@@ -13,7 +13,7 @@ use posthaste::pipeline::catalog::Catalog;
 use posthaste::pipeline::prober::StoreWatch;
 use posthaste::pipeline::settings::{IngestSettings, WorkerSettings};
 use posthaste::pipeline::{Parts, Pipeline, phase};
-use posthaste::processor::Registry;
+use posthaste::processor::{Keyring, Registry};
 use posthaste::store::Store;
 use posthaste::store::settings::{RequiredDurability, StoreSettings};
 use serde_json::{Value, json};
@@ -119,6 +119,7 @@ impl TestGateway {
             catalog,
             supervisor: supervisor.clone(),
             deliveries_max: 256,
+            keyring: Keyring::default(),
             warnings: Arc::default(),
             judge_destination: Arc::new(|destination| {
                 let refused = destination.as_str().contains("127.0.0.1");

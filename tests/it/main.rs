@@ -38,6 +38,7 @@ mod pull;
 mod redis;
 mod redis_probe;
 mod shortage;
+mod signing;
 mod support;
 mod tidy;
 mod tls;

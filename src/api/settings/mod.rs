@@ -10,15 +10,23 @@ use crate::api::queue::Queue;
 use crate::domain::destination::Destination;
 use crate::domain::format::{Rate, RatePeriod, secret};
 use crate::domain::queue::{DeliverySettings, QueueName, QueueSettings};
+use crate::domain::secret::{SecretSetting, SecretText};
 
 /// What a queue shows beside its settings, and how it is changed.
-const SHOWN: [(&str, &str); 5] = [
+const SHOWN: [(&str, &str); 8] = [
     ("name", "the path names the queue"),
     ("source", "whoever declared the queue is its source"),
     ("paused", "POST to the queue's /pause or /resume"),
     ("parked", "it parks by itself; POST to the queue's /resume lets it go on"),
     ("signed", "it follows from the queue's secret"),
+    ("secret_set", "it follows from the queue's secret"),
+    ("secret_file", NEEDS_FILE),
+    ("secret_env", NEEDS_FILE),
 ];
+
+/// Why the API takes neither a path nor the name of a variable: it would let its callers read the gateway's machine.
+const NEEDS_FILE: &str = "only the configuration file may say where a secret is; here give the secret itself, as secret, or POST to \
+                          the queue's /secret, and null for secret takes away whatever there is";
 
 /// The settings that a request brings: an object whose every field is known.
 #[derive(Clone, PartialEq, Debug)]
@@ -26,14 +34,23 @@ pub struct SettingsGiven {
     settings: Value,
     /// What is shown and not set, as it was given.
     shown: Map<String, Value>,
+    secret: Option<SecretGiven>,
+}
+
+/// What a request says of a queue's secret.
+#[derive(Clone, PartialEq, Debug)]
+pub enum SecretGiven {
+    /// There is to be none.
+    Remove,
+    /// It is to be this one. What it is worth is for others to judge.
+    Text(SecretText),
 }
 
 impl SettingsGiven {
     /// Reads those of a PUT.
     ///
     /// # Errors
-    /// `malformed` for what is no JSON or has a key twice; `secret_needs_file` for a secret; `unknown_field` and
-    /// `invalid_value` with the pointer. The first problem only.
+    /// `malformed` for what is no JSON or has a key twice; `unknown_field` and `invalid_value` with the pointer. The first problem only.
     pub fn of_put(body: &[u8]) -> Result<Self, Box<Problem>> {
         Self::read(body, false)
     }
@@ -53,21 +70,22 @@ impl SettingsGiven {
             let detail = "a queue's settings are a JSON object, like {\"processor\":\"log\"}";
             return Err(invalid("", detail.to_owned()));
         };
-        for key in ["secret", "secret_file", "secret_env"] {
-            if settings.contains_key(key) {
-                let detail = "deliveries are not signed in this version, so a queue takes no secret, neither by the API nor \
-                              from the configuration file: leave it out";
-                return Err(Box::new(Problem {
-                    pointer: Some(format!("/{key}")),
-                    setting: Some(key.into()),
-                    ..Problem::new(Code::SecretNeedsFile, detail)
-                }));
-            }
-        }
+        let secret = match settings.remove("secret") {
+            None => None,
+            Some(Value::Null) => Some(SecretGiven::Remove),
+            Some(Value::String(text)) => Some(SecretGiven::Text(text.into())),
+            Some(_) => return Err(invalid("/secret", "/secret is a text, or null (not shown)".to_owned())),
+        };
         let shown = SHOWN.iter().filter_map(|(name, _)| settings.remove_entry(*name)).collect();
         let settings = Value::Object(settings);
         check_fields(&settings, &every_setting(), "", may_be_null)?;
-        Ok(Self { settings, shown })
+        Ok(Self { settings, shown, secret })
+    }
+
+    /// What is said of the secret; `None` when nothing is, so that it stays as it is.
+    #[must_use]
+    pub const fn secret(&self) -> Option<&SecretGiven> {
+        self.secret.as_ref()
     }
 
     /// Whether something is given that only what the queue is now can be held against.
@@ -80,7 +98,7 @@ impl SettingsGiven {
     /// as it is shown; `None` when there is none yet.
     ///
     /// # Errors
-    /// `invalid_value` with the pointer, saying what would change it.
+    /// `invalid_value` with the pointer, saying what would change it; `secret_needs_file` for where a secret is.
     pub fn check_shown(&self, name: &QueueName, now: Option<&Queue>) -> Result<(), Box<Problem>> {
         let now = now.and_then(|queue| serde_json::to_value(queue).ok()).unwrap_or_else(
             || serde_json::json!({"name": name, "source": "api", "paused": false, "signed": false}),
@@ -90,7 +108,9 @@ impl SettingsGiven {
                 let how = SHOWN.iter().find(|(name, _)| name == field).map_or("", |(_, how)| how);
                 let detail =
                     format!("/{field} is shown and not set here: leave it out, or as it is shown; {how}");
-                return Err(invalid(&format!("/{field}"), detail));
+                let problem = invalid(&format!("/{field}"), detail);
+                let is_secret = ["secret_file", "secret_env"].contains(&field.as_str());
+                return Err(if is_secret { needs_file(field, &problem.detail) } else { problem });
             }
         }
         Ok(())
@@ -161,6 +181,16 @@ pub fn out_of_range(setting: &str, detail: &str) -> Box<Problem> {
     })
 }
 
+/// A secret that cannot come by this way.
+#[must_use]
+pub fn needs_file(field: &str, detail: &str) -> Box<Problem> {
+    Box::new(Problem {
+        pointer: Some(format!("/{field}")),
+        setting: Some(field.to_owned().into()),
+        ..Problem::new(Code::SecretNeedsFile, detail)
+    })
+}
+
 fn invalid(pointer: &str, detail: String) -> Box<Problem> {
     Box::new(Problem { pointer: Some(pointer.to_owned()), ..Problem::new(Code::InvalidValue, detail) })
 }
@@ -173,6 +203,7 @@ fn every_setting() -> Value {
         destination: Some(example),
         lease: Some(second),
         ttl: Some(second),
+        secret: Some(SecretSetting::Declared),
         delivery: DeliverySettings { rate: Rate::new(1, RatePeriod::Second), ..DeliverySettings::default() },
         ..QueueSettings::default()
     };

@@ -37,8 +37,8 @@ fn each_refusal_has_its_code_and_pointer() {
         ("{", Code::Malformed, None, "EOF"),
         (r#"{"processor":"log","processor":"log"}"#, Code::Malformed, None, "there twice"),
         ("[]", Code::InvalidValue, Some(""), "a JSON object"),
-        (r#"{"secret":"whsec_x"}"#, Code::SecretNeedsFile, Some("/secret"), "not signed in this version"),
-        (r#"{"secret_file":"/etc/x"}"#, Code::SecretNeedsFile, Some("/secret_file"), "leave it out"),
+        (r#"{"secret":7}"#, Code::InvalidValue, Some("/secret"), "not shown"),
+        (r#"{"secrt":"whsec_x"}"#, Code::UnknownField, Some("/secrt"), "secret"),
         (
             r#"{"delivery":{"headers":{"X-Team":"***","Authorization":"***"}}}"#,
             Code::SettingOutOfRange,
@@ -117,6 +117,8 @@ fn each_refusal_has_its_code_and_pointer() {
 fn every_setting_can_be_given_and_comes_back() {
     let mut body = every_setting();
     body["processor"] = json!("log");
+    // It is written and never shown.
+    body.as_object_mut().expect("an object").remove("secret");
     let settings = read(&body).expect("valid");
     assert_eq!(serde_json::to_value(&settings).expect("serialises"), body);
 }
@@ -223,6 +225,7 @@ fn what_is_shown_beside_the_settings_passes_only_as_it_is() {
         paused: true,
         parked: None,
         signed: false,
+        secret_set: false,
         settings,
     };
     let whole = given(&serde_json::to_value(&queue).expect("JSON"));
@@ -244,5 +247,24 @@ fn what_is_shown_beside_the_settings_passes_only_as_it_is() {
         let problem = given(&body).check_shown(&name, Some(&queue)).expect_err(words);
         assert_eq!(problem.known_code(), Some(Code::InvalidValue));
         assert!(problem.detail.contains(words), "{problem}");
+    }
+    for field in ["secret_file", "secret_env"] {
+        let problem = given(&json!({field: "etc/x"})).check_shown(&name, Some(&queue)).expect_err(field);
+        assert_eq!(problem.known_code(), Some(Code::SecretNeedsFile));
+        assert_eq!(problem.pointer, Some(format!("/{field}")));
+    }
+    assert_eq!(given(&json!({"secret_file": null})).check_shown(&name, Some(&queue)), Ok(()));
+}
+
+#[test]
+fn what_is_said_of_a_secret_is_none_of_the_settings() {
+    for (body, secret) in [
+        (json!({"processor": "log"}), None),
+        (json!({"processor": "log", "secret": null}), Some(SecretGiven::Remove)),
+        (json!({"processor": "log", "secret": "whsec_x"}), Some(SecretGiven::Text("whsec_x".into()))),
+    ] {
+        let given = SettingsGiven::of_put(body.to_string().as_bytes()).expect("known fields");
+        assert_eq!(given.secret(), secret.as_ref());
+        assert_eq!(given.put(&json!({})).map(|settings| settings.is_signed()), Ok(false), "{body}");
     }
 }

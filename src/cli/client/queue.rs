@@ -1,11 +1,16 @@
 //! Calls about queues.
 
+use std::time::Duration;
+
 use reqwest::{Method, RequestBuilder};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Answer, Client, ClientError, Page, with_query};
+use crate::api::secret::Rotated;
+use crate::domain::format::duration;
 use crate::domain::queue::QueueName;
+use crate::domain::secret::SecretText;
 
 /// A queue as a gateway shows it. A newer one may have settings that this version does not know: they are shown as they are.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -97,6 +102,23 @@ impl Client {
     /// See [`ClientError`].
     pub async fn resume(&self, queue: &QueueName) -> Result<Answer<Queue>, ClientError> {
         self.ask(self.queue_request(Method::POST, queue, "/resume")).await
+    }
+
+    /// `POST /v1/queues/{queue}/secret`: lets a new secret follow the one there is; `None` for the secret has one made, which the
+    /// answer shows.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn rotate_secret(
+        &self,
+        queue: &QueueName,
+        secret: Option<&SecretText>,
+        overlap: Option<Duration>,
+    ) -> Result<Answer<Rotated>, ClientError> {
+        let mut body = Map::new();
+        body.extend(secret.map(|secret| ("secret".to_owned(), secret.expose().into())));
+        body.extend(overlap.map(|overlap| ("overlap".to_owned(), duration::show(overlap).into())));
+        self.ask(with_json(self.queue_request(Method::POST, queue, "/secret"), &body.into())).await
     }
 
     /// `POST /v1/queues/{queue}/purge`: throws away what is pending or scheduled.

@@ -1,5 +1,6 @@
 //! `posthaste queue`: looking at queues and changing them.
 
+mod secret;
 mod settings;
 
 use clap::{Args, Subcommand};
@@ -14,6 +15,7 @@ use crate::cli::table::{Table, pairs};
 use crate::cli::{Failure, say};
 use crate::domain::queue::QueueName;
 
+use secret::Secret;
 use settings::SettingArguments;
 
 const SET_EXAMPLES: &str = "\
@@ -37,6 +39,9 @@ pub(super) enum Command {
     /// Make a queue, or change settings of one
     #[command(after_long_help = SET_EXAMPLES)]
     Set(Set),
+    /// Give a queue a new secret to sign with; the old one goes on for a while
+    #[command(after_long_help = secret::EXAMPLES)]
+    Secret(Secret),
     /// Stop processing a queue's messages; it goes on accepting
     Pause(Named),
     /// Go on processing, also where the queue stopped by itself
@@ -120,6 +125,7 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
             show(&client.block_on(client.queue(&named.queue))?, *json)
         }
         Command::Set(arguments) => set(arguments),
+        Command::Secret(arguments) => secret::run(arguments),
         Command::Pause(Named { client, queue }) => {
             let client = client.client()?;
             client.block_on(client.pause(queue))?;

@@ -102,7 +102,12 @@ fn an_unset_variable_is_not_printed_and_dev_is() {
 fn no_secret_is_printed() {
     let text = "
         [queue_defaults]
-        delivery.headers = { Authorization = 'Bearer s3cret', X-Custom-Auth = 's3cret', X-Team = 'mail' }";
+        delivery.headers = { Authorization = 'Bearer s3cret', X-Custom-Auth = 's3cret', X-Team = 'mail' }
+        [secrets]
+        master_key = 's3cret'
+        [queues.orders]
+        processor = 'log'
+        secret = 'whsec_s3crets3crets3crets3crets3crets3'";
     let mut settings = file(text).settings();
     settings.store.url = "redis://user:s3cret@host:6379/0".to_owned();
     let json = settings.print_json();
@@ -110,6 +115,7 @@ fn no_secret_is_printed() {
     let text = settings.print();
     assert!(!text.contains("s3cret"), "{text}");
     assert!(text.contains("delivery.headers.Authorization = \"***\""), "{text}");
+    assert!(text.contains("\nmaster_key = \"***\"") && text.contains("\nsecret = \"***\""), "{text}");
     assert!(text.contains("delivery.headers.X-Team = \"mail\""), "{text}");
     assert!(text.contains("url = \"redis://user:***@host:6379/0\""), "{text}");
     assert!(!format!("{settings:?}").contains("s3cret"), "not even for debugging");

@@ -12,12 +12,12 @@ fn an_unknown_key_names_the_nearest_and_what_is_allowed() {
     assert_eq!(
         file("[sever]\nlisten = '127.0.0.1:80'").problems(),
         ["posthaste.toml:1: sever: no such key, the nearest is server; \
-             the sections are egress, ingest, log, queue_defaults, queues, server, store, workers"]
+             the sections are egress, ingest, log, queue_defaults, queues, secrets, server, store, workers"]
     );
     assert_eq!(
         file("zzz = 1").problems(),
         ["posthaste.toml:1: zzz: no such key; \
-             the sections are egress, ingest, log, queue_defaults, queues, server, store, workers"]
+             the sections are egress, ingest, log, queue_defaults, queues, secrets, server, store, workers"]
     );
 }
 
@@ -395,4 +395,44 @@ fn no_problem_shows_a_secret() {
     let given = set(&["s3cret", "queue_defaults.delivery.headers.authorization=s3cret", "foo=s3cret"]);
     let problems = given.problems();
     assert!(problems.iter().all(|one| !one.contains("s3cret")), "{problems:#?}");
+}
+
+#[test]
+fn a_secret_is_one_queues_alone_and_stands_in_one_place() {
+    let secret = format!("whsec_{}", "A".repeat(32));
+    let text = format!(
+        "[queues.one]
+processor = 'log'
+secret = '{secret}'
+secret_file = 'a'
+secret_overlap = '31d'
+[queues.two]
+processor = 'log'
+secret = 'sealed:AAAA'
+[queues.three]
+processor = 'log'
+secret = '***'
+[queue_defaults]
+secret_env = 'ONE'
+[secrets]
+master_key = 's3cret'
+master_key_file = 'key'"
+    );
+    let no_secret = "is no secret (not shown): it begins with whsec_ (HMAC-SHA256) or whsk_ (ed25519), and base64 follows";
+    assert_eq!(
+        file(&text).problems(),
+        [
+            "posthaste.toml:4: queues.one.secret_file: is set beside another of secret, secret_file and secret_env: \
+             one of them is possible"
+                .to_owned(),
+            "posthaste.toml:5: queues.one.secret_overlap: 31d is out of range: 0s to 30d".to_owned(),
+            format!("posthaste.toml:8: queues.two.secret: {no_secret}"),
+            format!("posthaste.toml:11: queues.three.secret: {no_secret}"),
+            "posthaste.toml:13: queue_defaults.secret_env: is not for all queues at once: \
+             give each queue a secret of its own, under [queues.NAME]"
+                .to_owned(),
+            "posthaste.toml:16: secrets.master_key_file: is set beside secrets.master_key: one of them is possible"
+                .to_owned(),
+        ]
+    );
 }

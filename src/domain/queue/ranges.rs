@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::domain::format::{bytes, duration};
 use crate::domain::header;
 use crate::domain::queue::{DestinationOverride, HTTP, QueueSettings};
+use crate::domain::secret::{SecretSetting, SigningSecret};
 
 /// A setting that cannot be: which, and what is allowed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,19 +47,21 @@ impl QueueSettings {
     #[must_use]
     pub fn problems(&self) -> Vec<SettingProblem> {
         let checks = self.times().into_iter().chain(self.amounts()).chain(self.retries()).chain(self.words());
+        let checks = checks.chain(self.secrets());
         checks
             .filter(|(_, (holds, _))| !holds)
             .map(|(key, (_, detail))| SettingProblem { key, detail })
             .collect()
     }
 
-    fn times(&self) -> [(&'static str, Check); 7] {
+    fn times(&self) -> [(&'static str, Check); 8] {
         let second = Duration::from_secs(1);
         [
             ("timeout", span(self.timeout, ATTEMPT_MIN, ATTEMPT_MAX)),
             ("connect_timeout", span(self.connect_timeout, ATTEMPT_MIN, ATTEMPT_MAX)),
             ("lease", span(self.lease(), second, Duration::from_hours(12))),
             ("ttl", span(self.ttl.unwrap_or(DAY), Duration::from_millis(1), 30 * DAY)),
+            ("secret_overlap", span(self.secret_overlap, Duration::ZERO, 30 * DAY)),
             ("dead.retention", span(self.dead.retention, second, DECADE)),
             ("history.retention", span(self.history.retention, second, DECADE)),
             ("idempotency.window", span(self.idempotency.window, second, DAY)),
@@ -91,6 +94,58 @@ impl QueueSettings {
             ("retry.schedule", (longest <= DAY, delay)),
             ("retry.jitter", ((0.0..=1.0).contains(&jitter), format!("{jitter} is out of range: 0 to 1"))),
         ]
+    }
+
+    fn secrets(&self) -> Vec<(&'static str, Check)> {
+        let mut checks = Vec::new();
+        if let Some(SecretSetting::Given(text)) = &self.secret
+            && let Err(error) = SigningSecret::parse_all(text.expose())
+        {
+            checks.push(("secret", (false, error.to_string())));
+        }
+        let one = "is set beside another of secret, secret_file and secret_env: one of them is possible";
+        let (file, env) = (self.secret_file.as_deref(), self.secret_env.as_deref());
+        checks.push(("secret_file", (file.is_none() || self.secret.is_none(), one.to_owned())));
+        let is_alone = env.is_none() || (self.secret.is_none() && file.is_none());
+        checks.push(("secret_env", (is_alone, one.to_owned())));
+        checks.push((
+            "secret_file",
+            (file.is_none_or(|file| !file.is_empty()), "is the path of a file".to_owned()),
+        ));
+        let is_name = |name: &str| !name.is_empty() && !name.contains(['=', '\0']);
+        checks.push((
+            "secret_env",
+            (env.is_none_or(is_name), "is the name of an environment variable".to_owned()),
+        ));
+        checks
+    }
+
+    /// What only a store can say of a secret, and no configuration.
+    #[must_use]
+    pub fn secret_of_a_store(&self) -> Option<SettingProblem> {
+        let detail = "is no secret (not shown): it begins with whsec_ (HMAC-SHA256) or whsk_ (ed25519), and base64 follows";
+        let is_of_a_store = matches!(self.secret, Some(SecretSetting::Declared | SecretSetting::Sealed(_)));
+        is_of_a_store.then(|| SettingProblem { key: "secret", detail: detail.to_owned() })
+    }
+
+    /// Everything that the defaults of all queues cannot have: what no queue can, and a secret, which is one queue's alone.
+    #[must_use]
+    pub fn problems_of_defaults(&self) -> Vec<SettingProblem> {
+        let given = [
+            ("secret", self.secret.is_some()),
+            ("secret_file", self.secret_file.is_some()),
+            ("secret_env", self.secret_env.is_some()),
+        ];
+        let detail =
+            "is not for all queues at once: give each queue a secret of its own, under [queues.NAME]";
+        let given = given.into_iter().filter(|(_, is_given)| *is_given);
+        let given = given.map(|(key, _)| SettingProblem { key, detail: detail.to_owned() });
+        let mut problems: Vec<_> = given.collect();
+        let own = self.problems().into_iter();
+        let others = own.filter(|own| problems.iter().all(|given| given.key != own.key));
+        let others: Vec<_> = others.collect();
+        problems.extend(others);
+        problems
     }
 
     fn words(&self) -> Vec<(&'static str, Check)> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -9,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use crate::domain::destination::Destination;
 use crate::domain::format::{Rate, bytes, duration};
 use crate::domain::message::Priority;
+use crate::domain::secret::SecretSetting;
 
 /// The name of the processor that hands messages to pulling consumers.
 pub const PULL: &str = "pull";
@@ -151,6 +153,18 @@ pub struct QueueSettings {
     pub ttl: Option<Duration>,
     /// Priority of what names none.
     pub priority: Priority,
+    /// What deliveries are signed with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<SecretSetting>,
+    /// A file that has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<String>,
+    /// An environment variable that has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_env: Option<String>,
+    /// How long a secret holds after another one followed it, up to 30 d.
+    #[serde(with = "duration")]
+    pub secret_overlap: Duration,
     /// Retries.
     pub retry: RetrySettings,
     /// Limits.
@@ -286,6 +300,10 @@ impl Default for QueueSettings {
             shards: 1,
             ttl: None,
             priority: Priority::Normal,
+            secret: None,
+            secret_file: None,
+            secret_env: None,
+            secret_overlap: seconds(86_400),
             retry: RetrySettings::default(),
             limits: LimitSettings::default(),
             dead: DeadSettings::default(),
@@ -315,5 +333,21 @@ impl QueueSettings {
     #[must_use]
     pub fn attempts_max(&self) -> u8 {
         u8::try_from(self.retry.schedule.len() + 1).unwrap_or(u8::MAX)
+    }
+    /// Whether deliveries are signed: there is a secret, wherever it is.
+    #[must_use]
+    pub const fn is_signed(&self) -> bool {
+        self.secret.is_some() || self.secret_file.is_some() || self.secret_env.is_some()
+    }
+
+    /// Takes over where the secret is from others, if it names none itself.
+    #[must_use]
+    pub fn keeping_secret_of(self: Arc<Self>, before: &Self) -> Arc<Self> {
+        if self.is_signed() || !before.is_signed() {
+            return self;
+        }
+        let (secret, secret_file) = (before.secret.clone(), before.secret_file.clone());
+        let secret_env = before.secret_env.clone();
+        Arc::new(Self { secret, secret_file, secret_env, ..Self::clone(&self) })
     }
 }

@@ -8,6 +8,7 @@ mod messages;
 mod queues;
 mod replay;
 mod root;
+mod secret;
 mod status;
 
 pub(super) use self::status::status;
@@ -62,6 +63,7 @@ static ROUTES: &[Route] = &[
     Route { path: "/v1/queues/{queue}/pause", methods: &[("POST", |call| Box::pin(holds::pause(call)))] },
     Route { path: "/v1/queues/{queue}/resume", methods: &[("POST", |call| Box::pin(holds::resume(call)))] },
     Route { path: "/v1/queues/{queue}/purge", methods: &[("POST", |call| Box::pin(holds::purge(call)))] },
+    Route { path: "/v1/queues/{queue}/secret", methods: &[("POST", |call| Box::pin(secret::rotate(call)))] },
     Route {
         path: "/v1/queues/{queue}/dead",
         methods: &[
@@ -145,6 +147,16 @@ impl Call {
     async fn json(&mut self, limit: SizeLimit) -> Result<Bytes, Refusal> {
         let payload = std::mem::replace(&mut self.payload, Payload::None);
         input::json(&self.desk.state, self.request.headers(), payload, &self.connection, limit).await
+    }
+
+    /// Reads the body, which is JSON or empty.
+    async fn json_or_nothing(&mut self, limit: SizeLimit) -> Result<Bytes, Refusal> {
+        if matches!(self.payload, Payload::None) {
+            return Ok(Bytes::new());
+        }
+        let payload = std::mem::replace(&mut self.payload, Payload::None);
+        input::json_or_nothing(&self.desk.state, self.request.headers(), payload, &self.connection, limit)
+            .await
     }
 
     /// Reads the body, which is to be empty.

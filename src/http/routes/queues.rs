@@ -7,7 +7,7 @@ use crate::api::code::Code;
 use crate::api::json;
 use crate::api::nearest::hint;
 use crate::api::queue::Queue;
-use crate::api::settings::{self, SettingsGiven};
+use crate::api::settings::{self, SecretGiven, SettingsGiven};
 use crate::domain::header::never;
 use crate::domain::queue::{HTTP, QueueName, QueueSettings, Source};
 use crate::http::answer::{self, Answer};
@@ -22,7 +22,7 @@ use crate::store::{Changed, Deleted, Put, QueueEntry};
 /// Bytes of a PUT or PATCH: several times what every setting at its longest takes.
 const SETTINGS_BYTES_MAX: SizeLimit = SizeLimit { bytes_max: 64 << 10, setting: None };
 /// Times that a change is made anew because somebody else's came first: at each of them somebody's change succeeded.
-const CHANGES_MAX: usize = 20;
+pub(super) const CHANGES_MAX: usize = 20;
 
 /// Lists the queues by name, as the store has them now.
 pub(super) async fn list(call: Call) -> Result<Answer, Refusal> {
@@ -64,7 +64,7 @@ pub(super) async fn put(mut call: Call) -> Result<Answer, Refusal> {
     }
     let settings = given.put(&state.gateway.queue_defaults)?;
     check(state, &settings, None).await?;
-    match desk.store.put_queue(name, settings.into()).await.map_err(|error| of_store(&error))? {
+    match put_with_secret(&call, &name, settings, given.secret()).await? {
         Put::Created(entry) => {
             let path = format!("/v1/queues/{}", entry.name);
             Ok(answer::at(known(state, StatusCode::CREATED, entry), &path))
@@ -72,6 +72,46 @@ pub(super) async fn put(mut call: Call) -> Result<Answer, Refusal> {
         Put::Updated(entry) => Ok(known(state, StatusCode::OK, entry)),
         Put::DeclaredInFile => Err(declared_in_file()),
     }
+}
+
+/// Makes a queue or replaces its settings; without a word of the secret the store leaves it the one it has. A secret that follows
+/// another one is made from that, so the store takes it only of the settings that had that one.
+async fn put_with_secret(
+    call: &Call,
+    name: &QueueName,
+    settings: QueueSettings,
+    secret: Option<&SecretGiven>,
+) -> Result<Put, Refusal> {
+    let (desk, state) = (&call.desk, &call.desk.state);
+    let put = async |settings: QueueSettings| {
+        desk.store.put_queue(name.clone(), settings.into()).await.map_err(|error| of_store(&error))
+    };
+    let find = async || match desk.queue_asked(name.as_str()).await {
+        Ok(entry) => Ok(Some(QueueEntry::clone(&entry))),
+        Err(refusal) if refusal.code() == Code::QueueUnknown => Ok(None),
+        Err(refusal) => Err(refusal),
+    };
+    let Some(given) = secret else { return put(settings).await };
+    let mut found = find().await?;
+    for _ in 0..CHANGES_MAX {
+        let mut settings = settings.clone();
+        let Some(entry) = &mut found else {
+            super::secret::set(state, name, &mut settings, None, given)?;
+            return put(settings).await;
+        };
+        if entry.source == Source::File {
+            return Ok(Put::DeclaredInFile);
+        }
+        super::secret::set(state, name, &mut settings, Some(&entry.settings), given)?;
+        match desk.store.change_queue(entry.queue_ref(), entry.settings.clone(), settings.into()).await {
+            Ok(Changed::Changed(entry)) => return Ok(Put::Updated(entry)),
+            Ok(Changed::DeclaredInFile) => return Ok(Put::DeclaredInFile),
+            Ok(Changed::Otherwise(now)) => entry.settings = now,
+            Err(StoreError::Gone) => found = find().await?,
+            Err(error) => return Err(of_store(&error)),
+        }
+    }
+    Err(changed_meanwhile())
 }
 
 /// Changes some settings of a queue. Whoever changes it at the same time, here or through another gateway, does not undo it:
@@ -87,7 +127,10 @@ pub(super) async fn patch(mut call: Call) -> Result<Answer, Refusal> {
             return Err(declared_in_file());
         }
         given.check_shown(&name, Some(&shape(&entry)))?;
-        let settings = given.patch(&entry.settings, &state.gateway.queue_defaults)?;
+        let mut settings = given.patch(&entry.settings, &state.gateway.queue_defaults)?;
+        if let Some(secret) = given.secret() {
+            super::secret::set(state, &name, &mut settings, Some(&entry.settings), secret)?;
+        }
         check(state, &settings, Some(&entry.settings)).await?;
         let (queue, was) = (entry.queue_ref(), entry.settings.clone());
         match desk.store.change_queue(queue, was, settings.into()).await {
@@ -98,8 +141,12 @@ pub(super) async fn patch(mut call: Call) -> Result<Answer, Refusal> {
             Err(error) => return Err(of_store(&error)),
         }
     }
+    Err(changed_meanwhile())
+}
+
+pub(super) fn changed_meanwhile() -> Refusal {
     let detail = format!("others changed the queue {CHANGES_MAX} times meanwhile; nothing was changed");
-    Err(Refusal::new(Code::Overloaded, detail))
+    Refusal::new(Code::Overloaded, detail)
 }
 
 /// Deletes a queue: one that is empty, or with `force` all that is in it too.
@@ -131,7 +178,7 @@ pub(super) fn known(state: &State, status: StatusCode, entry: QueueEntry) -> Ans
     answer
 }
 
-fn declared_in_file() -> Refusal {
+pub(super) fn declared_in_file() -> Refusal {
     let detail = "the operator's configuration file declares this queue: change it there";
     Refusal::new(Code::QueueDeclaredInFile, detail)
 }
@@ -188,7 +235,8 @@ fn shape(entry: &QueueEntry) -> Queue {
         source: entry.source,
         paused: entry.paused,
         parked: entry.parked,
-        signed: false,
+        signed: entry.settings.is_signed(),
+        secret_set: entry.settings.is_signed(),
         settings: QueueSettings::clone(&entry.settings),
     };
     queue.masked()

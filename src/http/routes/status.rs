@@ -214,7 +214,7 @@ fn queue_status(
         source: entry.source,
         paused: entry.paused,
         parked: entry.parked,
-        signed: false,
+        signed: settings.is_signed(),
         counts: numbers.map_or_else(Counts::default, |numbers| counts(&numbers.gauges)),
         length_max: settings.limits.length_max,
         bytes_max: settings.limits.bytes_max,

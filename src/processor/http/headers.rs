@@ -11,9 +11,11 @@ use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, Head
 use crate::domain::header::{is_credential, never};
 use crate::domain::queue::QueueName;
 use crate::processor::Delivery;
+use crate::processor::http::sign::Signer;
 
 static WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 static WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+static WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 static ATTEMPT: HeaderName = HeaderName::from_static("posthaste-attempt");
 static QUEUE: HeaderName = HeaderName::from_static("posthaste-queue");
 static VIA: HeaderName = HeaderName::from_static("posthaste-via");
@@ -45,8 +47,12 @@ pub(super) fn of_queue(
     Ok(map)
 }
 
-/// Adds what this attempt of this message carries to what [`of_queue`] made.
-pub(super) fn of_attempt(base: &HeaderMap, delivery: &Delivery) -> Result<HeaderMap, HeaderError> {
+/// Adds what this attempt of this message carries to what [`of_queue`] made, signed where there is something to sign it with.
+pub(super) fn of_attempt(
+    base: &HeaderMap,
+    delivery: &Delivery,
+    signer: Option<&Signer>,
+) -> Result<HeaderMap, HeaderError> {
     let (headers, settings) = (&delivery.headers, &delivery.settings);
     let mut map = base.clone();
     for (name, text) in &headers.forward {
@@ -66,9 +72,15 @@ pub(super) fn of_attempt(base: &HeaderMap, delivery: &Delivery) -> Result<Header
         }
     }
     let mut buffer = [0; 36];
-    let id = delivery.record.id();
-    map.insert(&WEBHOOK_ID, value("webhook-id", id.encode(&mut buffer).as_bytes())?);
-    map.insert(&WEBHOOK_TIMESTAMP, HeaderValue::from(delivery.at.as_millis() / 1_000));
+    let id = value("webhook-id", delivery.record.id().encode(&mut buffer).as_bytes())?;
+    let timestamp = HeaderValue::from(delivery.at.as_millis() / 1_000);
+    if let Some(signer) = signer {
+        let payload = delivery.record.payload();
+        let signature = signer.header(delivery.at, id.as_bytes(), timestamp.as_bytes(), &payload);
+        map.insert(&WEBHOOK_SIGNATURE, signature);
+    }
+    map.insert(&WEBHOOK_ID, id);
+    map.insert(&WEBHOOK_TIMESTAMP, timestamp);
     map.insert(&ATTEMPT, HeaderValue::from(u16::from(delivery.attempt)));
     Ok(map)
 }

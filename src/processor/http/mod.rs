@@ -10,6 +10,7 @@ mod client;
 pub mod guard;
 pub mod headers;
 mod shortage;
+pub(super) mod sign;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -28,14 +29,20 @@ use self::classify::{Failure, causes, classify};
 use self::client::{ClientError, Clients, Kind};
 use self::guard::{Guard, LookupError, Refusal, ResolveError, Trust};
 use self::shortage::{Lack, Shortages};
+use self::sign::Signer;
 use crate::domain::destination::Destination;
 use crate::domain::format::duration;
-use crate::domain::outcome::Outcome;
+use crate::domain::outcome::{Outcome, RetryHint};
 use crate::domain::queue::{QueueName, QueueSettings};
-use crate::processor::{Build, Context, Delivery, Processor, Report, StoreId};
+use crate::domain::timestamp::Timestamp;
+use crate::processor::signing::{LOOK_EVERY, Unsigned};
+use crate::processor::{Build, Context, Delivery, Keyring, Processor, Report, StoreId};
 
 /// Queues whose prepared route a thread keeps; beyond, all are made anew. A route is a few hundred bytes.
 const ROUTES_MAX: usize = 4_096;
+
+/// How long a message waits at least that cannot be signed now; a file is looked at about as often.
+const UNSIGNED_DELAY: Duration = Duration::from_secs(5);
 
 /// The part of a time-out, and the most, by which an answer must have ended before it: who waits for this attempt must still be
 /// told what the head said.
@@ -45,6 +52,7 @@ const MARGIN_MAX: Duration = Duration::from_millis(250);
 /// The `http` processor of one thread.
 pub struct Http {
     guard: Guard,
+    keyring: Keyring,
     store_id: StoreId,
     clients: Clients,
     routes: RefCell<HashMap<QueueName, Rc<Route>>>,
@@ -59,6 +67,16 @@ struct Route {
     client: Client,
     method: Method,
     headers: HeaderMap,
+    signer: Option<Arc<Signer>>,
+    /// When it was made, where what is in a file may be another after a while.
+    looked_at: Option<Timestamp>,
+}
+
+impl Route {
+    fn holds_for(&self, delivery: &Delivery) -> bool {
+        let is_fresh = |looked: Timestamp| looked <= delivery.at && delivery.at.since(looked) < LOOK_EVERY;
+        Arc::ptr_eq(&self.settings, &delivery.settings) && self.looked_at.is_none_or(is_fresh)
+    }
 }
 
 /// One request on its way.
@@ -73,8 +91,10 @@ struct Attempt {
 /// How `http` is built on each thread.
 pub(super) fn build(context: &Context) -> Build {
     let (guard, store_id) = (context.guard.clone(), context.store_id.clone());
-    let shortages = Arc::<Shortages>::default();
-    Arc::new(move || Rc::new(Http::saying(guard.clone(), store_id.clone(), shortages.clone())))
+    let (keyring, shortages) = (context.keyring.clone(), Arc::<Shortages>::default());
+    Arc::new(move || {
+        Rc::new(Http::saying(guard.clone(), keyring.clone(), store_id.clone(), shortages.clone()))
+    })
 }
 
 impl Processor for Http {
@@ -89,13 +109,13 @@ impl Processor for Http {
 impl Http {
     /// A processor for the current thread. `store_id` names the store in `posthaste-via`; of it only visible ASCII is sent.
     #[must_use]
-    pub fn new(guard: Guard, store_id: StoreId) -> Self {
-        Self::saying(guard, store_id, Arc::default())
+    pub fn new(guard: Guard, keyring: Keyring, store_id: StoreId) -> Self {
+        Self::saying(guard, keyring, store_id, Arc::default())
     }
 
-    fn saying(guard: Guard, store_id: StoreId, shortages: Arc<Shortages>) -> Self {
+    fn saying(guard: Guard, keyring: Keyring, store_id: StoreId, shortages: Arc<Shortages>) -> Self {
         let clients = Clients::new(guard.clone());
-        Self { guard, store_id, clients, routes: RefCell::default(), shortages }
+        Self { guard, keyring, store_id, clients, routes: RefCell::default(), shortages }
     }
 
     fn prepare(&self, delivery: &Delivery) -> Result<Attempt, Report> {
@@ -104,7 +124,7 @@ impl Http {
             delivery.headers.method.as_deref().and_then(|method| Method::from_bytes(method.as_bytes()).ok());
         let method = method.unwrap_or_else(|| route.method.clone());
         let mut request = Request::new(method, route.destination.url().clone());
-        *request.headers_mut() = headers::of_attempt(&route.headers, delivery)
+        *request.headers_mut() = headers::of_attempt(&route.headers, delivery, route.signer.as_deref())
             .map_err(|error| Report::from(Outcome::reject(error.to_string())))?;
         let payload = delivery.record.payload();
         if payload.is_empty() && request.method() != Method::GET {
@@ -119,10 +139,10 @@ impl Http {
     /// The route of the delivery's queue, made anew when its settings are others than last time.
     fn route(&self, delivery: &Delivery) -> Result<Rc<Route>, Report> {
         let known = self.routes.borrow().get(&delivery.queue).cloned();
-        if let Some(route) = known.filter(|route| Arc::ptr_eq(&route.settings, &delivery.settings)) {
+        if let Some(route) = known.filter(|route| route.holds_for(delivery)) {
             return Ok(route);
         }
-        let route = Rc::new(self.plan(&delivery.queue, &delivery.settings)?);
+        let route = Rc::new(self.plan(&delivery.queue, &delivery.settings, delivery.at)?);
         let mut routes = self.routes.borrow_mut();
         if routes.len() >= ROUTES_MAX {
             routes.clear();
@@ -131,7 +151,7 @@ impl Http {
         Ok(route)
     }
 
-    fn plan(&self, queue: &QueueName, settings: &Arc<QueueSettings>) -> Result<Route, Report> {
+    fn plan(&self, queue: &QueueName, settings: &Arc<QueueSettings>, at: Timestamp) -> Result<Route, Report> {
         let Some(destination) = settings.destination.clone() else {
             let reason = "the queue has no destination".to_owned();
             return Err(Outcome::Undeliverable { reason }.into());
@@ -152,7 +172,10 @@ impl Http {
             .map_err(|error| mendable(format!("delivery.headers: {error}")))?;
         let method = Method::from_bytes(settings.delivery.method.as_bytes())
             .map_err(|error| mendable(format!("delivery.method: {error}")))?;
-        Ok(Route { settings: settings.clone(), destination, trust, client, method, headers })
+        let signer = self.keyring.signer(queue, settings, at).map_err(|why| unsigned(&why))?;
+        let looked_at = settings.secret_file.as_ref().map(|_| at);
+        let settings = settings.clone();
+        Ok(Route { settings, destination, trust, client, method, headers, signer, looked_at })
     }
 }
 
@@ -211,6 +234,12 @@ fn failed(error: &reqwest::Error, route: &Route, shortages: &Shortages) -> Repor
 
 fn unanswered(failure: Failure, detail: impl AsRef<str>) -> Report {
     Report { error: Some(describe(failure, detail)), ..Report::from(Outcome::retry()) }
+}
+
+/// What must be signed and cannot be waits, and no attempt is counted.
+fn unsigned(why: &Unsigned) -> Report {
+    let until = RetryHint::After(UNSIGNED_DELAY.mul_f64(1.0 + fastrand::f64()));
+    Report { error: Some(format!("not signed: {why}")), ..Report::from(Outcome::Deferred { until }) }
 }
 
 fn refused(refusal: &Refusal) -> Report {

@@ -152,7 +152,7 @@ impl State {
             None => Put::Created(self.make(name, settings, Source::Api)),
             Some(queue) if queue.entry.source == Source::File => Put::DeclaredInFile,
             Some(queue) => {
-                queue.entry.settings = settings;
+                queue.entry.settings = settings.keeping_secret_of(&queue.entry.settings);
                 queue.unpark_when_below();
                 Put::Updated(queue.entry.clone())
             }

@@ -284,7 +284,10 @@ impl Connection {
         let (was, entry) = self
             .change(&name, |was| match was {
                 Some(kept) if kept.source == Source::File => None,
-                Some(kept) => Some(Kept { settings: Arc::clone(&settings), ..kept.clone() }),
+                Some(kept) => {
+                    let settings = Arc::clone(&settings).keeping_secret_of(&kept.settings);
+                    Some(Kept { settings, ..kept.clone() })
+                }
                 None => Some(Kept { generation: made, source: Source::Api, settings: Arc::clone(&settings) }),
             })
             .await?;

@@ -84,7 +84,8 @@ impl Work<'_> {
         if self.queue(number).entry.source == Source::File {
             return Ok(Put::DeclaredInFile);
         }
-        Ok(Put::Updated(self.set(number, Arc::clone(settings), Source::Api)?))
+        let settings = Arc::clone(settings).keeping_secret_of(&self.queue(number).entry.settings);
+        Ok(Put::Updated(self.set(number, settings, Source::Api)?))
     }
 
     /// Replaces the settings of a queue by API if they still are what the caller read.

@@ -7,7 +7,7 @@ use std::process::Command;
 use super::command;
 
 /// Every command with its sub-commands.
-const COMMANDS: [&str; 28] = [
+const COMMANDS: [&str; 29] = [
     "",
     "serve",
     "publish",
@@ -17,6 +17,7 @@ const COMMANDS: [&str; 28] = [
     "queue list",
     "queue show",
     "queue set",
+    "queue secret",
     "queue pause",
     "queue resume",
     "queue purge",

@@ -4,8 +4,8 @@ use std::fs;
 
 use serde_json::json;
 
-use super::{ask, command, on_each_store, tell, tell_json};
-use crate::support::gateway::Gateway;
+use super::{ask, command, feed, on_each_store, tell, tell_json};
+use crate::support::gateway::{Gateway, Home};
 use crate::support::terminal::{Channel, Terminal};
 
 #[test]
@@ -159,4 +159,36 @@ fn a_person_is_asked_before_something_is_destroyed() {
     let mut terminal = purge(&["--yes"]);
     assert_eq!(terminal.wait_for_exit().code(), Some(0));
     assert!(!terminal.screen().contains("[y/N]"));
+}
+
+#[test]
+fn a_secret_is_made_or_given_and_printed_once() {
+    for home in [Home::Sqlite, Home::redis()] {
+        let mut gateway = home.prepare("[secrets]\nmaster_key_file = 'master.key'\n", &[]);
+        let key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+        fs::write(gateway.folder().join("master.key"), key).expect("a file");
+        gateway.launch_until_ready();
+        tell(&gateway, &["queue", "set", "orders", "processor=pull"]);
+        let made = tell(&gateway, &["queue", "secret", "orders"]);
+        assert!(made.starts_with("whsec_") && made.lines().count() == 1, "{made}");
+        let given =
+            feed(&gateway, &["queue", "secret", "orders", "--stdin", "--overlap", "1h"], made.as_bytes());
+        assert_eq!((given.code, given.stdout.as_str()), (Some(0), ""), "{given:?}");
+        let ed25519 = "whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
+        let given = ask(&gateway, &["queue", "secret", "orders", "--secret", ed25519]);
+        assert_eq!((given.code, given.stdout.as_str()), (Some(0), ""), "{given:?}");
+        assert!(given.stderr.contains("whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="), "{given:?}");
+        assert!(given.stderr.contains("until 2"), "{given:?}");
+        let made = tell_json(&gateway, &["queue", "secret", "orders", "--json"]);
+        assert!(
+            made["secret"].as_str().is_some_and(|made| made.starts_with("whsk_")),
+            "of the same kind: {made}"
+        );
+        let shown = tell(&gateway, &["queue", "show", "orders"]);
+        assert!(shown.contains("secret_set") && !shown.contains("whs"), "{shown}");
+        for usage in [&["--secret", ed25519, "--stdin"][..], &["--overlap", "7"], &["--stdin"]] {
+            let ended = ask(&gateway, &[&["queue", "secret", "orders"], usage].concat());
+            assert_eq!(ended.code, Some(2), "{ended:?}");
+        }
+    }
 }

@@ -249,6 +249,7 @@ macro_rules! every_behaviour {
             queues:
                 queues_are_listed_by_name_with_their_settings
                 every_setting_of_a_queue_is_kept
+                a_put_without_a_secret_leaves_the_one_there_is
                 new_settings_leave_messages_generation_and_holds
                 a_queue_is_paused_parked_and_resumed
                 a_file_declares_queues_and_the_last_one_wins

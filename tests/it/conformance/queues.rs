@@ -6,6 +6,7 @@ use std::sync::Arc;
 use posthaste::domain::outcome::DeadReason;
 use posthaste::domain::queue::{Generation, ParkReason, QueueSettings, Source};
 use posthaste::domain::retry::Verdict;
+use posthaste::domain::secret::{SealedText, SecretSetting};
 use posthaste::store::dead::{DeadFilter, DeadGrouping, Selection};
 use posthaste::store::enqueue::{CallId, Due};
 use posthaste::store::error::{StoreError, Stored};
@@ -45,6 +46,26 @@ pub(super) async fn every_setting_of_a_queue_is_kept(stand: &mut Stand) {
     if stand.restart().await {
         assert_eq!(*stand.entry(&queue).await.settings, settings);
     }
+}
+
+pub(super) async fn a_put_without_a_secret_leaves_the_one_there_is(stand: &mut Stand) {
+    let sealed = SecretSetting::Sealed(SealedText::new("AAAA"));
+    let with = |secret: Option<&SecretSetting>| {
+        Arc::new(QueueSettings { secret: secret.cloned(), timeout: seconds(7), ..plain_settings() })
+    };
+    let queue = stand.queue_with("orders", |own| own.secret = Some(sealed.clone())).await;
+    let put = stand.connection.put_queue(queue.name.clone(), with(None)).await.expect("the store answers");
+    let Put::Updated(entry) = put else { panic!("{put:?}") };
+    assert_eq!(entry.settings, with(Some(&sealed)));
+    stand.restart().await;
+    assert_eq!(stand.entry(&queue).await.settings, with(Some(&sealed)));
+    // Another one takes its place, and only who names what was there takes it away.
+    let other = SecretSetting::Sealed(SealedText::new("BBBB"));
+    let put = stand.connection.put_queue(queue.name.clone(), with(Some(&other))).await;
+    assert!(put.is_ok_and(|put| matches!(put, Put::Updated(entry) if entry.settings == with(Some(&other)))));
+    let changed = stand.connection.change_queue(queue.clone(), with(Some(&other)), with(None)).await;
+    assert!(matches!(changed, Ok(Changed::Changed(entry)) if entry.settings == with(None)));
+    assert_eq!(stand.entry(&queue).await.settings, with(None));
 }
 
 pub(super) async fn new_settings_leave_messages_generation_and_holds(stand: &mut Stand) {

@@ -11,7 +11,7 @@ use posthaste::domain::record::{Head, Record, encode};
 use posthaste::domain::timestamp::Timestamp;
 use posthaste::processor::http::Http;
 use posthaste::processor::settings::EgressSettings;
-use posthaste::processor::{Delivery, Guard, Processor, Report};
+use posthaste::processor::{Delivery, Guard, Keyring, Processor, Report};
 
 /// When each attempt made by hand begins.
 pub(crate) const AT: Timestamp = Timestamp::from_millis(1_795_353_900_250);
@@ -44,7 +44,7 @@ pub(crate) fn http() -> Http {
 
 /// An `http` processor behind this guard.
 pub(crate) fn http_with(guard: Guard) -> Http {
-    Http::new(guard, std::sync::Arc::new(|| "store-1".into()))
+    Http::new(guard, Keyring::default(), std::sync::Arc::new(|| "store-1".into()))
 }
 
 /// One attempt at pushing `payload` with these settings.
