@@ -175,6 +175,20 @@ impl Headers {
         Some(headers)
     }
 
+    /// The destination among the bytes that [`Headers::encode`] wrote, found without reading the rest.
+    #[must_use]
+    pub fn destination_in(bytes: &[u8]) -> Option<&str> {
+        let mut rest = bytes;
+        loop {
+            let (&[tag, high, low], after) = rest.split_first_chunk::<3>()?;
+            let (value, after) = after.split_at_checked(usize::from(u16::from_be_bytes([high, low])))?;
+            if tag == tag::DESTINATION {
+                return std::str::from_utf8(value).ok();
+            }
+            rest = after;
+        }
+    }
+
     fn set(&mut self, tag: u8, value: &[u8]) -> Option<()> {
         let number = || value.try_into().ok().map(u64::from_be_bytes);
         let text = || std::str::from_utf8(value).ok().map(str::to_owned);
@@ -234,11 +248,13 @@ mod tests {
         #[test]
         fn headers_survive_the_store(headers in headers()) {
             let bytes = Bytes::from(headers.encode().expect("small"));
+            prop_assert_eq!(Headers::destination_in(&bytes), headers.destination.as_deref());
             prop_assert_eq!(Headers::decode(&bytes), Some(headers));
         }
 
         #[test]
         fn junk_is_read_or_refused_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _found = Headers::destination_in(&bytes);
             drop(Headers::decode(&Bytes::from(bytes)));
         }
     }
