@@ -28,7 +28,8 @@ use std::time::Duration;
 use crate::actor::{ArbiterHandle, Place, RestartPolicy, Role, Supervisor};
 use crate::clock::Clock;
 use crate::config::Settings;
-use crate::http::{self, Edge, Gateway, Listener};
+use crate::domain::destination::Destination;
+use crate::http::{self, Edge, Gateway, Listener, Occasion};
 use crate::pipeline::catalog::Catalog;
 use crate::pipeline::prober::StoreWatch;
 use crate::pipeline::{Parts, Pipeline, phase};
@@ -151,6 +152,7 @@ impl App {
                 self.settings.server.listen
             ))
         })?;
+        self.guard.listens_at(listener.address());
         let store = store::open(&self.settings.store, &self.clock)?;
         let supervisor = Supervisor::new(phase::all(self.settings.server.grace));
         match self.compose(listener, store, &supervisor) {
@@ -265,24 +267,28 @@ impl App {
             supervisor: supervisor.clone(),
             deliveries_max: self.deliveries_max(),
             warnings,
-            judge_destination: Arc::new(move |destination| {
+            judge_destination: Arc::new(move |destination, occasion| {
                 let guard = guard.clone();
-                Box::pin(async move {
-                    match guard.judge_now(&destination).await {
-                        Ok(Resolution::Resolved) => Ok(()),
-                        Ok(Resolution::Unresolved(error)) => {
-                            let host = destination.url().host_str().unwrap_or_default();
-                            log::warn!("destination.host" = host, "cause" = error.to_string().as_str(); "a destination does not resolve now");
-                            Ok(())
-                        }
-                        Err(refusal) => Err(refusal.to_string()),
-                    }
-                })
+                Box::pin(async move { judge(&guard, &destination, occasion).await })
             }),
             make_ingester: Arc::new(move || ingesters.ingester()),
             consumers: pipeline.consumers().clone(),
         }))
     }
+}
+
+/// What the egress guard says of a destination.
+async fn judge(guard: &Guard, destination: &Destination, occasion: Occasion) -> Result<(), String> {
+    let judged = match occasion {
+        Occasion::Publish { within } => guard.judge_soon(destination, within).await,
+        Occasion::Set => guard.judge_now(destination).await.map(|resolution| {
+            if let Resolution::Unresolved(error) = resolution {
+                let host = destination.url().host_str().unwrap_or_default();
+                log::warn!("destination.host" = host, "cause" = error.to_string().as_str(); "a destination does not resolve now");
+            }
+        }),
+    };
+    judged.map_err(|refusal| refusal.to_string())
 }
 
 fn thread(supervisor: &Supervisor, name: &str) -> Result<ArbiterHandle, StartError> {

@@ -113,7 +113,7 @@ impl TestGateway {
             supervisor: supervisor.clone(),
             deliveries_max: 256,
             warnings: Arc::default(),
-            judge_destination: Arc::new(|destination| {
+            judge_destination: Arc::new(|destination, _| {
                 let refused = destination.as_str().contains("127.0.0.1");
                 let result = if refused { Err("127.0.0.1 is loopback".to_owned()) } else { Ok(()) };
                 Box::pin(std::future::ready(result))
