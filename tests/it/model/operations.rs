@@ -213,8 +213,7 @@ fn hold() -> impl Strategy<Value = Hold> {
     prop_oneof![
         1 => Just(Hold::Pause),
         9 => Just(Hold::Resume),
-        2 => prop::sample::select(reasons.clone()).prop_map(Hold::Park),
-        1 => prop::sample::select(reasons).prop_map(Hold::Unpark),
+        1 => prop::sample::select(reasons).prop_map(Hold::Park),
     ]
 }
 
