@@ -22,6 +22,8 @@ mod publication;
 mod reception;
 
 use std::fmt;
+use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
@@ -33,7 +35,7 @@ use crate::http::{self, Edge, Gateway, Listener, Occasion};
 use crate::pipeline::catalog::Catalog;
 use crate::pipeline::prober::StoreWatch;
 use crate::pipeline::{Parts, Pipeline, phase};
-use crate::processor::{Context, Guard, NameError, Registry, Resolution};
+use crate::processor::{Context, Guard, Lookup, NameError, Registry, Resolution};
 use crate::store::error::OpenError;
 use crate::store::health::Warning;
 use crate::store::{self, Store};
@@ -73,6 +75,7 @@ type Register = Box<dyn FnOnce(&mut Registry) -> Result<(), NameError> + Send>;
 pub struct Builder {
     settings: Settings,
     functions: Vec<Register>,
+    lookup: Option<Lookup>,
 }
 
 impl fmt::Debug for Builder {
@@ -94,6 +97,16 @@ impl Builder {
         self
     }
 
+    /// Has names looked up by `lookup` in place of the system's resolver, wherever messages are pushed to. It may block, on a thread
+    /// made for that; what it gives is judged by the egress guard and kept for 30 s.
+    pub fn lookup<F>(mut self, lookup: F) -> Self
+    where
+        F: Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
+    {
+        self.lookup = Some(Arc::new(lookup));
+        self
+    }
+
     /// Checks what can be checked without opening the store or the address.
     ///
     /// # Errors
@@ -101,7 +114,11 @@ impl Builder {
     /// out of its range, a processor that nobody registered, a destination that may not be reached.
     pub fn build(self) -> Result<App, StartError> {
         let clock = Clock::system();
-        let guard = Guard::new(&self.settings.egress, self.settings.dev);
+        let (egress, dev) = (&self.settings.egress, self.settings.dev);
+        let guard = match self.lookup {
+            Some(lookup) => Guard::with_lookup(egress, dev, lookup),
+            None => Guard::new(egress, dev),
+        };
         let unopened =
             Context { clock: clock.clone(), guard: guard.clone(), store_id: Arc::new(|| "".into()) };
         let mut registry = Registry::new(&unopened);
@@ -131,7 +148,7 @@ impl fmt::Debug for App {
 impl App {
     /// Begins with these settings.
     pub fn builder(settings: Settings) -> Builder {
-        Builder { settings, functions: Vec::new() }
+        Builder { settings, functions: Vec::new(), lookup: None }
     }
 
     /// What it is made from.

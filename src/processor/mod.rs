@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 
-pub use self::http::guard::{Guard, Refusal, Resolution};
+pub use self::http::guard::{Guard, Lookup, Refusal, Resolution};
 pub use self::registry::{BuiltIn, Context, NameError, PROCESSORS, Processors, Registry, StoreId};
 use crate::domain::message::Headers;
 use crate::domain::outcome::Outcome;

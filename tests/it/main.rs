@@ -6,6 +6,7 @@ mod command_line;
 mod compose;
 mod conformance;
 mod durability;
+mod egress;
 mod embedding;
 mod end_to_end;
 mod examples;
