@@ -114,7 +114,11 @@ fn a_kept_connection_does_not_follow_a_name_inwards(home: &Home) {
     canary.set_nonblocking(true).expect("a setting of the socket");
     let names = Names::default();
     names.set("kept.example", &["127.0.0.1"]);
-    let gateway = start(home, &names, |settings| allow(settings, &["127.0.0.1"]));
+    let gateway = start(home, &names, |settings| {
+        allow(settings, &["127.0.0.1"]);
+        // Each thread has connections of its own.
+        settings.workers.threads = 1;
+    });
     let url = |path: &str| format!("http://kept.example:{port}{path}");
     let mut settings = http(&url("/"));
     settings["destination_override"] = json!("any");
