@@ -1,10 +1,12 @@
 //! Where messages are pushed to: what may not be reached is refused wherever it is said, and nothing is sent there.
 
+mod declared;
 mod gone;
 mod options;
 mod rebinding;
 mod vectors;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
@@ -44,24 +46,21 @@ impl Canary {
 
 /// Names and what they resolve to, changed while a gateway runs.
 #[derive(Clone, Default)]
-struct Names(Arc<Mutex<Vec<(String, Vec<IpAddr>)>>>);
+struct Names(Arc<Mutex<HashMap<String, Vec<IpAddr>>>>);
 
 impl Names {
     fn set(&self, name: &str, addresses: &[&str]) {
         let addresses = addresses.iter().map(|text| text.parse().expect(text)).collect();
-        let mut names = self.0.lock().expect("unbroken");
-        names.retain(|(known, _)| known != name);
-        names.push((name.to_owned(), addresses));
+        self.0.lock().expect("unbroken").insert(name.to_owned(), addresses);
     }
 
     fn fail(&self, name: &str) {
-        self.0.lock().expect("unbroken").retain(|(known, _)| known != name);
+        self.0.lock().expect("unbroken").remove(name);
     }
 
     fn look_up(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        let names = self.0.lock().expect("unbroken");
-        let known = names.iter().find(|(known, _)| known == name);
-        known.map(|(_, addresses)| addresses.clone()).ok_or_else(|| io::Error::other("no such name"))
+        let known = self.0.lock().expect("unbroken").get(name).cloned();
+        known.ok_or_else(|| io::Error::other("no such name"))
     }
 }
 

@@ -175,7 +175,7 @@ fn nothing_is_delivered_to_the_gateway_itself(home: &Home) {
         allow(settings, &["127.0.0.0/8"]);
     });
     let (address, port) = (gateway.address(), port_of(&gateway.address()));
-    for host in [address.clone(), format!("127.1:{port}"), format!("self.example:{port}")] {
+    for host in [address, format!("127.1:{port}"), format!("self.example:{port}")] {
         let answer = put(&gateway, "own", &http(&format!("http://{host}/v1/queues/own/messages")));
         let problem = answer.json();
         let detail = problem["detail"].as_str().expect("a detail");
