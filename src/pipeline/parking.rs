@@ -1,7 +1,7 @@
 //! Parking a queue in the store, because its destination answered that it is gone: for every gateway, until somebody resumes it or
 //! gives it another destination.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep};
 
+use crate::domain::destination::Destination;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::batch::Batch;
 use crate::store::error::StoreError;
@@ -20,11 +21,15 @@ use crate::store::{Hold, MessageStore, QueueRef};
 /// nothing depends on this call.
 const TELL_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long what was leased before the queue was parked may be on its way to the worker.
+const ON_THE_WAY: Duration = Duration::from_millis(100);
+
 /// The calls of one thread that park queues: at most one for each queue.
 #[derive(Default)]
 pub(super) struct Parkings {
     calls: FuturesUnordered<LocalBoxFuture<'static, QueueRef>>,
-    queues: HashSet<QueueRef>,
+    /// Which destinations are gone.
+    queues: HashMap<QueueRef, Destination>,
 }
 
 impl Parkings {
@@ -33,16 +38,24 @@ impl Parkings {
         self.calls.is_empty()
     }
 
+    /// Whether the queue of the batch is being parked for the destination that it has, or was just now.
+    pub(super) fn has(&self, batch: &Batch) -> bool {
+        let gone = || self.queues.get(&batch.entry.queue_ref());
+        !self.queues.is_empty()
+            && gone().is_some_and(|gone| batch.entry.settings.destination.as_ref() == Some(gone))
+    }
+
     /// Parks the queue of the batch, whose own destination is gone. Nothing when it has another one by now.
     pub(super) fn begin(&mut self, store: &Rc<dyn MessageStore>, batch: &Arc<Batch>) {
         let (queue, settings) = (batch.entry.queue_ref(), batch.entry.settings.clone());
         let Some(destination) = settings.destination.clone() else { return };
-        if !self.queues.insert(queue.clone()) {
+        if self.queues.insert(queue.clone(), destination.clone()).is_some() {
             return;
         }
         let store = store.clone();
         self.calls.push(Box::pin(async move {
             tell(&*store, &queue, Hold::Gone(destination)).await;
+            sleep(ON_THE_WAY).await;
             queue
         }));
     }

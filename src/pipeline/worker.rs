@@ -146,6 +146,7 @@ impl Actor for Worker {
                         match work {
                             Work::HandBack => self.hand_back(),
                             Work::Batch(batch, taken) => {
+                                batch.is_gone.fetch_or(parkings.has(&batch), Ordering::Relaxed);
                                 for key in self.take(&batch, taken, timer.as_mut()) {
                                     attempts.push(attempt::attempt(self.bench.clone(), batch.clone(), key));
                                 }
