@@ -114,6 +114,9 @@ pub struct Replay {
     /// Of them, those whose record cannot be read: they stay.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub damaged: u64,
+    /// Of them, those whose destination the egress guard refuses: they stay.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refused: u64,
     /// Why not all were replayed; absent when they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<Stopped>,

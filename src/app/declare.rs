@@ -95,7 +95,8 @@ async fn declare_here(
             log::warn!("queue.name" = entry.name.as_str(), "cause" = refusal.as_str(); "the queue starts parked: its destination is refused");
             **entry = store.hold(entry.queue_ref(), Hold::Park(ParkReason::EgressRefused)).await?;
         } else if entry.parked == Some(ParkReason::EgressRefused) {
-            **entry = store.hold(entry.queue_ref(), Hold::Resume).await?;
+            let unpark = Hold::Unpark(ParkReason::EgressRefused);
+            **entry = store.hold(entry.queue_ref(), unpark).await?;
         }
     }
     Ok(Declared { entries, health: store.health().await?, warnings })

@@ -24,17 +24,20 @@ mod reception;
 mod secrets;
 
 use std::fmt;
+use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use crate::actor::{ArbiterHandle, Place, RestartPolicy, Role, Supervisor};
 use crate::clock::Clock;
 use crate::config::Settings;
-use crate::http::{self, Edge, Gateway, Listener};
+use crate::domain::destination::Destination;
+use crate::http::{self, Edge, Gateway, Listener, Occasion};
 use crate::pipeline::catalog::Catalog;
 use crate::pipeline::prober::StoreWatch;
 use crate::pipeline::{Parts, Pipeline, phase};
-use crate::processor::{Context, Guard, Keyring, NameError, Registry, Resolution};
+use crate::processor::{Context, Guard, Keyring, Lookup, NameError, Registry, Resolution};
 use crate::store::error::OpenError;
 use crate::store::health::Warning;
 use crate::store::{self, Store};
@@ -74,6 +77,7 @@ type Register = Box<dyn FnOnce(&mut Registry) -> Result<(), NameError> + Send>;
 pub struct Builder {
     settings: Settings,
     functions: Vec<Register>,
+    lookup: Option<Lookup>,
 }
 
 impl fmt::Debug for Builder {
@@ -95,6 +99,16 @@ impl Builder {
         self
     }
 
+    /// Has names looked up by `lookup` in place of the system's resolver, wherever messages are pushed to. It may block, on a thread
+    /// made for that; what it gives is judged by the egress guard and kept for 30 s.
+    pub fn lookup<F>(mut self, lookup: F) -> Self
+    where
+        F: Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
+    {
+        self.lookup = Some(Arc::new(lookup));
+        self
+    }
+
     /// Checks what can be checked without opening the store or the address.
     ///
     /// # Errors
@@ -102,7 +116,11 @@ impl Builder {
     /// out of its range, a processor that nobody registered, a destination that may not be reached.
     pub fn build(self) -> Result<App, StartError> {
         let clock = Clock::system();
-        let guard = Guard::new(&self.settings.egress, self.settings.dev);
+        let (egress, dev) = (&self.settings.egress, self.settings.dev);
+        let guard = match self.lookup {
+            Some(lookup) => Guard::with_lookup(egress, dev, lookup),
+            None => Guard::new(egress, dev),
+        };
         let (keyring, problems) = secrets::gather(&self.settings);
         let unopened = Context {
             clock: clock.clone(),
@@ -138,7 +156,7 @@ impl fmt::Debug for App {
 impl App {
     /// Begins with these settings.
     pub fn builder(settings: Settings) -> Builder {
-        Builder { settings, functions: Vec::new() }
+        Builder { settings, functions: Vec::new(), lookup: None }
     }
 
     /// What it is made from.
@@ -159,6 +177,7 @@ impl App {
                 self.settings.server.listen
             ))
         })?;
+        self.guard.listens_at(listener.address());
         let store = store::open(&self.settings.store, &self.clock)?;
         let supervisor = Supervisor::new(phase::all(self.settings.server.grace));
         match self.compose(listener, store, &supervisor) {
@@ -270,24 +289,28 @@ impl App {
             deliveries_max: self.deliveries_max(),
             keyring: self.keyring.clone(),
             warnings,
-            judge_destination: Arc::new(move |destination| {
+            judge_destination: Arc::new(move |destination, occasion| {
                 let guard = guard.clone();
-                Box::pin(async move {
-                    match guard.judge_now(&destination).await {
-                        Ok(Resolution::Resolved) => Ok(()),
-                        Ok(Resolution::Unresolved(error)) => {
-                            let host = destination.url().host_str().unwrap_or_default();
-                            log::warn!("destination.host" = host, "cause" = error.to_string().as_str(); "a destination does not resolve now");
-                            Ok(())
-                        }
-                        Err(refusal) => Err(refusal.to_string()),
-                    }
-                })
+                Box::pin(async move { judge(&guard, &destination, occasion).await })
             }),
             make_ingester: Arc::new(move || ingesters.ingester()),
             consumers: pipeline.consumers().clone(),
         }))
     }
+}
+
+/// What the egress guard says of a destination.
+async fn judge(guard: &Guard, destination: &Destination, occasion: Occasion) -> Result<(), String> {
+    let judged = match occasion {
+        Occasion::Publish { within } => guard.judge_soon(destination, within).await,
+        Occasion::Set => guard.judge_now(destination).await.map(|resolution| {
+            if let Resolution::Unresolved(error) = resolution {
+                let host = destination.url().host_str().unwrap_or_default();
+                log::warn!("destination.host" = host, "cause" = error.to_string().as_str(); "a destination does not resolve now");
+            }
+        }),
+    };
+    judged.map_err(|refusal| refusal.to_string())
 }
 
 fn thread(supervisor: &Supervisor, name: &str) -> Result<ArbiterHandle, StartError> {

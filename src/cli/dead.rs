@@ -298,6 +298,9 @@ fn replay(arguments: &Replay) -> Result<(), Failure> {
     if done.damaged > 0 {
         say(&format!("{} cannot be read and stay", done.damaged));
     }
+    if done.refused > 0 {
+        say(&format!("{} stay, for where they would go may not be reached", done.refused));
+    }
     ended
 }
 
@@ -311,6 +314,7 @@ struct Sum {
     matched: u64,
     replayed: u64,
     damaged: u64,
+    refused: u64,
 }
 
 /// Replays until all that was meant at first went back: what dies again meanwhile is younger, and is not replayed twice.
@@ -334,7 +338,7 @@ fn replay_selection(
         replayed += answer.replayed;
         done.replayed += answer.replayed;
         bar.set_position(replayed);
-        let is_done = replayed + answer.damaged >= first.matched;
+        let is_done = replayed + answer.damaged + answer.refused >= first.matched;
         match &answer.stopped {
             Some(stopped) if !is_done && answer.replayed > 0 && may_go_on(stopped) => {}
             Some(stopped) if !is_done => {
@@ -343,6 +347,7 @@ fn replay_selection(
             }
             _ => {
                 done.damaged += answer.damaged;
+                done.refused += answer.refused;
                 bar.finish_and_clear();
                 return Ok(());
             }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use url::Url;
 
-use crate::domain::format::secret;
+use crate::domain::format::{FormatError, secret};
 
 /// The longest destination, in bytes.
 pub const DESTINATION_BYTES_MAX: usize = 2048;
@@ -63,10 +63,52 @@ impl Destination {
         Self(url)
     }
 
-    /// Scheme, host and port: everything sent there shares one lane.
+    /// Scheme, host and port in their one spelling: `scheme://host[:port]`, the port only where it is not the scheme's own.
     #[must_use]
     pub fn origin(&self) -> String {
         self.0.origin().ascii_serialization()
+    }
+
+    /// The key of the lane that everything sent there shares: its origin.
+    #[must_use]
+    pub fn lane_key(&self) -> String {
+        self.origin()
+    }
+
+    /// Where a message goes to: the destination that it brought, else its queue's own. `None` when there is neither, and when
+    /// what it brought cannot be read.
+    #[must_use]
+    pub fn of_message<'q>(brought: Option<&str>, own: Option<&'q Self>) -> Option<Cow<'q, Self>> {
+        match brought {
+            Some(brought) => brought.parse().ok().map(Cow::Owned),
+            None => own.map(Cow::Borrowed),
+        }
+    }
+}
+
+/// Reads an origin, and nothing but an origin, to its one spelling.
+///
+/// # Errors
+/// The text is more than that, or something else; a password in it is not shown.
+pub fn parse_origin(text: &str) -> Result<String, FormatError> {
+    let refused = || {
+        let shown = secret::url(text);
+        FormatError::new(
+            &shown,
+            "is not an origin: write http:// or https://, a host and perhaps a port, no more",
+        )
+    };
+    let url = Url::parse(text).map_err(|_| refused())?;
+    let bare = url.username().is_empty()
+        && url.password().is_none()
+        && url.path() == "/"
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.port() != Some(0);
+    if bare && matches!(url.scheme(), "http" | "https") {
+        Ok(url.origin().ascii_serialization())
+    } else {
+        Err(refused())
     }
 }
 
@@ -121,6 +163,17 @@ mod tests {
         let destination: Destination = "https://Example.COM:443/hook?a=1".parse().expect("a destination");
         assert_eq!(destination.as_str(), "https://example.com/hook?a=1");
         assert_eq!(destination.origin(), "https://example.com");
+        assert_eq!(destination.lane_key(), "https://example.com");
+    }
+
+    #[test]
+    fn a_message_goes_where_it_says_else_where_its_queue_says() {
+        let own: Destination = "https://own.example/hook".parse().expect("a destination");
+        let shown = |brought, own| Destination::of_message(brought, own).map(|known| known.to_string());
+        assert_eq!(shown(None, Some(&own)).as_deref(), Some("https://own.example/hook"));
+        assert_eq!(shown(Some("http://b.example"), Some(&own)).as_deref(), Some("http://b.example/"));
+        assert_eq!(shown(Some("http://b.example"), None).as_deref(), Some("http://b.example/"));
+        assert_eq!((shown(None, None), shown(Some("nowhere"), Some(&own))), (None, None));
     }
 
     #[test]

@@ -94,6 +94,8 @@ pub struct Headers {
     pub tracestate: Option<String>,
     /// A destination that came with the message.
     pub destination: Option<String>,
+    /// The ids of the stores that it came by, the first one first, as a list with commas.
+    pub via: Option<String>,
 }
 
 /// The most bytes that [`Headers::encode`] may give: what the record's length field can say.
@@ -113,6 +115,7 @@ mod tag {
     pub(super) const TRACEPARENT: u8 = 6;
     pub(super) const TRACESTATE: u8 = 7;
     pub(super) const DESTINATION: u8 = 8;
+    pub(super) const VIA: u8 = 9;
 }
 
 impl Headers {
@@ -152,6 +155,7 @@ impl Headers {
             (tag::TRACEPARENT, &self.traceparent),
             (tag::TRACESTATE, &self.tracestate),
             (tag::DESTINATION, &self.destination),
+            (tag::VIA, &self.via),
         ];
         for (tag, text) in texts {
             if let Some(text) = text {
@@ -175,6 +179,20 @@ impl Headers {
         Some(headers)
     }
 
+    /// The destination among the bytes that [`Headers::encode`] wrote, found without reading the rest.
+    #[must_use]
+    pub fn destination_in(bytes: &[u8]) -> Option<&str> {
+        let mut rest = bytes;
+        loop {
+            let (&[tag, high, low], after) = rest.split_first_chunk::<3>()?;
+            let (value, after) = after.split_at_checked(usize::from(u16::from_be_bytes([high, low])))?;
+            if tag == tag::DESTINATION {
+                return std::str::from_utf8(value).ok();
+            }
+            rest = after;
+        }
+    }
+
     fn set(&mut self, tag: u8, value: &[u8]) -> Option<()> {
         let number = || value.try_into().ok().map(u64::from_be_bytes);
         let text = || std::str::from_utf8(value).ok().map(str::to_owned);
@@ -191,6 +209,7 @@ impl Headers {
             tag::TRACEPARENT => self.traceparent = Some(text()?),
             tag::TRACESTATE => self.tracestate = Some(text()?),
             tag::DESTINATION => self.destination = Some(text()?),
+            tag::VIA => self.via = Some(text()?),
             _ => {}
         }
         Some(())
@@ -208,13 +227,13 @@ mod tests {
         (
             (text(), prop::collection::vec(("[a-z-]{1,20}", text()), 0..5), prop::option::of("[A-Z]{3,7}")),
             (prop::option::of(any::<u32>()), prop::option::of(0_u64..(1 << 48))),
-            (prop::option::of(text()), prop::option::of(text()), prop::option::of(text())),
+            prop::array::uniform4(prop::option::of(text())),
         )
             .prop_map(
                 |(
                     (content_type, forward, method),
                     (timeout_ms, deliver_ms),
-                    (parent, state, destination),
+                    [parent, state, destination, via],
                 )| {
                     Headers {
                         content_type,
@@ -225,6 +244,7 @@ mod tests {
                         traceparent: parent,
                         tracestate: state,
                         destination,
+                        via,
                     }
                 },
             )
@@ -234,11 +254,13 @@ mod tests {
         #[test]
         fn headers_survive_the_store(headers in headers()) {
             let bytes = Bytes::from(headers.encode().expect("small"));
+            prop_assert_eq!(Headers::destination_in(&bytes), headers.destination.as_deref());
             prop_assert_eq!(Headers::decode(&bytes), Some(headers));
         }
 
         #[test]
         fn junk_is_read_or_refused_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _found = Headers::destination_in(&bytes);
             drop(Headers::decode(&Bytes::from(bytes)));
         }
     }

@@ -11,6 +11,7 @@
 //! | `front` | limits of the head, request ids, panics |
 //! | `extract` | path segments and query parameters |
 //! | `options` `trace` | the headers of a publish |
+//! | `destination` | the destination that a message brings |
 //! | `batch` | publishing many at once |
 //! | `fingerprint` | what an idempotency key stands for |
 //! | `pace` | long work done in pieces, with turns for others |
@@ -33,6 +34,7 @@ mod batch;
 mod body;
 mod budget;
 mod connection;
+mod destination;
 pub mod door;
 mod error;
 mod extract;
@@ -72,7 +74,7 @@ use tokio::time::timeout;
 pub use self::door::Door;
 pub use self::observer::Observer;
 pub use self::settings::ServerSettings;
-pub use self::state::{Gateway, JudgeDestination, MakeIngester};
+pub use self::state::{Gateway, JudgeDestination, MakeIngester, Occasion};
 
 use self::connection::Guarded;
 use self::front::FrontFactory;

@@ -17,6 +17,7 @@ use crate::domain::timestamp::Timestamp;
 use crate::http::answer::{self, Answer, RequestId};
 use crate::http::body::{self, SizeLimit};
 use crate::http::connection::Connection;
+use crate::http::destination;
 use crate::http::error::{Accepted, NotAccepted, Refusal, of_publish};
 use crate::http::extract::{decode, parameters, queue_name};
 use crate::http::fingerprint::Fingerprint;
@@ -97,12 +98,14 @@ impl Publish<'_> {
         let options = Options::read(&self.head.headers, state.limits(), self.now)?;
         self.is_keyed = options.key.is_some();
         // Nearly no request has one, and the id is no constant.
-        if self.head.headers.contains_key("posthaste-via") {
-            check_loop(&self.head.headers, &state.gateway.store.id())?;
+        if let Some(via) = &options.headers.via {
+            check_loop(via, &state.gateway.store.id())?;
         }
         state.admit()?;
         let entry = self.desk.queue(&name).await?;
         allow(&options, &entry)?;
+        destination::need(&options, &entry)?;
+        destination::reach(state, &options).await?;
         Ok((options, entry))
     }
 
@@ -136,6 +139,8 @@ pub(super) async fn publish_here(
     state.admit()?;
     let mut entry = desk.queue(&name).await?;
     allow(&options, &entry)?;
+    destination::need(&options, &entry)?;
+    destination::reach(state, &options).await?;
     let bytes_max = entry.settings.limits.payload_max;
     if payload.len() as u64 > bytes_max {
         let detail = format!("the payload has {} bytes: limits.payload_max is {bytes_max}", payload.len());
@@ -230,11 +235,7 @@ pub(super) fn message(
 
 /// What this queue does not take.
 pub(super) fn allow(options: &Options, entry: &QueueEntry) -> Result<(), Refusal> {
-    if options.destination.is_some() {
-        let detail = format!("the queue {} takes no destination with a message", entry.name);
-        let refusal = Refusal::new(Code::DestinationNotAllowed, detail).header("Posthaste-Destination");
-        return Err(refusal.setting("destination_override", None));
-    }
+    destination::allow(options, entry)?;
     match options.credential() {
         Some(name) if !entry.settings.delivery.forward_credentials => Err(credential_refused(name)),
         _ => Ok(()),

@@ -32,8 +32,21 @@ use crate::store::health::{Durability, StoreHealth, Warning};
 use crate::store::settings::RequiredDurability;
 use crate::store::{MessageStore, QueueEntry, Store};
 
-/// Judges a destination that is being set: an error says why it may not be reached, and what would allow it.
-pub type JudgeDestination = Arc<dyn Fn(Destination) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+/// When a destination is judged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Occasion {
+    /// It is given to a queue, or dead letters are to go there: by where it leads now.
+    Set,
+    /// It comes with a message: by what is known of it, or is within this time.
+    Publish {
+        /// How long may be waited.
+        within: Duration,
+    },
+}
+
+/// Judges a destination: an error says why it may not be reached, and what would allow it.
+pub type JudgeDestination =
+    Arc<dyn Fn(Destination, Occasion) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// Makes the door to the store for the HTTP thread it is called on.
 pub type MakeIngester = Arc<dyn Fn() -> Ingester + Send + Sync>;

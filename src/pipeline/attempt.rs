@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -78,6 +79,9 @@ pub(super) async fn attempt(bench: Rc<Bench>, batch: Arc<Batch>, key: Key) -> (K
 
 impl Bench {
     fn begin(&self, batch: &Batch, key: &Key) -> Beginning {
+        if batch.is_gone.load(Ordering::Relaxed) {
+            return Beginning::Not(Finished::NotBegun);
+        }
         let mut in_hand = self.in_hand.borrow_mut();
         let Some(taken) = in_hand.start(key) else { return Beginning::Not(Finished::NotBegun) };
         let settings = &batch.entry.settings;

@@ -144,6 +144,8 @@ pub(super) struct Batch {
     pub(super) size: u16,
     /// Until when the store keeps it for us at least, by this machine's monotonic clock.
     pub(super) until: Until,
+    /// Set when its queue's destination answered that it is gone: what has not begun is to be given back.
+    pub(super) is_gone: AtomicBool,
     /// Held as long as the batch is, when its one message is a suspect.
     pub(super) _suspect: Option<SuspectPermit>,
 }

@@ -404,6 +404,7 @@ impl Dispatcher {
             order.lane.reserve_anyway(order.thread, usize::from(size).saturating_sub(order.reserved));
         order.reserved -= usize::from(size);
         let batch = Arc::new(Batch {
+            is_gone: std::sync::atomic::AtomicBool::new(false),
             serial: self.tools.held.next_serial(),
             name: leased.batch,
             entry: order.entry.clone(),

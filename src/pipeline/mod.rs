@@ -27,6 +27,7 @@ mod dispatcher;
 pub mod ingester;
 mod intake;
 pub mod lanes;
+mod parking;
 pub mod prober;
 pub mod settings;
 mod settler;

@@ -6,6 +6,9 @@
 //! `delivery.concurrency_max` of one queue on all threads; what has no slot yet waits in the order of arrival in its
 //! queue, and the queues take turns as [`slots`](crate::pipeline::slots) says. A batch's lease is extended at each third of its length for as long as an attempt of it waits or runs.
 //!
+//! When a queue's own destination answered that it is gone, the queue is parked in the store, and what has not begun of it
+//! here is given back.
+//!
 //! Once a second it lets each processor do what time brings ([`Processors::tick`]).
 //!
 //! # What it waits for
@@ -28,6 +31,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -40,6 +44,7 @@ use crate::actor::{Actor, Address, Exit, Guard, Inbox, Life, Unfinished};
 use crate::clock::Clock;
 use crate::pipeline::attempt::{self, Bench, Finished, Key};
 use crate::pipeline::batch::{Batch, Ended, Held, Taken};
+use crate::pipeline::parking::Parkings;
 use crate::pipeline::slots::Slots;
 use crate::pipeline::{is_late, until_late};
 use crate::processor::Processors;
@@ -102,6 +107,7 @@ impl Actor for Worker {
         let mut attempts = FuturesUnordered::new();
         let mut extensions: FuturesUnordered<Extension> = FuturesUnordered::new();
         let mut timer = pin!(sleep(FAR_AWAY));
+        let mut parkings = Parkings::default();
         let mut seconds = interval_at(Instant::now() + TICK, TICK);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut stopping, mut late) = (pin!(life.stopping()), pin!(until_late(life)));
@@ -113,7 +119,8 @@ impl Actor for Worker {
             let is_stopping = life.is_stopping();
             if is_stopping {
                 self.hand_back();
-                if (self.bench.in_hand.borrow().is_empty() && inbox.depth() == 0) || is_late(life) {
+                let is_done = self.bench.in_hand.borrow().is_empty() && inbox.depth() == 0;
+                if (is_done && parkings.is_empty()) || is_late(life) {
                     self.abandon();
                     return Exit::Done;
                 }
@@ -125,19 +132,21 @@ impl Actor for Worker {
                 _ = seconds.tick() => self.bench.processors.tick(),
                 () = next_many(&mut attempts, &mut finished), if !attempts.is_empty() => {
                     for (key, finished) in finished.drain(..) {
-                        self.finish(&key, finished);
+                        self.finish(&key, finished, &mut parkings);
                     }
                     self.held.freed.notify_one();
                 }
                 Some((serial, until, answer)) = extensions.next(), if !extensions.is_empty() => {
                     self.extended(serial, until, answer, timer.as_mut());
                 }
+                () = parkings.next(), if !parkings.is_empty() => {}
                 count = inbox.next_many(&mut work, TAKE_MAX), if !is_closed => {
                     is_closed = count == 0;
                     for work in work.drain(..) {
                         match work {
                             Work::HandBack => self.hand_back(),
                             Work::Batch(batch, taken) => {
+                                batch.is_gone.fetch_or(parkings.has(&batch), Ordering::Relaxed);
                                 for key in self.take(&batch, taken, timer.as_mut()) {
                                     attempts.push(attempt::attempt(self.bench.clone(), batch.clone(), key));
                                 }
@@ -222,12 +231,28 @@ impl Worker {
         keys
     }
 
-    fn finish(&mut self, key: &Key, finished: Finished) {
+    fn finish(&mut self, key: &Key, finished: Finished, parkings: &mut Parkings) {
+        if let Finished::Made { report, .. } = &finished
+            && report.is_gone
+        {
+            self.park(key.0, parkings);
+        }
         let taken = self.bench.in_hand.borrow_mut().finish(key);
         // None: the lease was lost or handed back, and told of, while the attempt waited or ran.
         if let Some(taken) = taken {
             self.end(attempt::settle(taken, finished, self.bench.clock.now()));
         }
+    }
+
+    /// Parks the queue of a batch, and begins nothing more of it here.
+    fn park(&self, serial: u64, parkings: &mut Parkings) {
+        let Some(gone) = self.batches.get(&serial).map(|watched| watched.batch.clone()) else { return };
+        for Watched { batch, .. } in self.batches.values() {
+            if Arc::ptr_eq(&batch.entry.settings, &gone.entry.settings) {
+                batch.is_gone.store(true, Ordering::Relaxed);
+            }
+        }
+        parkings.begin(&self.store, &gone);
     }
 
     fn end(&mut self, ended: Ended) {

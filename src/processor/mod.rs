@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 
-pub use self::http::guard::{Guard, Refusal, Resolution};
+pub use self::http::guard::{Guard, Lookup, Refusal, Resolution};
 pub use self::registry::{BuiltIn, Context, NameError, PROCESSORS, Processors, Registry, StoreId};
 pub use self::signing::Keyring;
 use crate::domain::message::Headers;
@@ -64,11 +64,14 @@ pub struct Report {
     pub error: Option<String>,
     /// The beginning of the receiver's answer.
     pub excerpt: Option<String>,
+    /// Whether the destination that the queue itself has said that it is gone for good: the queue is then parked. Never for one
+    /// that came with the message.
+    pub is_gone: bool,
 }
 
 impl From<Outcome> for Report {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, status: None, error: None, excerpt: None }
+        Self { outcome, status: None, error: None, excerpt: None, is_gone: false }
     }
 }
 

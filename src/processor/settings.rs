@@ -6,9 +6,9 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use url::Url;
 
-use crate::domain::format::{FormatError, range, secret};
+use crate::domain::destination::parse_origin;
+use crate::domain::format::{FormatError, range};
 use crate::domain::queue::SettingProblem;
 use crate::domain::secret::SecretText;
 
@@ -65,7 +65,7 @@ impl FromStr for Allow {
 
     fn from_str(text: &str) -> Result<Self, FormatError> {
         if text.contains("://") {
-            return origin(text).map(Self::Origin);
+            return parse_origin(text).map(Self::Origin);
         }
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Self::Network(address.into()));
@@ -80,29 +80,6 @@ impl FromStr for Allow {
             return Err(FormatError::new(text, meant));
         }
         Ok(Self::Network(network))
-    }
-}
-
-/// Reads an origin, and nothing but an origin.
-fn origin(text: &str) -> Result<String, FormatError> {
-    let refused = || {
-        let shown = secret::url(text);
-        FormatError::new(
-            &shown,
-            "is not an origin: write http:// or https://, a host and perhaps a port, no more",
-        )
-    };
-    let url = Url::parse(text).map_err(|_| refused())?;
-    let bare = url.username().is_empty()
-        && url.password().is_none()
-        && url.path() == "/"
-        && url.query().is_none()
-        && url.fragment().is_none()
-        && url.port() != Some(0);
-    if bare && matches!(url.scheme(), "http" | "https") {
-        Ok(url.origin().ascii_serialization())
-    } else {
-        Err(refused())
     }
 }
 

@@ -26,7 +26,8 @@
 //! - **Generations.** A deleted queue is gone at once: every call names the generation it knows, a wrong one is
 //!   [`StoreError::Gone`] (for a group [`enqueue::GroupResult::Gone`], for `settle` and `extend` `Lost`) and changes nothing.
 //! - **Parking.** A queue that parked itself because its dead letters are full goes on by itself when they are below the
-//!   limits again, whatever brought that about: letters that left, new settings; at the latest the next sweep sees it.
+//!   limits again, whatever brought that about: letters that left, new settings; at the latest the next sweep sees it. One
+//!   that is parked for its destination goes on when it is given another one.
 //! - **Budgets.** No call works on more than its own bounds say, and a sweep does at most [`SWEEP_MESSAGES_MAX`] messages
 //!   or [`SWEEP_BYTES_MAX`] bytes a queue and round; one message may exceed the bytes alone.
 //! - A call that finds nothing writes nothing.
@@ -35,6 +36,7 @@ pub mod dead;
 pub mod enqueue;
 pub mod error;
 pub mod health;
+mod hold;
 pub mod lease;
 pub mod memory;
 pub mod redis;
@@ -57,6 +59,7 @@ use crate::store::dead::{DeadFilter, DeadGroup, DeadGrouping, DeadLetter, DeadPa
 use crate::store::enqueue::{CallId, Group, GroupResult};
 use crate::store::error::{OpenError, StoreError};
 use crate::store::health::{Instance, StoreHealth};
+pub use crate::store::hold::Hold;
 use crate::store::lease::{BatchRef, Extended, LeaseRequest, Leased, Settled, Settlement};
 use crate::store::settings::StoreSettings;
 use crate::store::stats::{Cancelled, Found, QueueStats, Swept};
@@ -141,17 +144,6 @@ pub enum Deleted {
     NotEmpty,
     /// An operator's file declares it: nothing was changed.
     DeclaredInFile,
-}
-
-/// How a queue is held or let go.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Hold {
-    /// By an operator, until resumed.
-    Pause,
-    /// Lets it go on, un-parking it as well.
-    Resume,
-    /// By the gateway itself.
-    Park(ParkReason),
 }
 
 /// A store that was opened: made once, shared by every thread, from which each thread takes its own connection.

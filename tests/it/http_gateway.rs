@@ -121,7 +121,7 @@ impl TestGateway {
             deliveries_max: 256,
             keyring: Keyring::default(),
             warnings: Arc::default(),
-            judge_destination: Arc::new(|destination| {
+            judge_destination: Arc::new(|destination, _| {
                 let refused = destination.as_str().contains("127.0.0.1");
                 let result = if refused { Err("127.0.0.1 is loopback".to_owned()) } else { Ok(()) };
                 Box::pin(std::future::ready(result))

@@ -7,6 +7,7 @@ mod compose;
 mod conformance;
 mod documents;
 mod durability;
+mod egress;
 mod embedding;
 mod end_to_end;
 mod examples;

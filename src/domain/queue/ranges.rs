@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::domain::destination::parse_origin;
 use crate::domain::format::{bytes, duration};
 use crate::domain::header;
 use crate::domain::queue::{DestinationOverride, HTTP, QueueSettings};
@@ -26,6 +27,8 @@ const ATTEMPT_MAX: Duration = Duration::from_mins(15);
 const COUNT_MAX: u64 = 1_000_000_000;
 const TEBIBYTE: u64 = 1 << 40;
 const MEBIBYTE: u64 = 1 << 20;
+/// Origins that messages of a queue may bring destinations of: each publish that brings one looks at all of them.
+const ORIGINS_MAX: usize = 1_000;
 const METHODS: [&str; 5] = ["POST", "PUT", "PATCH", "DELETE", "GET"];
 
 fn span(value: Duration, least: Duration, most: Duration) -> Check {
@@ -148,6 +151,17 @@ impl QueueSettings {
         problems
     }
 
+    /// What is wrong with the list of origins that messages may bring destinations of.
+    fn origins(&self) -> Vec<(&'static str, Check)> {
+        let key = "destination_override";
+        let DestinationOverride::Origins(origins) = &self.destination_override else { return Vec::new() };
+        let entries = format!("{} entries are too many: at most {ORIGINS_MAX} are allowed", origins.len());
+        let mut checks = vec![(key, (origins.len() <= ORIGINS_MAX, entries))];
+        let wrong = origins.iter().filter_map(|origin| parse_origin(origin).err());
+        checks.extend(wrong.map(|error| (key, (false, error.to_string()))));
+        checks
+    }
+
     fn words(&self) -> Vec<(&'static str, Check)> {
         let processor = "is required: log, http, pull, or a registered name".to_owned();
         let goes_somewhere = self.processor != HTTP
@@ -169,6 +183,7 @@ impl QueueSettings {
             ("shards", (self.shards == 1, shards)),
         ];
         checks.extend(statuses);
+        checks.extend(self.origins());
         checks.extend(self.delivery.headers.iter().map(|(name, value)| {
             let detail = format!(
                 "the header {name:?} cannot be sent: a name is letters, digits and hyphens, a value visible ASCII"
@@ -201,6 +216,26 @@ mod tests {
         }
         let problems: Vec<_> = settings.problems().into_iter().map(|problem| problem.detail).collect();
         assert_eq!(problems, ["the header \"x-tenant\" is there twice: case does not tell names apart"]);
+    }
+
+    #[test]
+    fn destinations_of_messages_are_allowed_by_origins_and_nothing_else() {
+        let read = |text: &str| -> QueueSettings { serde_json::from_str(text).expect("readable") };
+        let mut settings = read(r#"{"processor":"http","destination_override":["HTTPS://A.example:443/"]}"#);
+        assert_eq!(settings.problems(), []);
+        let origins = DestinationOverride::Origins(vec!["https://a.example".to_owned()]);
+        assert_eq!(settings.destination_override, origins);
+        let is_allowed = |text: &str| origins.allows(&text.parse().expect("a URL"));
+        assert!(is_allowed("https://a.example/hook?x=1") && is_allowed("https://a.example:443/"));
+        assert!(!is_allowed("http://a.example/") && !is_allowed("https://a.example:8443/"));
+        assert!(!is_allowed("https://b.a.example/"));
+        settings = read(r#"{"processor":"http","destination_override":["https://a.example/path","x"]}"#);
+        let keys: Vec<_> = settings.problems().into_iter().map(|problem| problem.key).collect();
+        assert_eq!(keys, ["destination_override"; 2]);
+        settings.destination_override =
+            DestinationOverride::Origins(vec!["https://a.example".to_owned(); 1_001]);
+        let problems = settings.problems();
+        assert_eq!(problems[0].detail, "1001 entries are too many: at most 1000 are allowed");
     }
 
     #[test]

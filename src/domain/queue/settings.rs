@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::domain::destination::Destination;
+use crate::domain::destination::{Destination, parse_origin};
 use crate::domain::format::{Rate, bytes, duration};
 use crate::domain::message::Priority;
 use crate::domain::secret::SecretSetting;
@@ -189,8 +189,20 @@ pub enum DestinationOverride {
     None,
     /// `"any"` that the egress guard lets through.
     Any,
-    /// These origins.
+    /// These origins, in their one spelling.
     Origins(Vec<String>),
+}
+
+impl DestinationOverride {
+    /// Whether a message may bring this destination. The egress guard has a say of its own.
+    #[must_use]
+    pub fn allows(&self, destination: &Destination) -> bool {
+        match self {
+            Self::None => false,
+            Self::Any => true,
+            Self::Origins(origins) => origins.contains(&destination.origin()),
+        }
+    }
 }
 
 impl Serialize for DestinationOverride {
@@ -228,7 +240,10 @@ impl<'de> de::Visitor<'de> for OverrideVisitor {
     }
 
     fn visit_seq<A: de::SeqAccess<'de>>(self, list: A) -> Result<DestinationOverride, A::Error> {
-        Vec::deserialize(de::value::SeqAccessDeserializer::new(list)).map(DestinationOverride::Origins)
+        let list: Vec<String> = Vec::deserialize(de::value::SeqAccessDeserializer::new(list))?;
+        // What is no origin is named with all else that is out of its range.
+        let origins = list.into_iter().map(|text| parse_origin(&text).unwrap_or(text));
+        Ok(DestinationOverride::Origins(origins.collect()))
     }
 }
 

@@ -143,6 +143,7 @@ fn options(fields: &Fields<'_>, index: u64, terms: Terms<'_>) -> Result<Option<O
         own.change().attempts_max = Some(attempts_max);
     }
     if let Some(destination) = reader.parsed(Field::Destination, value::destination)? {
+        own.change().headers.destination = Some(destination.to_string());
         own.change().destination = Some(destination);
     }
     if let Some(method) = reader.parsed(Field::Method, value::method)? {

@@ -34,6 +34,7 @@ use crate::http::answer::{self, Answer, RequestId};
 use crate::http::batch::reader::{Format, Reader};
 use crate::http::body::{self, BATCH_BYTES_MAX, Body, SizeLimit};
 use crate::http::connection::Connection;
+use crate::http::destination;
 use crate::http::error::{Accepted, NotAccepted, Refusal, of_publish};
 use crate::http::extract::{once, parameters, queue_name, shown};
 use crate::http::options::{Options, check_loop};
@@ -117,17 +118,18 @@ impl Batch<'_> {
             let detail = "Idempotency-Key covers a batch as one unit, and with ?atomic=false it is none: give each item an idempotency_key";
             return Err(Refusal::new(Code::ContradictoryOptions, detail).header("Idempotency-Key"));
         }
-        if self.head.headers.contains_key("posthaste-via") {
-            check_loop(&self.head.headers, &state.gateway.store.id())?;
+        if let Some(via) = &common.headers.via {
+            check_loop(via, &state.gateway.store.id())?;
         }
         state.admit()?;
         let entry = self.desk.queue(&name).await?;
         allow(&common, &entry)?;
+        destination::reach(state, &common).await?;
         Ok(Plan { entry, format, common, key, is_atomic })
     }
 
     fn reader<'a>(&'a self, plan: &'a Plan, body: &'a Body) -> Result<Reader<'a>, Refusal> {
-        Reader::new(plan, &body.bytes, self.desk.state.limits(), self.now)
+        Reader::new(plan, &body.bytes, &self.desk.state, self.now)
     }
 
     /// Publishes the batch as one unit. A queue that was deleted and made again meanwhile is tried once more.

@@ -9,6 +9,7 @@ use crate::http::batch::array::{Array, Field, pointer};
 use crate::http::batch::item::{self, Item, Terms};
 use crate::http::batch::lines::{Line, Lines};
 use crate::http::batch::{Plan, walk};
+use crate::http::destination::{self, Reach};
 use crate::http::error::Refusal;
 use crate::http::extract::shown;
 use crate::http::fingerprint::Fingerprint;
@@ -16,6 +17,7 @@ use crate::http::options::Options;
 use crate::http::pace::Pace;
 use crate::http::publish::{allow, encode, message};
 use crate::http::settings::ServerLimits;
+use crate::http::state::State;
 use crate::store::enqueue::{IdempotencyKey, NewMessage};
 
 /// Bytes of work that every item costs beside those of its payload.
@@ -81,6 +83,7 @@ enum Source<'b> {
 pub(super) struct Reader<'r> {
     plan: &'r Plan,
     limits: &'r ServerLimits,
+    reach: Reach<'r>,
     now: Timestamp,
     body: &'r [u8],
     source: Source<'r>,
@@ -96,7 +99,7 @@ impl<'r> Reader<'r> {
     pub(super) fn new(
         plan: &'r Plan,
         body: &'r [u8],
-        limits: &'r ServerLimits,
+        state: &'r State,
         now: Timestamp,
     ) -> Result<Self, Refusal> {
         let source = match plan.format {
@@ -105,7 +108,8 @@ impl<'r> Reader<'r> {
         };
         let headers = encode(&plan.common.headers)?;
         let fingerprint = plan.key.as_ref().map(|_| Fingerprint::of_batch());
-        Ok(Self { plan, limits, now, body, source, headers, index: 0, fingerprint })
+        let (limits, reach) = (state.limits(), Reach::new(state));
+        Ok(Self { plan, limits, reach, now, body, source, headers, index: 0, fingerprint })
     }
 
     /// The next message, or why its item is none; `None` at the end.
@@ -170,13 +174,17 @@ impl<'r> Reader<'r> {
         let own = match &item.options {
             None => None,
             Some(own) => {
-                check(own, self.plan, index)?;
+                check(own, self.plan, &mut self.reach, index).await?;
                 let headers = encode(&own.headers).map_err(|refusal| refusal.pointer(format!("/{index}")))?;
                 Some((own, headers))
             }
         };
         let (options, headers): (&Options, &[u8]) =
             own.as_ref().map_or((&self.plan.common, &self.headers), |(own, headers)| (own, headers));
+        destination::need(options, entry).map_err(|refusal| match &self.source {
+            Source::Lines(_) => refusal,
+            Source::Array(_) => refusal.in_body(pointer(index, Field::Destination)),
+        })?;
         if let Some(fingerprint) = &mut self.fingerprint {
             fingerprint.add(options, payload, pace).await;
         }
@@ -202,11 +210,19 @@ fn of_line<'b>(line: &Line, body: &'b [u8]) -> Result<Item<'b>, Refusal> {
     }
 }
 
-/// What this queue does not take of an item, said of the item.
-fn check(own: &Options, plan: &Plan, index: u64) -> Result<(), Refusal> {
-    allow(own, &plan.entry).map_err(|refusal| {
-        let field =
-            if refusal.code() == Code::DestinationNotAllowed { Field::Destination } else { Field::Headers };
+/// What this queue does not take of an item, and what it must not have, said of the item.
+async fn check(own: &Options, plan: &Plan, reach: &mut Reach<'_>, index: u64) -> Result<(), Refusal> {
+    let checked = match allow(own, &plan.entry) {
+        // What the request says of all was judged with it.
+        Ok(()) if own.destination == plan.common.destination => Ok(()),
+        Ok(()) => reach.reach(own).await,
+        Err(refusal) => Err(refusal),
+    };
+    checked.map_err(|refusal| {
+        let field = match refusal.code() {
+            Code::DestinationNotAllowed | Code::DestinationRefused => Field::Destination,
+            _ => Field::Headers,
+        };
         refusal.in_body(pointer(index, field))
     })
 }

@@ -36,6 +36,10 @@ const KNOWN: [&str; 9] = [
 const OF_DELIVERIES: [&str; 3] = ["posthaste-attempt", "posthaste-queue", VIA];
 /// The stores that a message came by.
 const VIA: &str = "posthaste-via";
+/// Stores that a message may have come by: one more would be a loop, or nothing that was meant.
+const HOPS_MAX: usize = 8;
+/// The most bytes of their ids: those of the stores that there are take a fraction of it.
+const VIA_BYTES_MAX: usize = 1_024;
 
 /// Refuses what begins like an option on a route that takes none: what looks like one and does nothing would mislead.
 pub(super) fn check_none(headers: &HeaderMap) -> Result<(), Refusal> {
@@ -88,6 +92,7 @@ impl Options {
                 "idempotency-key" => reader.key(value)?,
                 "traceparent" => reader.traceparent(value),
                 "tracestate" => reader.tracestate(value),
+                VIA => reader.via(value)?,
                 name if name.starts_with("posthaste-") => reader.option(name, value)?,
                 _ => {}
             }
@@ -169,6 +174,19 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// Several lines are one list (RFC 9110, 5.3). What is no text names no store.
+    fn via(&mut self, value: &HeaderValue) -> Result<(), Refusal> {
+        let via = &mut self.options.headers.via;
+        for store in value.to_str().into_iter().flat_map(stores) {
+            *via = Some(via.take().map_or_else(|| store.to_owned(), |before| format!("{before}, {store}")));
+            if via.as_ref().is_some_and(|via| via.len() > VIA_BYTES_MAX) {
+                let detail = format!("the list is too long: at most {VIA_BYTES_MAX} bytes are taken");
+                return Err(invalid("Posthaste-Via", &detail));
+            }
+        }
+        Ok(())
+    }
+
     fn key(&mut self, value: &HeaderValue) -> Result<(), Refusal> {
         const NAME: &str = "Idempotency-Key";
         let key = value::key(value.as_bytes()).map_err(|wrong| invalid(NAME, &wrong.detail))?;
@@ -196,6 +214,7 @@ impl Reader<'_> {
     fn finish(self, headers: &HeaderMap) -> Result<Options, Refusal> {
         let Self { mut options, now, traceparent, tracestate, .. } = self;
         options.headers.deliver_at = options.due.map(|due| deliver_at(due, now));
+        options.headers.destination = options.destination.as_ref().map(ToString::to_string);
         if let Trace::One(parent) = traceparent {
             options.headers.traceparent = Some(parent);
             options.headers.tracestate = tracestate.filter(|state| trace::is_state(state));
@@ -230,14 +249,22 @@ fn check_connection(forward: &[(String, String)], headers: &HeaderMap) -> Result
     Ok(())
 }
 
-/// Refuses what this store delivered to itself: it would go round for ever.
-pub(super) fn check_loop(headers: &HeaderMap, store_id: &str) -> Result<(), Refusal> {
-    let stores =
-        headers.get_all(VIA).filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
-    if stores.map(str::trim).any(|id| id == store_id) {
+/// The ids in a list of stores.
+fn stores(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|store| !store.is_empty())
+}
+
+/// Refuses what this store delivered to itself, and what came by too many: it would go round for ever.
+pub(super) fn check_loop(via: &str, store_id: &str) -> Result<(), Refusal> {
+    let refused = |detail: String| Err(Refusal::new(Code::LoopDetected, detail).header("Posthaste-Via"));
+    if stores(via).any(|id| id == store_id) {
         let detail =
             "Posthaste-Via names this store: it would deliver the message to itself, again and again";
-        return Err(Refusal::new(Code::LoopDetected, detail).header("Posthaste-Via"));
+        return refused(detail.to_owned());
+    }
+    let hops = stores(via).count();
+    if hops >= HOPS_MAX {
+        return refused(format!("Posthaste-Via names {hops} stores: at most {} are taken", HOPS_MAX - 1));
     }
     Ok(())
 }

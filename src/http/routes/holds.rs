@@ -23,7 +23,7 @@ async fn hold(mut call: Call, hold: Hold) -> Result<Answer, Refusal> {
     let name = target(&mut call, &[])?;
     call.nothing().await?;
     let desk = &call.desk;
-    let act = async |entry: &QueueEntry| desk.store.hold(entry.queue_ref(), hold).await;
+    let act = async |entry: &QueueEntry| desk.store.hold(entry.queue_ref(), hold.clone()).await;
     let (_, entry) = desk.on_queue(name.as_str(), act).await?;
     Ok(known(&desk.state, StatusCode::OK, entry))
 }

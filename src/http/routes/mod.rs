@@ -6,6 +6,7 @@ mod holds;
 mod leases;
 mod messages;
 mod queues;
+mod reach;
 mod replay;
 mod root;
 mod secret;

@@ -15,7 +15,7 @@ use crate::http::body::SizeLimit;
 use crate::http::error::{Refusal, of_store};
 use crate::http::extract::{flag, parameters, queue_name, shown};
 use crate::http::list::{self, Scope};
-use crate::http::state::State;
+use crate::http::state::{Occasion, State};
 use crate::store::error::StoreError;
 use crate::store::{Changed, Deleted, Put, QueueEntry};
 
@@ -220,7 +220,7 @@ async fn check(
     if is_new
         && settings.processor == HTTP
         && let Some(destination) = &settings.destination
-        && let Err(why) = (state.gateway.judge_destination)(destination.clone()).await
+        && let Err(why) = (state.gateway.judge_destination)(destination.clone(), Occasion::Set).await
     {
         let refusal = Refusal::new(Code::DestinationRefused, why).pointer("/destination");
         return Err(refusal.setting("destination", None));

@@ -3,6 +3,7 @@
 //! Which ones are meant is looked up first and done then, so many at a time, each of them whole or not at all. So a letter that
 //! dies anew meanwhile is not taken again, and whoever goes away in between finds the rest where it was.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::StatusCode;
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 use super::Call;
 use super::dead::{Wanted, filter, unknown};
 use super::queues::target;
+use super::reach::Reach;
 use crate::api::code::Code;
 use crate::api::dead::{Discard, Filter, Replay, ReplayRequest, ReplaySelection, Stopped};
 use crate::api::{Problem, json};
@@ -35,12 +37,16 @@ pub(super) async fn replay(mut call: Call) -> Result<Answer, Refusal> {
     let body = call.json(REPLAY_BYTES_MAX).await?;
     let body = json::parse(&body).map_err(|error| Refusal::new(Code::Malformed, error.to_string()))?;
     let ReplayRequest { selection, dry_run } = ReplayRequest::read(&body)?;
-    let work = Work::new(&call, name.as_str()).await?;
+    let mut work = Work::new(&call, name.as_str()).await?;
     let done = match selection {
         ReplaySelection::Ids(ids) => work.replay_ids(ids, dry_run).await?,
         ReplaySelection::Filter(filter) => work.replay_filter(filter.into(), dry_run).await?,
     };
-    Ok(answer::json(StatusCode::OK, &done))
+    match work.refused {
+        // Where some were replayed the answer counts the others.
+        Some(why) if done.replayed == 0 && !dry_run => Err(Refusal::new(Code::DestinationRefused, why)),
+        _ => Ok(answer::json(StatusCode::OK, &done)),
+    }
 }
 
 /// Removes dead letters for good: all, or those that a filter names.
@@ -74,8 +80,11 @@ pub(super) async fn discard_one(mut call: Call) -> Result<Answer, Refusal> {
 /// Something done to many dead letters of a queue for one request.
 struct Work<'c> {
     call: &'c Call,
+    entry: Arc<QueueEntry>,
     queue: QueueRef,
     deadline: Instant,
+    /// What is against the first destination that may not be reached.
+    refused: Option<String>,
 }
 
 impl<'c> Work<'c> {
@@ -88,7 +97,8 @@ impl<'c> Work<'c> {
                 .await
         };
         let (entry, _) = call.desk.on_queue(name, look).await?;
-        Ok(Self { call, queue: entry.queue_ref(), deadline: Instant::now() + GOES_ON_MAX })
+        let (queue, deadline) = (entry.queue_ref(), Instant::now() + GOES_ON_MAX);
+        Ok(Self { call, entry, queue, deadline, refused: None })
     }
 
     /// Why not to go on.
@@ -116,7 +126,21 @@ impl<'c> Work<'c> {
         Ok(page)
     }
 
-    async fn replay_filter(&self, wanted: Wanted, dry_run: bool) -> Result<Replay, Refusal> {
+    /// Whether a letter may go where it would go; counts it where it may not.
+    async fn may_go(
+        &mut self,
+        reach: &mut Reach<'_>,
+        id: MessageId,
+        done: &mut Replay,
+    ) -> Result<bool, Refusal> {
+        let Some(why) = reach.refusal(id).await? else { return Ok(true) };
+        done.refused += 1;
+        self.refused.get_or_insert(why);
+        Ok(false)
+    }
+
+    async fn replay_filter(&mut self, wanted: Wanted, dry_run: bool) -> Result<Replay, Refusal> {
+        let mut reach = Reach::new(self.call, self.entry.clone()).await;
         let (mut done, mut steps, mut chosen) = (Replay::default(), Steps::default(), 0);
         let mut cursor = None;
         loop {
@@ -125,7 +149,9 @@ impl<'c> Work<'c> {
                 done.matched += 1;
                 if letter.reason == DeadReason::Damaged {
                     done.damaged += 1;
-                } else if chosen < ReplayRequest::MESSAGES_MAX {
+                } else if chosen < ReplayRequest::MESSAGES_MAX
+                    && self.may_go(&mut reach, letter.id, &mut done).await?
+                {
                     chosen += 1;
                     steps.add(letter.id, letter.charged_bytes);
                 }
@@ -141,7 +167,7 @@ impl<'c> Work<'c> {
         if dry_run {
             return Ok(done);
         }
-        let is_all = done.matched - done.damaged == chosen as u64;
+        let is_all = done.matched - done.damaged - done.refused == chosen as u64;
         self.replay_steps(steps.0, &mut done).await?;
         if done.stopped.is_none() && !is_all && self.is_left(&wanted).await? {
             let most = ReplayRequest::MESSAGES_MAX;
@@ -157,11 +183,21 @@ impl<'c> Work<'c> {
         Ok(page.cursor.is_some() || page.letters.iter().any(|letter| letter.reason != DeadReason::Damaged))
     }
 
-    async fn replay_ids(&self, ids: Vec<MessageId>, dry_run: bool) -> Result<Replay, Refusal> {
+    async fn replay_ids(&mut self, mut ids: Vec<MessageId>, dry_run: bool) -> Result<Replay, Refusal> {
         let store = &self.call.desk.store;
         let counted = store.replay(self.queue.clone(), Selection::Ids(ids.clone()), true).await;
         let matched = counted.map_err(|error| of_store(&error))?.matched;
         let mut done = Replay { matched, ..Replay::default() };
+        let (mut reach, all) = (Reach::new(self.call, self.entry.clone()).await, std::mem::take(&mut ids));
+        for id in all {
+            done.stopped = self.stop();
+            if done.stopped.is_some() {
+                return Ok(done);
+            }
+            if self.may_go(&mut reach, id, &mut done).await? {
+                ids.push(id);
+            }
+        }
         if !dry_run {
             let steps = ids.chunks(SWEEP_MESSAGES_MAX).map(<[_]>::to_vec).collect();
             self.replay_steps(steps, &mut done).await?;

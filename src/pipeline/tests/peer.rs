@@ -50,6 +50,7 @@ pub(super) enum Kind {
     Lease,
     Settle,
     Extend,
+    Hold,
 }
 
 #[derive(Default)]
@@ -240,7 +241,7 @@ impl MessageStore for Connection {
     }
 
     fn hold(&self, queue: QueueRef, hold: Hold) -> Answer<'_, QueueEntry> {
-        self.inner.hold(queue, hold)
+        Box::pin(self.through(Kind::Hold, self.inner.hold(queue, hold)))
     }
 
     fn queues(&self) -> Answer<'_, Vec<QueueEntry>> {

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use super::peer::{Act, Call, Kind};
 use super::rig::{Bed, Crowd, Inside, Seen, build, build_done, message, message_with, until};
 use crate::domain::outcome::{AttemptOutcome, DeadReason, Outcome, RetryHint};
+use crate::domain::queue::ParkReason;
 use crate::pipeline::phase;
 use crate::processor::{Build, Report};
 use crate::store::enqueue::Group;
@@ -58,6 +59,42 @@ async fn a_queues_concurrency_holds_over_all_threads() {
     }
     rig.until(&queue, "all are delivered", |stats| stats.counters.delivered == 200).await;
     assert_eq!(crowd.most(), 5);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_destination_that_is_gone_parks_its_queue_and_what_has_not_begun_goes_back_uncounted() {
+    let mut bed = Bed::new();
+    let (crowd, gate) = (Crowd::default(), Arc::new(Semaphore::new(0)));
+    let (inside, permits) = (crowd.clone(), gate.clone());
+    let process = build(move |_| {
+        let (inside, permits): (Inside, _) = (inside.enter(), permits.clone());
+        Box::pin(async move {
+            permits.acquire().await.expect("the gate stays").forget();
+            drop(inside);
+            Report { is_gone: true, ..Outcome::reject("410").into() }
+        })
+    });
+    let queue = bed
+        .queue_with("orders", process, |settings| {
+            settings.delivery.concurrency_max = 1;
+            settings.destination = Some("https://gone.example/".parse().expect("a URL"));
+        })
+        .await;
+    // The first word of it is lost: it is said again.
+    bed.peer.tell(Kind::Hold, [Act::Refuse(StoreError::Unavailable("away".to_owned()))]);
+    let rig = bed.start();
+    rig.publish(&queue, 20).await;
+    until("one is under way", || crowd.inside() == 1).await;
+    gate.add_permits(1);
+    rig.until(&queue, "the queue is parked", |stats| stats.parked == Some(ParkReason::DestinationGone)).await;
+    // What had begun by then ends as it does.
+    gate.add_permits(20);
+    rig.until(&queue, "the others went back", |stats| stats.gauges.leased == 0).await;
+    let stats = rig.stats(&queue).await;
+    assert!((1..=2).contains(&stats.counters.dead_lettered), "{stats:?}");
+    assert_eq!(stats.gauges.pending + stats.counters.dead_lettered, 20);
+    assert_eq!(stats.counters.retried, 0);
     rig.stop().await;
 }
 

@@ -66,10 +66,17 @@ pub(super) fn of_attempt(
     if !headers.content_type.is_empty() {
         map.insert(CONTENT_TYPE, value("content-type", headers.content_type.as_bytes())?);
     }
-    for (name, text) in [(&TRACEPARENT, &headers.traceparent), (&TRACESTATE, &headers.tracestate)] {
-        if let Some(text) = text {
-            map.insert(name, value(name.as_str(), text.as_bytes())?);
+    if let Some(parent) =
+        headers.traceparent.as_deref().and_then(|parent| continued(parent, fastrand::u64(1..)))
+    {
+        map.insert(&TRACEPARENT, parent);
+        if let Some(state) = &headers.tracestate {
+            map.insert(&TRACESTATE, value("tracestate", state.as_bytes())?);
         }
+    }
+    if let (Some(before), Some(own)) = (&headers.via, base.get(&VIA)) {
+        let chain = [before.as_bytes(), b", ", own.as_bytes()].concat();
+        map.insert(&VIA, value("posthaste-via", &chain)?);
     }
     let mut buffer = [0; 36];
     let id = value("webhook-id", delivery.record.id().encode(&mut buffer).as_bytes())?;
@@ -83,6 +90,16 @@ pub(super) fn of_attempt(
     map.insert(&WEBHOOK_TIMESTAMP, timestamp);
     map.insert(&ATTEMPT, HeaderValue::from(u16::from(delivery.attempt)));
     Ok(map)
+}
+
+/// The `traceparent` of an attempt (W3C Trace Context, level 2): the trace that the publisher named, with the attempt as its
+/// parent and of the flags those that are known (sampled, random trace id). A version that is not known is continued as version 00.
+/// `None` for what is not of that form.
+fn continued(parent: &str, span: u64) -> Option<HeaderValue> {
+    const KNOWN_FLAGS: u8 = 0b11;
+    let trace = parent.get(3..35).filter(|trace| trace.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+    let flags = u8::from_str_radix(parent.get(53..55)?, 16).ok()? & KNOWN_FLAGS;
+    HeaderValue::from_str(&format!("00-{trace}-{span:016x}-{flags:02x}")).ok()
 }
 
 /// The value of `posthaste-via`: what of the store's id a header can carry.
@@ -110,6 +127,23 @@ mod tests {
         assert_eq!(map["user-agent"], concat!("Posthaste/", env!("CARGO_PKG_VERSION")));
         assert_eq!(of("x-y", "a\r\nhost: b"), Err(HeaderError("x-y".to_owned())));
         assert_eq!(of("x y", "a"), Err(HeaderError("x y".to_owned())));
+    }
+
+    #[test]
+    fn a_trace_is_continued_with_the_attempt_as_parent() {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        for (flags, expected) in [("00", "00"), ("01", "01"), ("03", "03"), ("ff", "03"), ("04", "00")] {
+            for version in ["00", "cc"] {
+                let parent = format!("{version}-{trace}-00f067aa0ba902b7-{flags}");
+                let own = continued(&parent, 0xb7).expect("well-formed");
+                assert_eq!(own, format!("00-{trace}-00000000000000b7-{expected}"), "{parent}");
+            }
+        }
+        let later = continued(&format!("cc-{trace}-00f067aa0ba902b7-01-more"), 1).expect("well-formed");
+        assert_eq!(later, format!("00-{trace}-0000000000000001-01"));
+        for broken in ["", "00-x", "00-4bf92f3577b34da6a3ce929d0e0e473é-0f067aa0ba902b7-01"] {
+            assert_eq!(continued(broken, 1), None, "{broken}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub mod headers;
 mod shortage;
 pub(super) mod sign;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use futures_util::future::{LocalBoxFuture, ready};
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
-use reqwest::{Body, Client, Method, Request, Response};
+use reqwest::{Body, Client, Method, Request, Response, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
 pub use self::answer::excerpt;
@@ -62,9 +62,8 @@ pub struct Http {
 /// What all messages of a queue have in common, as long as its settings stay the same.
 struct Route {
     settings: Arc<QueueSettings>,
-    destination: Destination,
-    trust: Trust,
-    client: Client,
+    /// Of the queue's own destination, once a message needed it.
+    own: OnceCell<Rc<Target>>,
     method: Method,
     headers: HeaderMap,
     signer: Option<Arc<Signer>>,
@@ -79,10 +78,20 @@ impl Route {
     }
 }
 
+/// A destination that the guard let pass, and how it is reached.
+struct Target {
+    destination: Destination,
+    /// Whether it came with the message.
+    is_brought: bool,
+    trust: Trust,
+    client: Client,
+}
+
 /// One request on its way.
 struct Attempt {
     guard: Guard,
     route: Rc<Route>,
+    target: Rc<Target>,
     request: Request,
     timeout: Duration,
     shortages: Arc<Shortages>,
@@ -123,7 +132,8 @@ impl Http {
         let method =
             delivery.headers.method.as_deref().and_then(|method| Method::from_bytes(method.as_bytes()).ok());
         let method = method.unwrap_or_else(|| route.method.clone());
-        let mut request = Request::new(method, route.destination.url().clone());
+        let target = self.target(&route, delivery)?;
+        let mut request = Request::new(method, target.destination.url().clone());
         *request.headers_mut() = headers::of_attempt(&route.headers, delivery, route.signer.as_deref())
             .map_err(|error| Report::from(Outcome::reject(error.to_string())))?;
         let payload = delivery.record.payload();
@@ -133,7 +143,7 @@ impl Http {
         }
         *request.body_mut() = Some(Body::from(payload));
         let (guard, shortages) = (self.guard.clone(), self.shortages.clone());
-        Ok(Attempt { guard, route, request, timeout: delivery.timeout(), shortages })
+        Ok(Attempt { guard, route, target, request, timeout: delivery.timeout(), shortages })
     }
 
     /// The route of the delivery's queue, made anew when its settings are others than last time.
@@ -152,20 +162,6 @@ impl Http {
     }
 
     fn plan(&self, queue: &QueueName, settings: &Arc<QueueSettings>, at: Timestamp) -> Result<Route, Report> {
-        let Some(destination) = settings.destination.clone() else {
-            let reason = "the queue has no destination".to_owned();
-            return Err(Outcome::Undeliverable { reason }.into());
-        };
-        let trust = self.guard.trust(&destination).map_err(|refusal| refused(&refusal))?;
-        // What an operator can mend is tried again.
-        let mendable = |error: String| Report { error: Some(error), ..Report::from(Outcome::retry()) };
-        let is_secure = destination.url().scheme() == "https";
-        let kind = Kind { connect_timeout: settings.connect_timeout, trust, is_secure };
-        let client = self.clients.client(kind).map_err(|error| match &error {
-            ClientError::Short(cause) => self.shortages.defer(Lack::Resources, cause),
-            ClientError::Roots(cause) => self.shortages.defer(Lack::Roots, cause),
-            ClientError::Settings(_) => mendable(error.to_string()),
-        })?;
         // Whoever has a message to deliver has heard of the store it came from.
         let via = headers::via(&(self.store_id)());
         let headers = headers::of_queue(queue, &via, &settings.delivery.headers)
@@ -175,30 +171,77 @@ impl Http {
         let signer = self.keyring.signer(queue, settings, at).map_err(|why| unsigned(&why))?;
         let looked_at = settings.secret_file.as_ref().map(|_| at);
         let settings = settings.clone();
-        Ok(Route { settings, destination, trust, client, method, headers, signer, looked_at })
+        Ok(Route { settings, own: OnceCell::new(), method, headers, signer, looked_at })
     }
+
+    /// Where the delivery goes to: the destination that came with its message, else its queue's own.
+    fn target(&self, route: &Route, delivery: &Delivery) -> Result<Rc<Target>, Report> {
+        let undeliverable = |reason: &str| Report::from(Outcome::Undeliverable { reason: reason.to_owned() });
+        let settings = &route.settings;
+        if let Some(brought) = &delivery.headers.destination {
+            let destination = brought.parse();
+            let unreadable = |_| undeliverable("the destination that came with the message cannot be read");
+            return self.aim(destination.map_err(unreadable)?, settings, true).map(Rc::new);
+        }
+        if let Some(own) = route.own.get() {
+            return Ok(own.clone());
+        }
+        let own = settings.destination.clone();
+        let own = own.ok_or_else(|| undeliverable("neither the message nor its queue has a destination"))?;
+        let target = Rc::new(self.aim(own, settings, false)?);
+        Ok(route.own.get_or_init(|| target).clone())
+    }
+
+    /// A destination as it can be reached now. Of one that came with a message nothing is kept.
+    fn aim(
+        &self,
+        destination: Destination,
+        settings: &QueueSettings,
+        is_brought: bool,
+    ) -> Result<Target, Report> {
+        let trust = self.guard.trust(&destination).map_err(|refusal| refused(&refusal))?;
+        let is_secure = destination.url().scheme() == "https";
+        let kind = Kind { connect_timeout: settings.connect_timeout, trust, is_secure };
+        let client = self.clients.client(kind).map_err(|error| match &error {
+            ClientError::Short(cause) => self.shortages.defer(Lack::Resources, cause),
+            ClientError::Roots(cause) => self.shortages.defer(Lack::Roots, cause),
+            ClientError::Settings(_) => mendable(error.to_string()),
+        })?;
+        Ok(Target { destination, is_brought, trust, client })
+    }
+}
+
+/// What an operator can mend is tried again.
+fn mendable(error: String) -> Report {
+    Report { error: Some(error), ..Report::from(Outcome::retry()) }
 }
 
 impl Attempt {
     async fn make(self) -> Report {
         let began = Instant::now();
-        let Self { guard, route, request, timeout, shortages } = self;
-        let response = match timeout_at(began + timeout, route.client.execute(request)).await {
+        let Self { guard, route, target, request, timeout, shortages } = self;
+        let response = match timeout_at(began + timeout, target.client.execute(request)).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return failed(&error, &route, &shortages),
+            Ok(Err(error)) => return failed(&error, &route, &target, &shortages),
             Err(_) => {
                 return unanswered(Failure::Timeout, format!("no answer within {}", duration::show(timeout)));
             }
         };
         let margin = (timeout / MARGIN_PART).min(MARGIN_MAX);
-        received(&guard, &route, response, began + timeout.saturating_sub(margin)).await
+        received(&guard, &route, &target, response, began + timeout.saturating_sub(margin)).await
     }
 }
 
 /// What an answer means once its head is here.
-async fn received(guard: &Guard, route: &Route, response: Response, until: Instant) -> Report {
+async fn received(
+    guard: &Guard,
+    route: &Route,
+    target: &Target,
+    response: Response,
+    until: Instant,
+) -> Report {
     let judged = match response.remote_addr() {
-        Some(peer) => guard.judge_peer(&route.destination, peer.ip(), route.trust),
+        Some(peer) => guard.judge_peer(&target.destination, peer, target.trust),
         None => return unanswered(Failure::Connect, "the address of the peer is not known"),
     };
     if let Err(refusal) = judged {
@@ -207,18 +250,19 @@ async fn received(guard: &Guard, route: &Route, response: Response, until: Insta
     let (status, settings) = (response.status(), &route.settings);
     let outcome = classify(status, response.headers(), &settings.delivery.reject);
     let rest = answer::read(response, &settings.answer, until).await;
-    Report { outcome, status: Some(status.as_u16()), error: rest.error, excerpt: rest.excerpt }
+    let is_gone = status == StatusCode::GONE && !target.is_brought;
+    Report { outcome, status: Some(status.as_u16()), error: rest.error, excerpt: rest.excerpt, is_gone }
 }
 
 /// No answer came.
-fn failed(error: &reqwest::Error, route: &Route, shortages: &Shortages) -> Report {
+fn failed(error: &reqwest::Error, route: &Route, target: &Target, shortages: &Shortages) -> Report {
     if let Some(lack) = shortage::behind(error) {
         return shortages.defer(Lack::Resources, &lack.to_string());
     }
     let unresolved = causes(error).find_map(|cause| cause.downcast_ref::<ResolveError>());
     match unresolved {
         Some(ResolveError::Refused(rules)) => {
-            refused(&Refusal::of_resolved(&route.destination, rules.clone()))
+            refused(&Refusal::of_resolved(&target.destination, rules.clone()))
         }
         Some(ResolveError::Lookup(LookupError::Short { cause, .. })) => {
             shortages.defer(Lack::Resources, cause)

@@ -277,7 +277,7 @@ impl MessageStore for Connection {
     }
 
     fn hold(&self, queue: QueueRef, hold: Hold) -> Answer<'_, QueueEntry> {
-        self.call(move |state, _| state.hold(&queue, hold))
+        self.call(move |state, _| state.hold(&queue, &hold))
     }
 
     fn queues(&self) -> Answer<'_, Vec<QueueEntry>> {

@@ -1,13 +1,14 @@
 //! One queue: its messages, where each of them is, and the numbers kept in the same step.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::domain::id::MessageId;
 use crate::domain::message::{Headers, Priority};
 use crate::domain::outcome::{Attempt, DeadReason};
-use crate::domain::queue::{ParkReason, WhenFull};
+use crate::domain::queue::{ParkReason, QueueSettings, WhenFull};
 use crate::domain::record::{self, Record, RecordError};
 use crate::domain::timestamp::Timestamp;
 use crate::store::dead::last_destination;
@@ -324,6 +325,12 @@ impl Queue {
             self.entry.parked = None;
             self.woken = true;
         }
+    }
+
+    /// Gives it other settings, and lets it go where it was parked for what is over with them.
+    pub(super) fn set(&mut self, settings: Arc<QueueSettings>) {
+        self.woken |= self.entry.set(settings);
+        self.unpark_when_below();
     }
 
     /// Whether it must not be leased from.

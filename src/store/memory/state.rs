@@ -122,16 +122,9 @@ impl State {
         swept
     }
 
-    pub(super) fn hold(&mut self, queue: &QueueRef, hold: Hold) -> Result<QueueEntry, StoreError> {
+    pub(super) fn hold(&mut self, queue: &QueueRef, hold: &Hold) -> Result<QueueEntry, StoreError> {
         let queue = self.queue(queue)?;
-        match hold {
-            Hold::Pause => queue.entry.paused = true,
-            Hold::Park(reason) => queue.entry.parked = Some(reason),
-            Hold::Resume => {
-                (queue.entry.paused, queue.entry.parked) = (false, None);
-                queue.woken = true;
-            }
-        }
+        queue.woken |= queue.entry.hold(hold);
         Ok(queue.entry.clone())
     }
 
@@ -152,8 +145,7 @@ impl State {
             None => Put::Created(self.make(name, settings, Source::Api)),
             Some(queue) if queue.entry.source == Source::File => Put::DeclaredInFile,
             Some(queue) => {
-                queue.entry.settings = settings.keeping_secret_of(&queue.entry.settings);
-                queue.unpark_when_below();
+                queue.set(settings.keeping_secret_of(&queue.entry.settings));
                 Put::Updated(queue.entry.clone())
             }
         }
@@ -170,8 +162,7 @@ impl State {
             entry if entry.source == Source::File => Changed::DeclaredInFile,
             entry if *entry.settings != *was => Changed::Otherwise(Arc::clone(&entry.settings)),
             _ => {
-                queue.entry.settings = settings;
-                queue.unpark_when_below();
+                queue.set(settings);
                 Changed::Changed(queue.entry.clone())
             }
         })
@@ -196,7 +187,10 @@ impl State {
                 None => {
                     self.make(name, settings, Source::File);
                 }
-                Some(queue) => (queue.entry.source, queue.entry.settings) = (Source::File, settings),
+                Some(queue) => {
+                    queue.entry.source = Source::File;
+                    queue.set(settings);
+                }
             }
         }
         self.queues.values_mut().for_each(Queue::unpark_when_below);

@@ -72,6 +72,12 @@ impl Kept {
     }
 }
 
+/// The word that a queue's hash has for it.
+fn word_of(reason: ParkReason) -> String {
+    let word = serde_json::to_value(reason).ok();
+    word.and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
 impl Connection {
     /// Tells every gateway that the list of queues or one of its holds changed.
     pub(super) async fn touch(&self) {
@@ -403,13 +409,13 @@ impl Connection {
         self.state.check_open()?;
         let mut call = Call::of_queue(&self.state, script::HOLD, &queue, None);
         match hold {
-            Hold::Pause => call.push("pause").push(""),
-            Hold::Resume => call.push("resume").push(""),
-            Hold::Park(reason) => {
-                let word = serde_json::to_value(reason).ok();
-                let word = word.and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default();
-                call.push("park").push(word)
+            Hold::Pause => call.push("pause"),
+            Hold::Resume => call.push("resume"),
+            Hold::Park(reason) => call.push("park").push(word_of(reason)),
+            Hold::Gone(destination) => {
+                call.push("gone").push(word_of(ParkReason::DestinationGone)).push(destination.as_str())
             }
+            Hold::Unpark(reason) => call.push("unpark").push(word_of(reason)),
         };
         let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?)?;
         let woken = answer.yes()?;

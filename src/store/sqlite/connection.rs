@@ -219,7 +219,7 @@ impl MessageStore for Connection {
     }
 
     fn hold(&self, queue: QueueRef, hold: Hold) -> Answer<'_, QueueEntry> {
-        self.write(Rank::Rest, 1, true, move |work| Ok(work.hold(&queue, hold))).boxed_local()
+        self.write(Rank::Rest, 1, true, move |work| Ok(work.hold(&queue, &hold))).boxed_local()
     }
 
     fn queues(&self) -> Answer<'_, Vec<QueueEntry>> {

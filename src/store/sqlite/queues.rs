@@ -21,17 +21,13 @@ impl Work<'_> {
     }
 
     /// Pauses, resumes or parks a queue.
-    pub(super) fn hold(&mut self, queue: &QueueRef, hold: Hold) -> Result<QueueEntry, StoreError> {
+    pub(super) fn hold(&mut self, queue: &QueueRef, hold: &Hold) -> Result<QueueEntry, StoreError> {
         self.effects.durable = true;
         let number = self.number_of(queue).ok_or(StoreError::Gone)?;
         let queue = self.queue_mut(number);
-        match hold {
-            Hold::Pause => queue.entry.paused = true,
-            Hold::Park(reason) => queue.entry.parked = Some(reason),
-            Hold::Resume => (queue.entry.paused, queue.entry.parked) = (false, None),
-        }
+        let goes_on = queue.entry.hold(hold);
         let entry = queue.entry.clone();
-        if hold == Hold::Resume && queue.waits(true) {
+        if goes_on && queue.waits(true) {
             self.wake(number);
         }
         Ok(entry)
@@ -65,7 +61,9 @@ impl Work<'_> {
         let queue = self.queue_mut(number);
         let lookup_before = queue.entry.settings.lookup;
         queue.entry.source = source;
-        queue.entry.settings = settings;
+        if queue.entry.set(settings) && queue.waits(true) {
+            self.wake(number);
+        }
         self.unpark_when_below(number);
         let entry = self.queue(number).entry.clone();
         counts::write_settings(self.sql, number, &entry)?;

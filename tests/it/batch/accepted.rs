@@ -60,14 +60,14 @@ fn every_line_is_delivered_byte_for_byte_in_its_place() {
         for (line, id) in lines.iter().zip(&ids) {
             let received = &received[id];
             assert_eq!(received.body.as_deref(), Some(*line), "{}", String::from_utf8_lossy(line));
-            for (name, value) in [
-                ("content-type", "application/json"),
-                ("x-all", "yes"),
-                ("traceparent", PARENT),
-                ("tracestate", "a=1"),
-            ] {
+            for (name, value) in
+                [("content-type", "application/json"), ("x-all", "yes"), ("tracestate", "a=1")]
+            {
                 assert_eq!(received.header(name), Some(value), "{name}");
             }
+            let parent = received.header("traceparent").expect("continued");
+            assert_eq!((&parent[..36], &parent[52..]), (&PARENT[..36], &PARENT[52..]), "the same trace");
+            assert_ne!(parent, PARENT, "with the attempt as its parent");
         }
         let status = gateway.wait_until_drained(WITHIN);
         assert_eq!(["accepted", "delivered"].map(|key| count(&status, key)), [6, 6]);

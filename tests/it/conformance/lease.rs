@@ -158,7 +158,7 @@ pub(super) async fn a_held_queue_accepts_and_never_leases_and_nothing_vanishes(s
     let holds = [Hold::Pause, Hold::Park(ParkReason::DestinationGone), Hold::Park(ParkReason::EgressRefused)];
     let mut published = stand.publish_plain(&queue, 1).await;
     for hold in holds {
-        stand.hold(&queue, hold).await;
+        stand.hold(&queue, hold.clone()).await;
         published.extend(stand.publish_plain(&queue, 1).await);
         for wanted in [request(&queue), pull_request(&queue)] {
             let leased = stand.take(wanted).await;

@@ -252,6 +252,7 @@ macro_rules! every_behaviour {
                 a_put_without_a_secret_leaves_the_one_there_is
                 new_settings_leave_messages_generation_and_holds
                 a_queue_is_paused_parked_and_resumed
+                a_queue_that_is_parked_for_its_destination_goes_on_with_another_one
                 a_file_declares_queues_and_the_last_one_wins
                 a_declared_queue_keeps_its_messages
                 the_api_does_not_change_what_a_file_declared

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use posthaste::domain::destination::Destination;
 use posthaste::domain::outcome::DeadReason;
 use posthaste::domain::queue::{Generation, ParkReason, QueueSettings, Source};
 use posthaste::domain::retry::Verdict;
@@ -97,6 +98,35 @@ pub(super) async fn a_queue_is_paused_parked_and_resumed(stand: &mut Stand) {
     }
     assert_eq!(holds(stand.hold(&queue, Hold::Resume).await), (false, None));
     assert_eq!(holds(stand.entry(&queue).await), (false, None));
+}
+
+pub(super) async fn a_queue_that_is_parked_for_its_destination_goes_on_with_another_one(stand: &mut Stand) {
+    let url = |text: &str| -> Destination { text.parse().expect("a destination") };
+    let (first, second) = (url("https://a.example/"), url("https://b.example/"));
+    let queue = stand.queue_with("orders", |own| own.destination = Some(first.clone())).await;
+    let published = stand.publish_plain(&queue, 2).await;
+    for reason in [ParkReason::DestinationGone, ParkReason::EgressRefused] {
+        stand.change(&queue, |settings| settings.destination = Some(first.clone())).await;
+        stand.hold(&queue, Hold::Pause).await;
+        stand.hold(&queue, Hold::Park(reason)).await;
+        stand.change(&queue, |settings| settings.limits.length_max = 7).await;
+        assert_eq!(stand.entry(&queue).await.parked, Some(reason), "the destination is the same");
+        stand.change(&queue, |settings| settings.destination = Some(second.clone())).await;
+        let entry = stand.entry(&queue).await;
+        assert_eq!((entry.paused, entry.parked), (true, None), "and an operator's pause stays");
+        stand.hold(&queue, Hold::Resume).await;
+    }
+    // An answer that comes late is that of a destination that the queue has no more.
+    assert_eq!(stand.hold(&queue, Hold::Gone(first)).await.parked, None);
+    let entry = stand.hold(&queue, Hold::Gone(second)).await;
+    assert_eq!((entry.paused, entry.parked), (false, Some(ParkReason::DestinationGone)));
+    assert_eq!(stand.sweep().await.ready, []);
+    let other = Hold::Unpark(ParkReason::EgressRefused);
+    assert_eq!(stand.hold(&queue, other).await.parked, Some(ParkReason::DestinationGone));
+    let entry = stand.hold(&queue, Hold::Unpark(ParkReason::DestinationGone)).await;
+    assert_eq!((entry.paused, entry.parked), (false, None));
+    assert_eq!(stand.sweep().await.ready, std::slice::from_ref(&queue.name));
+    assert_eq!(stand.drain(&queue).await, published);
 }
 
 fn declared(queues: &[(&str, u64)]) -> Vec<(posthaste::domain::queue::QueueName, Arc<QueueSettings>)> {

@@ -233,7 +233,7 @@ impl Twin {
             Operation::Hold { queue, hold } => {
                 let Some(queue) = self.queue(*queue) else { return };
                 let hold = async |stand: &Stand, queue| {
-                    stand.connection.hold(queue, *hold).await.map(|entry| without_generation(&entry))
+                    stand.connection.hold(queue, hold.clone()).await.map(|entry| without_generation(&entry))
                 };
                 self.ask("hold", &queue, hold).await;
             }

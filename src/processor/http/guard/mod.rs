@@ -13,14 +13,16 @@ mod rule;
 
 use std::collections::HashSet;
 use std::fmt;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
+use tokio::time::timeout;
 use url::Host;
 
 pub use self::address::AddressKind;
-use self::lookup::Lookups;
+use self::lookup::{KEPT_FOUND, Lookups};
 pub use self::lookup::{LOOKUP_TIMEOUT, Lookup, LookupError};
 pub use self::rule::{NameRule, Rule};
 use crate::domain::destination::Destination;
@@ -28,6 +30,10 @@ use crate::processor::settings::{Allow, EgressSettings};
 
 /// Broken rules that one refusal tells: a name may have thousands of addresses.
 const RULES_TOLD_MAX: usize = 8;
+
+/// How old what a name resolves to may be when it is refused for it: a message that is refused dies, so what was kept for longer
+/// is looked up anew.
+const REFUSED_AGE_MAX: Duration = Duration::from_secs(3);
 
 /// Judges destinations. Cloning shares the policy and the lookups under way; there is one in a process.
 #[derive(Clone)]
@@ -40,6 +46,8 @@ struct Policy {
     dev: bool,
     origins: HashSet<String>,
     networks: Vec<IpNet>,
+    /// Where this gateway listens, once it does.
+    own: OnceLock<SocketAddr>,
 }
 
 /// What a destination is granted by its origin.
@@ -87,7 +95,7 @@ impl Guard {
     /// The same, with names looked up by `lookup`.
     #[must_use]
     pub fn with_lookup(settings: &EgressSettings, dev: bool, lookup: Lookup) -> Self {
-        let mut policy = Policy { dev, origins: HashSet::new(), networks: Vec::new() };
+        let mut policy = Policy { dev, origins: HashSet::new(), networks: Vec::new(), own: OnceLock::new() };
         for entry in &settings.allow {
             match entry {
                 Allow::Origin(origin) => drop(policy.origins.insert(origin.clone())),
@@ -95,6 +103,11 @@ impl Guard {
             }
         }
         Self { policy: Arc::new(policy), lookups: Arc::new(Lookups::new(lookup)) }
+    }
+
+    /// Says where this gateway itself listens: nothing is delivered there, whatever `egress.allow` says. The first call counts.
+    pub fn listens_at(&self, own: SocketAddr) {
+        self.policy.own.get_or_init(|| own);
     }
 
     /// Judges what can be judged without looking anything up: names, ports and literal addresses.
@@ -112,8 +125,34 @@ impl Guard {
     pub async fn judge_now(&self, destination: &Destination) -> Result<Resolution, Refusal> {
         let trust = self.trust(destination)?;
         let Some(Host::Domain(name)) = destination.url().host() else { return Ok(Resolution::Resolved) };
-        match self.resolve(name, trust).await {
-            Ok(_) => Ok(Resolution::Resolved),
+        self.judge_found(destination, self.look(name, trust, Duration::ZERO).await)
+    }
+
+    /// Judges a destination that comes with a message, by what was found lately where something was. Waits for at most `within`:
+    /// what a name resolves to that is not known by then, or that does not resolve, is for the delivery to judge.
+    ///
+    /// # Errors
+    /// The rules it breaks, or those that any of its addresses breaks.
+    pub async fn judge_soon(&self, destination: &Destination, within: Duration) -> Result<(), Refusal> {
+        let trust = self.trust(destination)?;
+        let Some(Host::Domain(name)) = destination.url().host() else { return Ok(()) };
+        match timeout(within, self.resolve(name, trust)).await {
+            Ok(found) => self.judge_found(destination, found).map(drop),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn judge_found(
+        &self,
+        destination: &Destination,
+        found: Result<Vec<IpAddr>, ResolveError>,
+    ) -> Result<Resolution, Refusal> {
+        match found {
+            Ok(addresses) => {
+                let port = destination.url().port_or_known_default().unwrap_or(0);
+                let own = addresses.iter().find_map(|address| self.policy.own(*address, port));
+                own.map_or(Ok(Resolution::Resolved), |own| Err(Refusal::of_resolved(destination, vec![own])))
+            }
             Err(ResolveError::Lookup(error)) => Ok(Resolution::Unresolved(error)),
             Err(ResolveError::Refused(rules)) => Err(Refusal::of_resolved(destination, rules)),
         }
@@ -131,6 +170,7 @@ impl Guard {
     pub(crate) fn trust(&self, destination: &Destination) -> Result<Trust, Refusal> {
         let (url, origin) = (destination.url(), destination.origin());
         let trust = if self.policy.origins.contains(&origin) { Trust::Origin } else { Trust::Public };
+        let port = url.port_or_known_default().unwrap_or(0);
         let mut rules = Vec::new();
         match url.host() {
             Some(Host::Domain(name)) => {
@@ -138,20 +178,26 @@ impl Guard {
                 let broken = rule::of_name(name).filter(|_| !exempt);
                 rules.extend(broken.map(|broken| Rule::Name(name.to_owned(), broken)));
             }
-            Some(Host::Ipv4(address)) => rules.extend(self.policy.broken(address.into(), trust)),
-            Some(Host::Ipv6(address)) => rules.extend(self.policy.broken(address.into(), trust)),
+            Some(Host::Ipv4(address)) => rules.extend(self.policy.broken_at(address.into(), port, trust)),
+            Some(Host::Ipv6(address)) => rules.extend(self.policy.broken_at(address.into(), port, trust)),
             None => {}
         }
-        let port = url.port_or_known_default().unwrap_or(0);
         if trust == Trust::Public && !rule::is_open_port(port) {
             rules.push(Rule::Port(port));
         }
         if rules.is_empty() { Ok(trust) } else { Err(Refusal { origin, rules, resolved: false }) }
     }
 
-    /// The addresses of `name`, all of which passed.
+    /// The addresses of `name`, all of which passed. What was found lately is taken, unless it is refused.
     pub(crate) async fn resolve(&self, name: &str, trust: Trust) -> Result<Vec<IpAddr>, ResolveError> {
-        let addresses = self.lookups.addresses(name).await?;
+        match self.look(name, trust, KEPT_FOUND).await {
+            Err(ResolveError::Refused(_)) => self.look(name, trust, REFUSED_AGE_MAX).await,
+            found => found,
+        }
+    }
+
+    async fn look(&self, name: &str, trust: Trust, age_max: Duration) -> Result<Vec<IpAddr>, ResolveError> {
+        let addresses = self.lookups.addresses(name, age_max).await?;
         let broken = addresses.iter().filter_map(|address| self.policy.broken(*address, trust));
         let rules: Vec<Rule> = broken.take(RULES_TOLD_MAX).collect();
         if !rules.is_empty() {
@@ -164,17 +210,28 @@ impl Guard {
     pub(crate) fn judge_peer(
         &self,
         destination: &Destination,
-        peer: IpAddr,
+        peer: SocketAddr,
         trust: Trust,
     ) -> Result<(), Refusal> {
-        match self.policy.broken(peer, trust) {
-            None => Ok(()),
-            Some(broken) => Err(Refusal::of_resolved(destination, vec![broken])),
-        }
+        let rules = self.policy.broken_at(peer.ip(), peer.port(), trust);
+        if rules.is_empty() { Ok(()) } else { Err(Refusal::of_resolved(destination, rules)) }
     }
 }
 
 impl Policy {
+    fn broken_at(&self, address: IpAddr, port: u16, trust: Trust) -> Vec<Rule> {
+        self.broken(address, trust).into_iter().chain(self.own(address, port)).collect()
+    }
+
+    /// The rule that a delivery to this gateway itself breaks. One that listens on every address is known by loopback; by its
+    /// other addresses it is known when the delivery comes back, for that names its store.
+    fn own(&self, address: IpAddr, port: u16) -> Option<Rule> {
+        let own = self.own.get().filter(|own| own.port() == port)?;
+        let (address, listens) = (address.to_canonical(), own.ip().to_canonical());
+        let is_own = address == listens || (listens.is_unspecified() && address.is_loopback());
+        is_own.then_some(Rule::Own(SocketAddr::new(address, port)))
+    }
+
     fn broken(&self, address: IpAddr, trust: Trust) -> Option<Rule> {
         let kind = self.judge_address(address, trust).err()?;
         Some(Rule::Address(address.to_canonical(), kind))
@@ -220,10 +277,13 @@ impl Refusal {
         self.resolved
     }
 
-    /// The entries that would allow it.
+    /// The entries that would allow it; none where nothing does.
     #[must_use]
     pub fn cure(&self) -> Vec<String> {
         let mut entries: Vec<String> = Vec::new();
+        if self.rules.iter().any(|rule| matches!(rule, Rule::Own(_))) {
+            return entries;
+        }
         for rule in &self.rules {
             let entry = match rule {
                 Rule::Address(address, AddressKind::Reserved(_) | AddressKind::Sensitive(_)) => {
@@ -240,13 +300,17 @@ impl Refusal {
 }
 
 impl fmt::Display for Refusal {
-    /// One line, ending in the line of the operator's file that would allow it.
+    /// One line, ending in the line of the operator's file that would allow it, if any does.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} is refused: ", self.origin)?;
         for (place, rule) in self.rules.iter().enumerate() {
             write!(formatter, "{}{rule}", if place == 0 { "" } else { "; " })?;
         }
-        write!(formatter, ". The operator's file would allow it with egress.allow = {:?}", self.cure())
+        let cure = self.cure();
+        if cure.is_empty() {
+            return formatter.write_str(". Nothing allows it: publish to the other queue instead");
+        }
+        write!(formatter, ". The operator's file would allow it with egress.allow = {cure:?}")
     }
 }
 

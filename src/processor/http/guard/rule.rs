@@ -1,7 +1,7 @@
 //! The rules that need no address: names and ports. And how any broken rule is told.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::address::AddressKind;
 
@@ -103,6 +103,8 @@ pub enum Rule {
     Port(u16),
     /// An address: the host itself, or what its name resolves to.
     Address(IpAddr, AddressKind),
+    /// It is where this gateway itself listens.
+    Own(SocketAddr),
 }
 
 impl fmt::Display for Rule {
@@ -121,6 +123,7 @@ impl fmt::Display for Rule {
             Self::Port(port) => {
                 write!(formatter, "port {port} belongs to a service that must not be fed messages")
             }
+            Self::Own(own) => write!(formatter, "{own} is where this gateway itself listens"),
             Self::Address(address, kind) => {
                 let words = match kind {
                     AddressKind::Public => "not the one that was judged",

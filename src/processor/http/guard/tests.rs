@@ -30,6 +30,104 @@ fn scripted(name: &str) -> io::Result<Vec<IpAddr>> {
     Ok(texts.iter().map(|text| text.parse().expect(text)).collect())
 }
 
+#[tokio::test]
+async fn nothing_is_delivered_to_the_gateway_itself_whatever_is_allowed() {
+    let allow = [
+        "http://127.0.0.1:8080",
+        "http://localhost:8080",
+        "http://private.example:8080",
+        "10.0.0.0/8",
+        "::1",
+    ];
+    for (own, refused, allowed) in [
+        (
+            "127.0.0.1:8080",
+            &["http://127.0.0.1:8080/", "http://127.1:8080/", "http://localhost:8080/"][..],
+            &["http://127.0.0.1:8081/", "http://private.example:8080/"][..],
+        ),
+        (
+            "0.0.0.0:8080",
+            &["http://127.0.0.1:8080/", "http://[::ffff:127.0.0.1]:8080/", "http://localhost:8080/"],
+            &["http://private.example:8080/"],
+        ),
+        ("[::]:8080", &["http://127.0.0.1:8080/", "http://[::1]:8080/", "http://localhost:8080/"], &[]),
+        (
+            "10.0.0.7:8080",
+            &["http://10.0.0.7:8080/", "http://private.example:8080/"],
+            &["http://10.0.0.8:8080/"],
+        ),
+    ] {
+        let guard = guard_of(&allow, true);
+        guard.listens_at(own.parse().expect(own));
+        for text in refused {
+            let refusal = guard.judge_now(&destination(text)).await.expect_err(text);
+            assert!(refusal.cure().is_empty(), "{own}: {text}");
+            assert!(refusal.to_string().ends_with("is where this gateway itself listens. Nothing allows it: publish to the other queue instead"), "{refusal}");
+        }
+        for text in allowed {
+            assert_eq!(guard.judge_now(&destination(text)).await, Ok(Resolution::Resolved), "{own}: {text}");
+        }
+        let peer =
+            guard.judge_peer(&destination("https://public.example/"), own.parse().expect(own), Trust::Origin);
+        peer.expect_err("a connection that came out at the gateway itself");
+    }
+}
+
+#[tokio::test]
+async fn a_publish_waits_for_a_name_only_so_long_and_judges_the_rest_at_once() {
+    let guard = Guard::with_lookup(
+        &EgressSettings::default(),
+        false,
+        Arc::new(|name| match name {
+            "slow.example" => {
+                std::thread::sleep(Duration::from_millis(300));
+                Ok(vec![IpAddr::from([10, 0, 0, 7])])
+            }
+            _ => scripted(name),
+        }),
+    );
+    let soon = Duration::from_secs(1);
+    let judge = |text: &'static str, within| {
+        let guard = guard.clone();
+        async move { guard.judge_soon(&destination(text), within).await }
+    };
+    assert_eq!(judge("http://public.example/", soon).await, Ok(()));
+    assert_eq!(judge("http://unknown.example/", soon).await, Ok(()), "it may resolve by its turn");
+    assert_eq!(judge("http://1.1.1.1/", Duration::ZERO).await, Ok(()));
+    judge("http://10.0.0.7/", Duration::ZERO).await.expect_err("what it says needs no look");
+    judge("http://mixed.example/", soon).await.expect_err("one bad address");
+    judge("http://mixed.example/", Duration::ZERO).await.expect_err("it is known");
+    assert_eq!(judge("http://slow.example/", Duration::ZERO).await, Ok(()), "nobody waits");
+    judge("http://slow.example/", Duration::from_secs(30)).await.expect_err("known in the end");
+}
+
+#[tokio::test]
+async fn a_name_is_refused_for_what_it_is_now_and_not_for_what_it_was() {
+    let answers = Arc::new(std::sync::Mutex::new(IpAddr::from([10, 0, 0, 7])));
+    let current = answers.clone();
+    let lookup: Lookup = Arc::new(move |_| Ok(vec![*current.lock().expect("unbroken")]));
+    let guard = Guard::with_lookup(&EgressSettings::default(), false, lookup);
+    let resolve = || guard.resolve("moves.example", Trust::Public);
+    resolve().await.expect_err("private");
+    *answers.lock().expect("unbroken") = IpAddr::from([1, 1, 1, 1]);
+    resolve().await.expect_err("it is not asked for again at once");
+    tokio::time::pause();
+    tokio::time::advance(REFUSED_AGE_MAX + Duration::from_millis(2)).await;
+    tokio::time::resume();
+    assert_eq!(resolve().await, Ok(vec![IpAddr::from([1, 1, 1, 1])]));
+    *answers.lock().expect("unbroken") = IpAddr::from([127, 0, 0, 1]);
+    assert_eq!(
+        resolve().await,
+        Ok(vec![IpAddr::from([1, 1, 1, 1])]),
+        "what was judged is what is connected to"
+    );
+    guard
+        .judge_now(&destination("http://moves.example/"))
+        .await
+        .expect_err("who sets it is told what is now");
+    resolve().await.expect_err("and so is everybody from then on");
+}
+
 fn destination(text: &str) -> Destination {
     text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
 }
@@ -364,7 +462,10 @@ async fn the_origin_that_is_exempt_lends_nothing_to_another_port_of_the_same_nam
 fn the_peer_of_a_connection_is_judged_like_any_address() {
     let guard = guard_of(&["http://private.example"], false);
     let public = destination("https://public.example/");
-    let peer = |text: &str, trust| guard.judge_peer(&public, text.parse().expect(text), trust);
+    let peer = |text: &str, trust| {
+        let address: IpAddr = text.parse().expect(text);
+        guard.judge_peer(&public, SocketAddr::new(address, 443), trust)
+    };
     assert_eq!(peer("93.184.216.34", Trust::Public), Ok(()));
     assert_eq!(peer("10.0.0.7", Trust::Origin), Ok(()));
     assert!(

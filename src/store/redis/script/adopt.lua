@@ -6,21 +6,26 @@ local call = redis.call
 local generation = call('HGET', K.c, 'gen')
 if (generation or '') ~= ARGV[7] and generation ~= ARGV[1] then return {'gone'} end
 if generation and generation ~= ARGV[1] then wipe(ARGV[4]) end
+local numbers = '>I6I6I6I6I6I6I6I6I6BB'
+-- Behind the numbers of the settings: whether messages can be looked up, then the destination to the end.
+local function destination_of(settings) return string.sub(settings or '', 58) end
+local goes_elsewhere = destination_of(call('HGET', K.c, 'settings')) ~= destination_of(ARGV[2])
 is_writing = true
 call('HSET', K.c, 'gen', ARGV[1], 'settings', ARGV[2])
 if ARGV[3] == '0' then call('UNLINK', K.m, K.mr, K.mt, K.bi) end
 local held = call('HMGET', K.c, 'paused', 'parked', 'dead', 'bytes_dead', 'pending')
 local woken = 0
+local is_over = goes_elsewhere and (held[2] == 'destination_gone' or held[2] == 'egress_refused')
 if held[2] == 'dead_full' then
-  local _, _, _, _, length_max, bytes_max, _, _, _, _, trims = struct.unpack('>I6I6I6I6I6I6I6I6I6BB', ARGV[2])
-  local below = tonumber(held[3] or 0) < length_max and tonumber(held[4] or 0) < bytes_max
-  if trims == 1 or below then
-    call('HDEL', K.c, 'parked')
-    held[2] = false
-    if tonumber(held[5] or 0) > 0 then
-      woken = 1
-      call('PUBLISH', ARGV[5], ARGV[6])
-    end
+  local _, _, _, _, length_max, bytes_max, _, _, _, _, trims = struct.unpack(numbers, ARGV[2])
+  is_over = trims == 1 or tonumber(held[3] or 0) < length_max and tonumber(held[4] or 0) < bytes_max
+end
+if is_over then
+  call('HDEL', K.c, 'parked')
+  held[2] = false
+  if tonumber(held[5] or 0) > 0 then
+    woken = 1
+    call('PUBLISH', ARGV[5], ARGV[6])
   end
 end
 return {'ok', held[1] and 1 or 0, held[2] or '', woken}
