@@ -42,6 +42,9 @@ impl AgainArguments {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
+            if is_refused_for_good(&error) {
+                return Err(Failure { may_be_stored: may_have_arrived, ..error.into() });
+            }
             may_have_arrived |= error.may_be_stored();
             if !may_have_arrived || is_final(&error) {
                 return Err(error.into());
@@ -57,6 +60,11 @@ impl AgainArguments {
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
+}
+
+/// Whether it is wrong in itself: of this call nothing was stored, whatever an earlier one with its key may have done.
+fn is_refused_for_good(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused(refusal) if !refusal.problem.retryable && refusal.problem.status < 500)
 }
 
 /// Whether the next call would be answered the same way.
