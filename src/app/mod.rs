@@ -206,6 +206,7 @@ impl App {
             clock: self.clock.clone(),
             workers: self.settings.workers.clone(),
             ingest: self.settings.ingest.clone(),
+            lanes: self.settings.lanes.clone(),
             consumers: self.settings.server.limits.consumers(),
         })
         .map_err(|error| {
@@ -280,6 +281,8 @@ impl App {
                 })
             }),
             make_ingester: Arc::new(move || ingesters.ingester()),
+            lanes: pipeline.lanes().clone(),
+            shares: pipeline.shares().clone(),
             consumers: pipeline.consumers().clone(),
         }))
     }

@@ -2,9 +2,10 @@
 //!
 //! # What it does
 //! Keeps a ring of the queues believed to have work, and leases from them in turn: as many messages as the worker has
-//! free slots and the queue's lane has room for, and of queues with short attempts some more. A queue joins the ring
+//! free slots and the queue's share and lane have room for, and of queues with short attempts some more. A queue joins the ring
 //! when the store posts it, when it changes, and when the sweeper found something in it; it leaves the ring when a
-//! lease finds nothing more. Never leased from are pull queues, those that are paused or parked, and those whose
+//! lease finds nothing more. A queue that sends to one destination rests while its lane is shut, or while its rate is used up: nothing
+//! is asked of the store. Never leased from are pull queues, those that are paused or parked, and those whose
 //! processor this process does not have.
 //!
 //! # What it waits for
@@ -33,12 +34,15 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::actor::{Actor, Address, Exit, Inbox, Life};
-use crate::domain::queue::QueueName;
+use crate::clock::Clock;
+use crate::domain::destination::Destination;
+use crate::domain::queue::{DestinationOverride, QueueName};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::batch::{Batch, Ended, Held, SuspectPermit, Suspects, Taken, Until};
 use crate::pipeline::catalog::Catalog;
 use crate::pipeline::lanes::{Lane, Lanes};
 use crate::pipeline::settings::WorkerSettings;
+use crate::pipeline::share::{Share, Shares};
 use crate::pipeline::worker::{Work, pass_on};
 use crate::pipeline::{is_late, slots, until_late};
 use crate::processor::Registry;
@@ -47,8 +51,10 @@ use crate::store::lease::{BatchId, LeaseKind, LeaseRequest, Leased};
 use crate::store::wake::{WakeBoard, WakeSubscription};
 use crate::store::{MessageStore, QueueEntry, Store};
 
-/// How soon a full lane is looked at again, and a queue with suspects while another one is in flight.
+/// How soon a full share or lane is looked at again, and a queue with suspects while another one is in flight.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How soon a queue is looked at again at the latest that rests: what shut its lane may end sooner than it was said to.
+const REST_MAX: Duration = Duration::from_secs(1);
 /// Bytes of one lease: what a store reads in one go without keeping others waiting.
 const LEASE_BYTES_MAX: u64 = 4 << 20;
 
@@ -56,7 +62,9 @@ const LEASE_BYTES_MAX: u64 = 4 << 20;
 pub(super) struct Tools {
     pub(super) catalog: Catalog,
     pub(super) registry: Registry,
+    pub(super) shares: Shares,
     pub(super) lanes: Lanes,
+    pub(super) clock: Clock,
     pub(super) suspects: Suspects,
     pub(super) settings: Arc<WorkerSettings>,
     pub(super) held: Arc<Held>,
@@ -77,6 +85,8 @@ pub(super) struct Dispatcher {
     learned_at: Option<u64>,
     known: HashMap<QueueName, Arc<QueueEntry>>,
     ring: Ring,
+    /// Queues that are not to be looked at before that moment.
+    resting: HashMap<QueueName, Instant>,
     /// Queues with work for which there was no room here: the other threads were told.
     told_others: HashSet<QueueName>,
     backoff: Backoff,
@@ -109,25 +119,45 @@ struct Order {
     request: LeaseRequest,
     first_sent: Instant,
     entry: Arc<QueueEntry>,
-    lane: Arc<Lane>,
+    share: Arc<Share>,
+    way: Way,
     thread: usize,
-    /// Messages that it may take of the lane; given back when it is dropped.
+    /// Messages that it may take of the share, and of the lane where it is booked; given back when it is dropped.
     reserved: usize,
     suspect: Option<SuspectPermit>,
 }
 
 impl Drop for Order {
     fn drop(&mut self) {
-        self.lane.give_back(self.thread, self.reserved);
+        self.share.give_back(self.thread, self.reserved);
+        if let Some(lane) = self.way.booked() {
+            lane.give_back(self.reserved);
+        }
+    }
+}
+
+/// Where a queue's messages go.
+#[derive(Clone)]
+struct Way {
+    /// The lane of its own destination.
+    lane: Option<Arc<Lane>>,
+    /// Whether messages may bring others.
+    is_mixed: bool,
+}
+
+impl Way {
+    /// The lane in which leases of the queue are booked.
+    fn booked(&self) -> Option<&Arc<Lane>> {
+        self.lane.as_ref().filter(|_| !self.is_mixed)
     }
 }
 
 /// What may be leased of a queue.
 struct Room {
-    /// Messages that its lane was asked for.
+    /// Messages that its share was asked for.
     wanted: usize,
     bytes: u64,
-    /// Messages that may be leased, taken of its lane.
+    /// Messages that may be leased, taken of its share and its lane.
     reserved: usize,
 }
 
@@ -183,6 +213,7 @@ impl Dispatcher {
             learned_at: None,
             known: HashMap::new(),
             ring: Ring::default(),
+            resting: HashMap::new(),
             told_others: HashSet::new(),
             backoff: Backoff::default(),
         }
@@ -195,9 +226,13 @@ impl Dispatcher {
             self.learned_at = Some(version);
             self.learn();
         }
+        let now = Instant::now();
+        for (name, _) in self.resting.extract_if(|_, until| *until <= now) {
+            self.ring.add(&name);
+        }
         for name in self.subscription.take().queues {
             // Who asks now will find it; when that thread is full it will say so.
-            if !self.tools.lanes.is_leasing(&name) {
+            if !self.tools.shares.is_leasing(&name) && !self.resting.contains_key(&name) {
                 self.ring.add(&name);
             }
         }
@@ -213,10 +248,12 @@ impl Dispatcher {
             self.tools.catalog.all().into_iter().map(|entry| (entry.name.clone(), entry)).collect();
         for (name, entry) in &all {
             if !self.known.get(name).is_some_and(|known| Arc::ptr_eq(known, entry)) {
+                self.resting.remove(name);
                 self.ring.add(name);
             }
         }
-        self.tools.lanes.keep(|name| all.contains_key(name));
+        self.resting.retain(|name, _| all.contains_key(name));
+        self.tools.shares.keep(|name| all.contains_key(name));
         self.told_others.retain(|name| all.contains_key(name));
         self.known = all;
     }
@@ -233,14 +270,21 @@ impl Dispatcher {
                 self.tools.suspects.note(&name, false);
                 continue;
             };
-            let (lane, thread) = (self.tools.lanes.of(&entry), self.tools.held.thread);
-            let Room { wanted, bytes, reserved } = self.reserve(&lane);
+            let (share, way) = (self.tools.shares.of(&entry), self.way(&entry));
+            let thread = self.tools.held.thread;
+            let Room { wanted, bytes, reserved } = match self.reserve(&share, &way) {
+                Ok(room) => room,
+                Err(wait) => {
+                    self.resting.insert(name, Instant::now() + wait.min(REST_MAX));
+                    continue;
+                }
+            };
             if reserved == 0 {
-                // Room on this thread is told of by its worker; room in a lane may come from another thread.
+                // Room on this thread is told of by its worker; room in a share or a lane may come from another thread.
                 if wanted > 0 {
                     longest = Some(LOOK_AGAIN);
                 }
-                if self.tools.lanes.sharing(thread) > 1 && self.told_others.insert(name.clone()) {
+                if self.tools.shares.sharing(thread) > 1 && self.told_others.insert(name.clone()) {
                     self.tools.wakes.post(&name);
                 }
                 self.ring.add(&name);
@@ -261,7 +305,8 @@ impl Dispatcher {
                 request,
                 first_sent: Instant::now(),
                 entry,
-                lane,
+                share,
+                way,
                 thread,
                 reserved,
                 suspect,
@@ -270,24 +315,45 @@ impl Dispatcher {
         if !self.tools.suspects.queues().is_empty() {
             longest = Some(LOOK_AGAIN);
         }
+        if let Some(until) = self.resting.values().min() {
+            let rest = until.saturating_duration_since(Instant::now());
+            longest = Some(longest.map_or(rest, |longest: Duration| longest.min(rest)));
+        }
         Next::Wait(longest)
     }
 
-    /// Takes the right to lease of a queue what this thread has room for.
-    fn reserve(&self, lane: &Lane) -> Room {
-        let Tools { held, settings, lanes, .. } = &*self.tools;
-        let (here, sharing) = (lane.on(held.thread), lanes.sharing(held.thread));
+    fn way(&self, entry: &QueueEntry) -> Way {
+        let settings = &entry.settings;
+        let key = settings.destination.as_ref().map(Destination::lane_key);
+        Way {
+            lane: key.map(|key| self.tools.lanes.of(&key)),
+            is_mixed: settings.destination_override != DestinationOverride::None,
+        }
+    }
+
+    /// Takes the right to lease of a queue what this thread has room for; else gives how long it is in vain to ask.
+    fn reserve(&self, share: &Share, way: &Way) -> Result<Room, Duration> {
+        let Tools { held, settings, shares, clock, .. } = &*self.tools;
+        let (here, sharing) = (share.on(held.thread), shares.sharing(held.thread));
         let (all, lease_max) = (settings.concurrency as usize, usize::from(settings.lease_max));
-        let early = lane.early(settings.prefetch as usize, all, sharing);
+        let early = share.early(settings.prefetch as usize, all, sharing);
         // Those that have something here and those whose turn comes are mostly the same ones.
         let queues = (held.queues() + usize::from(here.is_absent())).max(self.ring.turns.len() + 1);
         let (room, bytes) = held.room(settings, early, here.leased() == 0, queues);
         let at_once =
             here.in_slots() + slots::takes(all, held.free_slots(all), here.in_slots(), queues, lease_max);
-        let wanted = room.min(lease_max);
-        let reserved =
-            if at_once == 0 { 0 } else { lane.reserve(held.thread, wanted, early, sharing, at_once) };
-        Room { wanted, bytes, reserved }
+        let mut wanted = room.min(lease_max);
+        if let Some(turns) = share.turns(clock.tick()) {
+            wanted = wanted.min(turns?);
+        }
+        let mut reserved =
+            if at_once == 0 { 0 } else { share.reserve(held.thread, wanted, early, sharing, at_once) };
+        if let Some(lane) = way.booked().filter(|_| reserved > 0) {
+            let booked = lane.book(reserved, early * sharing, share.limit());
+            share.give_back(held.thread, reserved - booked.unwrap_or(0));
+            reserved = booked?;
+        }
+        Ok(Room { wanted, bytes, reserved })
     }
 
     fn is_leased(&self, entry: &QueueEntry) -> bool {
@@ -312,9 +378,13 @@ impl Dispatcher {
         if let Some(None) = suspect {
             return Some(Next::Wait(Some(LOOK_AGAIN)));
         }
-        let (lane, thread) = (self.tools.lanes.of(&entry), self.tools.held.thread);
-        let (reserved, suspect) = (lane.reserve_anyway(thread, usize::from(request.max)), suspect.flatten());
-        Some(Next::Lease(Order { request, first_sent, entry, lane, thread, reserved, suspect }))
+        let (share, way) = (self.tools.shares.of(&entry), self.way(&entry));
+        let (thread, suspect) = (self.tools.held.thread, suspect.flatten());
+        let reserved = share.reserve_anyway(thread, usize::from(request.max));
+        if let Some(lane) = way.booked() {
+            lane.book_anyway(reserved);
+        }
+        Some(Next::Lease(Order { request, first_sent, entry, share, way, thread, reserved, suspect }))
     }
 
     fn forget_unanswered(&self) {
@@ -323,7 +393,7 @@ impl Dispatcher {
 
     async fn lease(&mut self, order: Order, life: &Life) {
         lock(&self.tools.unanswered).replace((order.request.clone(), order.first_sent));
-        let _leasing = self.tools.lanes.leasing(&order.lane);
+        let _leasing = self.tools.shares.leasing(&order.share);
         let mut is_unknown = false;
         loop {
             let answer = tokio::select! {
@@ -399,15 +469,20 @@ impl Dispatcher {
         if size == 0 {
             return;
         }
-        // What the leases take of the lane is theirs to give back from here on.
-        order.reserved +=
-            order.lane.reserve_anyway(order.thread, usize::from(size).saturating_sub(order.reserved));
+        // What the leases take of share and lane is theirs to give back from here on.
+        let more = order.share.reserve_anyway(order.thread, usize::from(size).saturating_sub(order.reserved));
+        order.reserved += more;
+        if let Some(lane) = order.way.booked() {
+            lane.book_anyway(more);
+        }
         order.reserved -= usize::from(size);
         let batch = Arc::new(Batch {
             serial: self.tools.held.next_serial(),
             name: leased.batch,
             entry: order.entry.clone(),
-            lane: order.lane.clone(),
+            share: order.share.clone(),
+            lane: order.way.lane.clone(),
+            is_booked: !order.way.is_mixed,
             held: self.tools.held.clone(),
             size,
             until: Until::new(order.first_sent + order.request.lease),

@@ -8,6 +8,7 @@ pub mod http;
 pub mod log;
 mod registry;
 pub mod settings;
+mod signal;
 
 #[cfg(test)]
 mod fixture;
@@ -20,6 +21,7 @@ use futures_util::future::LocalBoxFuture;
 
 pub use self::http::guard::{Guard, Refusal, Resolution};
 pub use self::registry::{BuiltIn, Context, NameError, PROCESSORS, Processors, Registry, StoreId};
+pub use self::signal::Signal;
 use crate::domain::message::Headers;
 use crate::domain::outcome::Outcome;
 use crate::domain::queue::{QueueName, QueueSettings};
@@ -62,11 +64,13 @@ pub struct Report {
     pub error: Option<String>,
     /// The beginning of the receiver's answer.
     pub excerpt: Option<String>,
+    /// What it showed of the destination.
+    pub signal: Signal,
 }
 
 impl From<Outcome> for Report {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, status: None, error: None, excerpt: None }
+        Self { outcome, status: None, error: None, excerpt: None, signal: Signal::Nothing }
     }
 }
 

@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub use self::answer::excerpt;
 use self::answer::{describe, innermost};
-use self::classify::{Failure, causes, classify};
+use self::classify::{Failure, causes, classify, signal};
 use self::client::{ClientError, Clients, Kind};
 use self::guard::{Guard, LookupError, Refusal, ResolveError, Trust};
 use self::shortage::{Lack, Shortages};
@@ -32,7 +32,7 @@ use crate::domain::destination::Destination;
 use crate::domain::format::duration;
 use crate::domain::outcome::Outcome;
 use crate::domain::queue::{QueueName, QueueSettings};
-use crate::processor::{Build, Context, Delivery, Processor, Report, StoreId};
+use crate::processor::{Build, Context, Delivery, Processor, Report, Signal, StoreId};
 
 /// Queues whose prepared route a thread keeps; beyond, all are made anew. A route is a few hundred bytes.
 const ROUTES_MAX: usize = 4_096;
@@ -184,7 +184,8 @@ async fn received(guard: &Guard, route: &Route, response: Response, until: Insta
     let (status, settings) = (response.status(), &route.settings);
     let outcome = classify(status, response.headers(), &settings.delivery.reject);
     let rest = answer::read(response, &settings.answer, until).await;
-    Report { outcome, status: Some(status.as_u16()), error: rest.error, excerpt: rest.excerpt }
+    let signal = signal(status, &outcome);
+    Report { outcome, status: Some(status.as_u16()), error: rest.error, excerpt: rest.excerpt, signal }
 }
 
 /// No answer came.
@@ -210,7 +211,8 @@ fn failed(error: &reqwest::Error, route: &Route, shortages: &Shortages) -> Repor
 }
 
 fn unanswered(failure: Failure, detail: impl AsRef<str>) -> Report {
-    Report { error: Some(describe(failure, detail)), ..Report::from(Outcome::retry()) }
+    let error = Some(describe(failure, detail));
+    Report { error, signal: Signal::NoAnswer, ..Report::from(Outcome::retry()) }
 }
 
 fn refused(refusal: &Refusal) -> Report {
