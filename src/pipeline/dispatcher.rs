@@ -23,7 +23,7 @@
 //! waits for the answer of a lease under way, hands those messages back, and tells the worker to hand back what has not
 //! begun.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::pin::pin;
 use std::rc::Rc;
@@ -35,12 +35,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::actor::{Actor, Address, Exit, Inbox, Life};
 use crate::clock::Clock;
-use crate::domain::destination::Destination;
-use crate::domain::queue::{DestinationOverride, QueueName};
+use crate::domain::queue::QueueName;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::batch::{Batch, Ended, Held, SuspectPermit, Suspects, Taken, Until};
 use crate::pipeline::catalog::Catalog;
-use crate::pipeline::lanes::{Lane, Lanes};
+use crate::pipeline::lanes::{Lanes, Way};
+use crate::pipeline::ring::Ring;
 use crate::pipeline::settings::WorkerSettings;
 use crate::pipeline::share::{Share, Shares};
 use crate::pipeline::worker::{Work, pass_on};
@@ -85,33 +85,9 @@ pub(super) struct Dispatcher {
     learned_at: Option<u64>,
     known: HashMap<QueueName, Arc<QueueEntry>>,
     ring: Ring,
-    /// Queues that are not to be looked at before that moment.
-    resting: HashMap<QueueName, Instant>,
     /// Queues with work for which there was no room here: the other threads were told.
     told_others: HashSet<QueueName>,
     backoff: Backoff,
-}
-
-/// Queues that wait for their turn, each once.
-#[derive(Default)]
-struct Ring {
-    turns: VecDeque<QueueName>,
-    members: HashSet<QueueName>,
-}
-
-impl Ring {
-    fn add(&mut self, name: &QueueName) {
-        if !self.members.contains(name) {
-            self.members.insert(name.clone());
-            self.turns.push_back(name.clone());
-        }
-    }
-
-    fn next(&mut self) -> Option<QueueName> {
-        let name = self.turns.pop_front()?;
-        self.members.remove(&name);
-        Some(name)
-    }
 }
 
 /// A lease to ask for, with the room that it takes.
@@ -133,22 +109,6 @@ impl Drop for Order {
         if let Some(lane) = self.way.booked() {
             lane.give_back(self.reserved);
         }
-    }
-}
-
-/// Where a queue's messages go.
-#[derive(Clone)]
-struct Way {
-    /// The lane of its own destination.
-    lane: Option<Arc<Lane>>,
-    /// Whether messages may bring others.
-    is_mixed: bool,
-}
-
-impl Way {
-    /// The lane in which leases of the queue are booked.
-    fn booked(&self) -> Option<&Arc<Lane>> {
-        self.lane.as_ref().filter(|_| !self.is_mixed)
     }
 }
 
@@ -213,7 +173,6 @@ impl Dispatcher {
             learned_at: None,
             known: HashMap::new(),
             ring: Ring::default(),
-            resting: HashMap::new(),
             told_others: HashSet::new(),
             backoff: Backoff::default(),
         }
@@ -226,13 +185,10 @@ impl Dispatcher {
             self.learned_at = Some(version);
             self.learn();
         }
-        let now = Instant::now();
-        for (name, _) in self.resting.extract_if(|_, until| *until <= now) {
-            self.ring.add(&name);
-        }
+        self.ring.wake(Instant::now());
         for name in self.subscription.take().queues {
             // Who asks now will find it; when that thread is full it will say so.
-            if !self.tools.shares.is_leasing(&name) && !self.resting.contains_key(&name) {
+            if !self.tools.shares.is_leasing(&name) && !self.ring.is_resting(&name) {
                 self.ring.add(&name);
             }
         }
@@ -248,11 +204,10 @@ impl Dispatcher {
             self.tools.catalog.all().into_iter().map(|entry| (entry.name.clone(), entry)).collect();
         for (name, entry) in &all {
             if !self.known.get(name).is_some_and(|known| Arc::ptr_eq(known, entry)) {
-                self.resting.remove(name);
-                self.ring.add(name);
+                self.ring.rouse(name);
             }
         }
-        self.resting.retain(|name, _| all.contains_key(name));
+        self.ring.keep(|name| all.contains_key(name));
         self.tools.shares.keep(|name| all.contains_key(name));
         self.told_others.retain(|name| all.contains_key(name));
         self.known = all;
@@ -264,18 +219,18 @@ impl Dispatcher {
             return next;
         }
         let mut longest = None;
-        for _ in 0..self.ring.turns.len() {
+        for _ in 0..self.ring.len() {
             let Some(name) = self.ring.next() else { break };
             let Some(entry) = self.known.get(&name).filter(|entry| self.is_leased(entry)).cloned() else {
                 self.tools.suspects.note(&name, false);
                 continue;
             };
-            let (share, way) = (self.tools.shares.of(&entry), self.way(&entry));
+            let (share, way) = (self.tools.shares.of(&entry), self.tools.lanes.way(&entry.settings));
             let thread = self.tools.held.thread;
             let Room { wanted, bytes, reserved } = match self.reserve(&share, &way) {
                 Ok(room) => room,
                 Err(wait) => {
-                    self.resting.insert(name, Instant::now() + wait.min(REST_MAX));
+                    self.ring.rest(name, Instant::now() + wait.min(REST_MAX));
                     continue;
                 }
             };
@@ -315,20 +270,11 @@ impl Dispatcher {
         if !self.tools.suspects.queues().is_empty() {
             longest = Some(LOOK_AGAIN);
         }
-        if let Some(until) = self.resting.values().min() {
+        if let Some(until) = self.ring.rests_until() {
             let rest = until.saturating_duration_since(Instant::now());
             longest = Some(longest.map_or(rest, |longest: Duration| longest.min(rest)));
         }
         Next::Wait(longest)
-    }
-
-    fn way(&self, entry: &QueueEntry) -> Way {
-        let settings = &entry.settings;
-        let key = settings.destination.as_ref().map(Destination::lane_key);
-        Way {
-            lane: key.map(|key| self.tools.lanes.of(&key)),
-            is_mixed: settings.destination_override != DestinationOverride::None,
-        }
     }
 
     /// Takes the right to lease of a queue what this thread has room for; else gives how long it is in vain to ask.
@@ -338,7 +284,7 @@ impl Dispatcher {
         let (all, lease_max) = (settings.concurrency as usize, usize::from(settings.lease_max));
         let early = share.early(settings.prefetch as usize, all, sharing);
         // Those that have something here and those whose turn comes are mostly the same ones.
-        let queues = (held.queues() + usize::from(here.is_absent())).max(self.ring.turns.len() + 1);
+        let queues = (held.queues() + usize::from(here.is_absent())).max(self.ring.len() + 1);
         let (room, bytes) = held.room(settings, early, here.leased() == 0, queues);
         let at_once =
             here.in_slots() + slots::takes(all, held.free_slots(all), here.in_slots(), queues, lease_max);
@@ -378,7 +324,7 @@ impl Dispatcher {
         if let Some(None) = suspect {
             return Some(Next::Wait(Some(LOOK_AGAIN)));
         }
-        let (share, way) = (self.tools.shares.of(&entry), self.way(&entry));
+        let (share, way) = (self.tools.shares.of(&entry), self.tools.lanes.way(&entry.settings));
         let (thread, suspect) = (self.tools.held.thread, suspect.flatten());
         let reserved = share.reserve_anyway(thread, usize::from(request.max));
         if let Some(lane) = way.booked() {

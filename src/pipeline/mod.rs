@@ -3,7 +3,7 @@
 //! | file | noun |
 //! |---|---|
 //! | `ingester` (`intake`) | gathers the publishes of one thread into few calls to the store |
-//! | `dispatcher` | leases what its thread's worker has room for |
+//! | `dispatcher` (`ring`) | leases what its thread's worker has room for |
 //! | `worker` (`attempt`) | makes the attempts |
 //! | `settler` | tells the store, a batch at a time, what became of them |
 //! | `consumers` | who waits to pull messages, and what is leased for them |
@@ -30,6 +30,7 @@ mod intake;
 pub mod lanes;
 mod pace;
 pub mod prober;
+mod ring;
 pub mod settings;
 mod settler;
 pub mod share;

@@ -35,6 +35,7 @@ pub(super) use self::lane::{Lane, NoWay, Pass};
 use self::settings::LaneSettings;
 use crate::clock::{Clock, Tick};
 use crate::domain::format::Rate;
+use crate::domain::queue::{DestinationOverride, QueueSettings};
 use crate::pipeline::pace::Pace;
 
 /// Lanes that are remembered. Messages may bring any destination; a lane takes about half a kilobyte, so this is 5 MB, and it is far
@@ -76,6 +77,21 @@ pub struct LaneStatus {
     pub waiting: usize,
 }
 
+/// Where the messages of a queue go.
+pub(super) struct Way {
+    /// The lane of its own destination.
+    pub(super) lane: Option<Arc<Lane>>,
+    /// Whether messages may bring others.
+    pub(super) is_mixed: bool,
+}
+
+impl Way {
+    /// The lane in which leases of the queue are booked.
+    pub(super) fn booked(&self) -> Option<&Arc<Lane>> {
+        self.lane.as_ref().filter(|_| !self.is_mixed)
+    }
+}
+
 impl fmt::Debug for Lanes {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Lanes").field("known", &self.known().by_key.len()).finish_non_exhaustive()
@@ -107,6 +123,12 @@ impl Lanes {
             known.by_key.insert(lane.key.clone(), lane.clone());
         }
         lane
+    }
+
+    /// Where the messages of a queue with these settings go.
+    pub(super) fn way(&self, settings: &QueueSettings) -> Way {
+        let lane = settings.destination.as_ref().map(|destination| self.of(&destination.lane_key()));
+        Way { lane, is_mixed: settings.destination_override != DestinationOverride::None }
     }
 
     /// Why the lane of this key is shut, and for how long; `None` when it is not.
