@@ -147,7 +147,7 @@ fn lanes(status: &Status) -> String {
     let mut table = Table::new(&["LANE", "IN FLIGHT", "LIMIT", "RATE", "WAITING", "BREAKER"]);
     for lane in shown {
         let breaker = match lane.open_until {
-            Some(until) => Cell::text(&format!("{} until {until}", lane.breaker)),
+            Some(until) => Cell::text(format!("{} until {until}", lane.breaker)),
             None => Cell::text(&lane.breaker),
         };
         table.row(vec![

@@ -32,7 +32,8 @@ pub(super) fn check(settings: &Settings, problems: &mut Problems) {
     for (name, own) in &settings.lanes.origins {
         let path = ["lanes", name.as_str()];
         if parse_origin(name).as_ref() != Ok(name) {
-            let detail = "is no origin in its one spelling, like https://shop.example or http://10.0.0.5:8080";
+            let detail =
+                "is no origin in its one spelling, like https://shop.example or http://10.0.0.5:8080";
             problems.key(origin_of(settings, &path), dotted(&path), detail);
         }
         for problem in own.problems() {

@@ -28,7 +28,9 @@ pub(super) fn all(state: &State, pending: &HashMap<String, u64>) -> Vec<LaneStat
     let lanes = &state.gateway.lanes;
     let mut all = lanes.all();
     if all.len() > SHOWN_MAX {
-        all.sort_by_key(|lane| (lane.breaker == Phase::Closed, Reverse(lane.waiting + lane.in_flight as usize)));
+        all.sort_by_key(|lane| {
+            (lane.breaker == Phase::Closed, Reverse(lane.waiting + lane.in_flight as usize))
+        });
         all.truncate(SHOWN_MAX);
         all.sort_by(|left, right| left.key.cmp(&right.key));
     }
@@ -65,9 +67,10 @@ pub(super) fn stalled(state: &State, entry: &QueueEntry) -> Option<(&'static str
             Why::Breaker(cause) => {
                 ("breaker_open", format!("breaker open until {until}: {key} did not answer ({cause})"))
             }
-            Why::Probe(cause) => {
-                ("breaker_open", format!("breaker half open, one delivery finds out whether {key} answers again ({cause})"))
-            }
+            Why::Probe(cause) => (
+                "breaker_open",
+                format!("breaker half open, one delivery finds out whether {key} answers again ({cause})"),
+            ),
             Why::Held => ("rate_limited", format!("{key} asked for a pause (Retry-After) until {until}")),
             Why::Rate => ("rate_limited", format!("the rate of {key} is used up until {until}")),
         });

@@ -64,6 +64,16 @@ pub(super) enum Finished {
     },
 }
 
+/// Where a message goes.
+struct Course {
+    /// The lane, if it goes through one.
+    lane: Option<Arc<Lane>>,
+    /// Whether that is the lane of its queue's own destination.
+    is_own: bool,
+    /// Whether it is another than the first attempt.
+    is_retry: bool,
+}
+
 enum Beginning {
     Not(Finished),
     Now(Rc<dyn Processor>, Delivery),
@@ -103,7 +113,10 @@ impl Bench {
                 Err(_) => return Err(Finished::NoWay(None)),
             }
         }
-        let Some((lane, is_own, is_retry)) = self.lane(batch, key)? else { return Ok(None) };
+        let Some(Course { lane, is_own, is_retry }) = self.course(batch, key) else {
+            return Err(Finished::NotBegun);
+        };
+        let Some(lane) = lane else { return Ok(None) };
         let is_booked = is_own && batch.is_booked;
         match lane.enter(&batch.share, is_retry, is_booked).await {
             Ok(pass) => Ok(Some(pass)),
@@ -124,21 +137,21 @@ impl Bench {
         }
     }
 
-    /// The lane of a message, whether it is that of its queue's own destination, and whether it is another than the first attempt.
-    fn lane(&self, batch: &Batch, key: &Key) -> Result<Option<(Arc<Lane>, bool, bool)>, Finished> {
+    /// Where a message goes; `None` when its lease has ended.
+    fn course(&self, batch: &Batch, key: &Key) -> Option<Course> {
+        let own = |is_retry| Course { lane: batch.lane.clone(), is_own: true, is_retry };
         let settings = &batch.entry.settings;
         if batch.lane.is_none() && settings.destination_override == DestinationOverride::None {
-            return Ok(None);
+            return Some(own(false));
         }
         let in_hand = self.in_hand.borrow();
-        let Some(taken) = in_hand.show(key) else { return Err(Finished::NotBegun) };
-        let is_retry = taken.lease.attempt_number() > 1;
-        let headers = taken.lease.record.headers();
-        let Some(brought) = Headers::destination_in(&headers) else {
-            return Ok(batch.lane.clone().map(|lane| (lane, true, is_retry)));
-        };
+        let lease = &in_hand.show(key)?.lease;
+        let is_retry = lease.attempt_number() > 1;
+        let headers = lease.record.headers();
+        let Some(brought) = Headers::destination_in(&headers) else { return Some(own(is_retry)) };
         let destination = Destination::of_message(Some(brought), None);
-        Ok(destination.map(|destination| (self.lanes.of(&destination.lane_key()), false, is_retry)))
+        let lane = destination.map(|destination| self.lanes.of(&destination.lane_key()));
+        Some(Course { lane, is_own: false, is_retry })
     }
 
     fn begin(&self, batch: &Batch, key: &Key) -> Beginning {

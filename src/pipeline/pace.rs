@@ -59,8 +59,10 @@ impl Pace {
             return 0;
         }
         let early = self.tolerance.saturating_sub(self.next.since(now));
-        let span = if wait.is_zero() { early + ahead } else { ahead - wait };
-        usize::try_from(span.as_nanos() / self.interval.as_nanos().max(1)).unwrap_or(usize::MAX).saturating_add(1)
+        let span = if wait.is_zero() { early + ahead } else { ahead.saturating_sub(wait) };
+        usize::try_from(span.as_nanos() / self.interval.as_nanos().max(1))
+            .unwrap_or(usize::MAX)
+            .saturating_add(1)
     }
 }
 
@@ -81,7 +83,8 @@ mod tests {
     #[test]
     fn a_tenth_of_a_second_may_come_at_once_and_then_they_are_spread_evenly() {
         let mut pace = pace("50/s");
-        let take = |pace: &mut Pace, ms| pace.take(at(ms), Duration::from_secs(1)).map(|wait| wait.as_millis());
+        let take =
+            |pace: &mut Pace, ms| pace.take(at(ms), Duration::from_secs(1)).map(|wait| wait.as_millis());
         assert_eq!([0; 7].map(|ms| take(&mut pace, ms)), [0, 0, 0, 0, 0, 20, 40].map(Ok));
         assert_eq!(take(&mut pace, 50), Ok(10));
         assert_eq!(take(&mut pace, 10_000), Ok(0));

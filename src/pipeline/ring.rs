@@ -52,8 +52,11 @@ impl Ring {
 
     /// Lets those wait for their turn that have rested.
     pub(super) fn wake(&mut self, now: Instant) {
-        let rested: Vec<_> = self.resting.extract_if(|_, until| *until <= now).map(|(name, _)| name).collect();
-        rested.iter().for_each(|name| self.add(name));
+        let rested: Vec<_> =
+            self.resting.extract_if(|_, until| *until <= now).map(|(name, _)| name).collect();
+        for name in &rested {
+            self.add(name);
+        }
     }
 
     /// Lets a queue wait for its turn, whether it rests or not.

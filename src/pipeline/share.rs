@@ -44,7 +44,10 @@ struct Shared {
 
 impl fmt::Debug for Shares {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Shares").field("queues", &lock(&self.0.by_queue).len()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Shares")
+            .field("queues", &lock(&self.0.by_queue).len())
+            .finish_non_exhaustive()
     }
 }
 

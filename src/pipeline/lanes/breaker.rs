@@ -151,7 +151,11 @@ impl Breaker {
             return Change::None;
         }
         if !admitted.is_probe {
-            return if self.counts(now, health) { self.open(now, random, Change::Opened) } else { Change::None };
+            return if self.counts(now, health) {
+                self.open(now, random, Change::Opened)
+            } else {
+                Change::None
+            };
         }
         match health {
             Health::Unknown => {
@@ -189,7 +193,8 @@ impl Breaker {
 
     fn open(&mut self, now: Tick, random: f64, change: Change) -> Change {
         // Twice as long well as it was shut last: what happens now is another matter.
-        let is_new = change == Change::Opened && now.since(self.closed_at) >= self.opened_for.saturating_mul(2);
+        let is_new =
+            change == Change::Opened && now.since(self.closed_at) >= self.opened_for.saturating_mul(2);
         let longer = self.opened_for.saturating_mul(2).clamp(OPEN_FIRST, OPEN_MAX);
         self.opened_for = if is_new { OPEN_FIRST } else { longer };
         let open_for = self.opened_for.mul_f64(1.0 - JITTER * random.clamp(0.0, 1.0));

@@ -177,7 +177,8 @@ impl Gate {
         }
         if self.breaker.phase(now) == Phase::HalfOpen {
             // One finds out; a queue that turns out to be empty keeps the others waiting for no longer than this.
-            if let Some(until) = self.probe_booked.map(|at| at.after(PROBE_LOOK)).filter(|until| now < *until) {
+            if let Some(until) = self.probe_booked.map(|at| at.after(PROBE_LOOK)).filter(|until| now < *until)
+            {
                 return Err(until);
             }
             self.probe_booked = Some(now);
@@ -314,8 +315,11 @@ impl Gate {
         if load != Load::Unknown {
             let new_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
             let old_us = self.attempt_us;
-            self.attempt_us =
-                if old_us == 0 { new_us } else { (old_us.saturating_mul(7).saturating_add(new_us) / 8).max(1) };
+            self.attempt_us = if old_us == 0 {
+                new_us
+            } else {
+                (old_us.saturating_mul(7).saturating_add(new_us) / 8).max(1)
+            };
         }
         if health == Health::Alive {
             self.line.moved();
@@ -325,7 +329,8 @@ impl Gate {
             Change::Closed => self.probe_booked = None,
             Change::Opened | Change::OpenedAgain => self.shut(),
         }
-        let held_until = hold.map(|hold| now.after(hold)).filter(|until| self.hold.is_none_or(|held| held < *until));
+        let held_until =
+            hold.map(|hold| now.after(hold)).filter(|until| self.hold.is_none_or(|held| held < *until));
         let was_held = self.held_until(now).is_some();
         if let Some(until) = held_until {
             self.hold = Some(until);

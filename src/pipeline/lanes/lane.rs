@@ -163,9 +163,7 @@ impl Lane {
     /// Lets those in who wait, as far as there is room.
     fn hand_out(self: &Arc<Self>) {
         loop {
-            let next = {
-                self.gate().next(self.clock.tick())
-            };
+            let next = { self.gate().next(self.clock.tick()) };
             let Some((passage, wait, told)) = next else { return };
             // Who has gone meanwhile gives it back here, outside of the lock.
             drop(told.send(Pass::new(self, passage, wait)));

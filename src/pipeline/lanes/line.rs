@@ -61,8 +61,7 @@ mod tests {
     #[test]
     fn who_is_put_off_comes_back_at_the_pace_of_the_lane() {
         let mut line = Line::default();
-        let delays: Vec<_> =
-            (0..6).map(|_| line.put_off(at(0), at(0), EACH, 0.0).as_millis()).collect();
+        let delays: Vec<_> = (0..6).map(|_| line.put_off(at(0), at(0), EACH, 0.0).as_millis()).collect();
         assert_eq!(delays, [250, 250, 300, 400, 500, 600]);
         assert_eq!(line.put_off(at(500), at(2_000), EACH, 0.0).as_millis(), 1_600, "not before it opens");
     }

@@ -101,12 +101,12 @@ async fn after_a_break_it_begins_with_one_and_never_has_more_than_its_most_in_fl
 async fn a_pause_that_was_asked_for_holds_everything_sent_there() {
     let ((lanes, clock), queues) = (lanes(8, None), shares(2));
     let lane = lanes.of(KEY);
-    let hold = Some(RetryHint::After(Duration::from_secs(60)));
+    let hold = Some(RetryHint::After(Duration::from_mins(1)));
     let other = pass(&lane, &queues[1]).expect("room");
     pass(&lane, &queues[0]).expect("room").end(Signal::Answered { status: 429, hold }, None, TOOK);
     assert_eq!(pass(&lane, &queues[1]).err(), Some(NoWay::Shut));
-    assert_eq!(lanes.why_shut(KEY), Some((Duration::from_secs(60), Why::Held)));
-    assert_eq!(lane.book(1, 0, 64), Err(Duration::from_secs(60)));
+    assert_eq!(lanes.why_shut(KEY), Some((Duration::from_mins(1), Why::Held)));
+    assert_eq!(lane.book(1, 0, 64), Err(Duration::from_mins(1)));
     other.end(OK, None, TOOK);
     clock.advance(Duration::from_millis(59_999));
     assert_eq!(pass(&lane, &queues[1]).err(), Some(NoWay::Shut), "an answer to an earlier one ends no pause");
@@ -185,7 +185,9 @@ async fn a_rate_lets_no_more_be_leased_than_begin() {
     assert_eq!(lane.book(100, 0, 64), Ok(15), "ten at once, and what comes within 50 ms");
     assert!(lane.book(100, 0, 64).is_err(), "those have not begun");
     let begun: Vec<_> = (0..10).map(|_| pass(&lane, share).expect("a turn")).collect();
-    begun.into_iter().for_each(|pass| pass.end(OK, None, TOOK));
+    for pass in begun {
+        pass.end(OK, None, TOOK);
+    }
     lane.give_back(15);
     assert_eq!(lane.book(100, 0, 64), Ok(5));
     lane.give_back(5);
@@ -232,7 +234,7 @@ async fn nobody_waits_in_hand_for_longer_than_a_second_and_a_lane_that_shuts_sen
         async { lane.enter(&share, false, true).await.err() },
         async { lane.enter(&share, false, true).await.err() },
         async {
-            let hold = Some(RetryHint::After(Duration::from_secs(60)));
+            let hold = Some(RetryHint::After(Duration::from_mins(1)));
             hanging.end(Signal::Answered { status: 503, hold }, None, TOOK);
         }
     );

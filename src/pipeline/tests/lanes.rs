@@ -17,8 +17,13 @@ use crate::processor::{Delivery, Report, Signal};
 use crate::store::QueueEntry;
 use crate::store::enqueue::{Group, NewMessage};
 
-const OK: Report =
-    Report { outcome: Outcome::Done, status: None, error: None, excerpt: None, signal: Signal::Answered { status: 200, hold: None } };
+const OK: Report = Report {
+    outcome: Outcome::Done,
+    status: None,
+    error: None,
+    excerpt: None,
+    signal: Signal::Answered { status: 200, hold: None },
+};
 
 fn no_answer() -> Report {
     Report { error: Some("connect: refused".to_owned()), signal: Signal::NoAnswer, ..Outcome::retry().into() }
