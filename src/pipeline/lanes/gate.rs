@@ -17,8 +17,8 @@ use crate::pipeline::pace::Pace;
 const AHEAD: Duration = Duration::from_millis(50);
 /// How long a message may wait in hand for its lane.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(1);
-/// Of one queue with many destinations, or of retries, that many may wait for a lane in hand: they keep places of their queue from
-/// messages to other lanes.
+/// Of one queue with many destinations that many may wait for a lane in hand: they keep places of their queue from messages to
+/// other lanes.
 const ROW_MAX: usize = 4;
 /// The errors shown are about this long.
 const CAUSE_BYTES_MAX: usize = 120;
@@ -211,7 +211,7 @@ impl Gate {
             };
         }
         let is_patient = ask.is_booked && !ask.is_retry;
-        if !is_patient && !self.is_soon(ask.queue) {
+        if !is_patient && !self.is_soon(ask) {
             return Answer::Busy;
         }
         let (told, turn) = oneshot::channel();
@@ -251,12 +251,12 @@ impl Gate {
     }
 
     /// Whether who joins the row of a queue passes before long, as far as one can know.
-    fn is_soon(&self, queue: usize) -> bool {
+    fn is_soon(&self, ask: Ask) -> bool {
         let waiting = |row: &Row| row.waiters.iter().filter(|waiter| !waiter.told.is_closed()).count();
-        let own = self.rows.iter().find(|row| row.queue == queue).map_or(0, waiting);
+        let own = self.rows.iter().find(|row| row.queue == ask.queue).map_or(0, waiting);
         let before = u64::try_from(self.waiting() + 1).unwrap_or(u64::MAX);
         let wait_us = before.saturating_mul(self.attempt_us) / u64::from(self.limit.now());
-        own < ROW_MAX && u128::from(wait_us) <= WAIT_MAX.as_micros()
+        (ask.is_booked || own < ROW_MAX) && u128::from(wait_us) <= WAIT_MAX.as_micros()
     }
 
     fn row(&mut self, queue: usize) -> &mut Row {

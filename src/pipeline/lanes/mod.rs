@@ -189,7 +189,7 @@ impl Known {
         };
         let left = forget(if is_full { Duration::ZERO } else { IDLE_MAX }, false);
         // Not for a few, or the next ones would look through all of them again.
-        if left > LANES_MAX / 8 * 7 {
+        if is_full && left > LANES_MAX / 8 * 7 {
             forget(Duration::ZERO, true);
         }
     }
