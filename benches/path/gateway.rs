@@ -28,10 +28,16 @@ impl Gateway {
 
     /// Starts one on that store, with its log in `folder`.
     pub(crate) fn start_on(folder: &Path, store: &str) -> Self {
+        Self::start_as(env!("CARGO_BIN_EXE_posthaste"), folder, store, &[])
+    }
+
+    /// Starts that binary on that store, with its log in `folder` and these flags.
+    pub(crate) fn start_as(binary: &str, folder: &Path, store: &str, flags: &[&str]) -> Self {
         let log = folder.join("log");
-        let process = Command::new(env!("CARGO_BIN_EXE_posthaste"))
+        let process = Command::new(binary)
             .current_dir(folder)
             .args(["serve", "--listen", "127.0.0.1:0", "--store", store])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log).expect("a log file"))

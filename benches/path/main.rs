@@ -1,5 +1,5 @@
 //! Measures the path of a message with the real release binary:
-//! `cargo bench --bench path -- [pending|store|calls|redis|latency|consumers] [FLAGS]`.
+//! `cargo bench --bench path -- [pending|store|calls|redis|latency|consumers|isolation] [FLAGS]`.
 //!
 //! - `pending`: what a million waiting messages cost: `/status`, lease and settle, memory, the start.
 //! - `store`: lease and settle alone, on the embedded store, with and without a million messages behind.
@@ -8,6 +8,8 @@
 //! - `latency`: from posting a message to an idle gateway until a registered function has it: on the embedded store, on a Redis,
 //!   and in another gateway on that Redis.
 //! - `consumers`: the same until a consumer that waits has it, and the CPU and the Redis commands of a thousand that wait.
+//! - `isolation`: what seventeen destinations lose while one refuses, one hangs and one trickles; `--binary PATH` measures another
+//!   release binary in turn with this one.
 //!
 //! Without a name all are run. `--messages N` is how many wait (1,000,000), `--posts N` how many are timed (2,000),
 //! `--json` prints one object a line instead of tables. Nothing is asserted: what a figure must be is judged by who reads it.
@@ -18,6 +20,7 @@ mod calls;
 mod client;
 mod consumers;
 mod gateway;
+mod isolation;
 mod latency;
 mod pending;
 mod redis;
@@ -37,19 +40,21 @@ struct Arguments {
     messages: u64,
     posts: usize,
     json: bool,
+    binary: Option<String>,
 }
 
 /// Measures something, and reports it.
 type Bench = fn(&Arguments, &mut Report);
 
 /// Every bench by its name.
-const BENCHES: [(&str, Bench); 6] = [
+const BENCHES: [(&str, Bench); 7] = [
     ("pending", pending::run),
     ("store", store::run),
     ("calls", calls::run),
     ("redis", redis::run),
     ("latency", latency::run),
     ("consumers", consumers::run),
+    ("isolation", isolation::run),
 ];
 
 #[expect(clippy::print_stderr, reason = "a bench talks to a person")]
@@ -77,16 +82,18 @@ fn main() -> ExitCode {
 }
 
 fn parse(words: &[String]) -> Result<Arguments, String> {
-    let mut arguments = Arguments { names: Vec::new(), messages: 1_000_000, posts: 2_000, json: false };
+    let mut arguments =
+        Arguments { names: Vec::new(), messages: 1_000_000, posts: 2_000, json: false, binary: None };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let mut number = || {
-            let text = words.next().ok_or_else(|| format!("{word} needs a number"))?;
+            let text = words.next().ok_or_else(|| format!("{word} needs a value"))?;
             text.parse::<u64>().map_err(|error| format!("{word} {text}: {error}"))
         };
         match word.as_str() {
             "--bench" => {}
             "--json" => arguments.json = true,
+            "--binary" => arguments.binary = Some(words.next().ok_or("--binary needs a path")?.clone()),
             "--messages" => arguments.messages = number()?,
             "--posts" => arguments.posts = usize::try_from(number()?).map_err(|error| error.to_string())?,
             name if BENCHES.iter().any(|(known, _)| *known == name) => arguments.names.push(name.to_owned()),

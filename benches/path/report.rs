@@ -73,7 +73,7 @@ fn rounded(value: f64) -> f64 {
 }
 
 /// The smallest duration that `part` of all do not exceed.
-fn quantile(sorted: &[Duration], part: f64) -> Duration {
+pub(crate) fn quantile(sorted: &[Duration], part: f64) -> Duration {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

@@ -56,6 +56,11 @@ impl<K: Eq + Hash, T> Guard<K, T> {
         Some(&held.item)
     }
 
+    /// Shows an item; `None` when it is not here.
+    pub fn show(&self, key: &K) -> Option<&T> {
+        self.held.get(key).map(|held| &held.item)
+    }
+
     /// Ends the guard's care for an item and hands it out; `None` when it is not here.
     pub fn finish(&mut self, key: &K) -> Option<T> {
         self.held.remove(key).map(|held| held.item)

@@ -229,6 +229,7 @@ impl App {
             clock: self.clock.clone(),
             workers: self.settings.workers.clone(),
             ingest: self.settings.ingest.clone(),
+            lanes: self.settings.lanes.clone(),
             consumers: self.settings.server.limits.consumers(),
         })
         .map_err(|error| {
@@ -294,6 +295,8 @@ impl App {
                 Box::pin(async move { judge(&guard, &destination, occasion).await })
             }),
             make_ingester: Arc::new(move || ingesters.ingester()),
+            lanes: pipeline.lanes().clone(),
+            shares: pipeline.shares().clone(),
             consumers: pipeline.consumers().clone(),
         }))
     }

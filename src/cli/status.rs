@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::api::Status;
-use crate::api::status::QueueStatus;
+use crate::api::status::{LaneStatus, QueueStatus};
 use crate::cli::client::{Answer, Client, ClientArguments};
 use crate::cli::output::{BAD, GOOD, ODD, STRONG, give, give_json, give_styled, styled, tame};
 use crate::cli::table::{Cell, Table};
@@ -26,6 +26,9 @@ queue has been waiting. `--watch --json` prints one JSON document a line.";
 
 /// The home position, and everything below it cleared.
 const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
+
+/// Lanes shown to a person: a screen of them.
+const LANES_MAX: usize = 20;
 
 /// The shortest pause: more often, nobody can read it.
 const EVERY_MIN: Duration = Duration::from_millis(100);
@@ -127,12 +130,38 @@ fn describe(status: &Status) -> String {
     for actor in status.actors.iter().filter(|actor| actor.state != "running") {
         line(&mut text, ODD, &format!("the actor {} is {}", actor.name, actor.state));
     }
-    for lane in status.lanes.iter().filter(|lane| lane.breaker != "closed") {
-        line(
-            &mut text,
-            ODD,
-            &format!("{}: {} are waiting, its breaker is {}", lane.key, lane.waiting, lane.breaker),
-        );
+    text.push_str(&lanes(status));
+    text
+}
+
+/// The lanes that are not as they should be, or have something under way.
+fn lanes(status: &Status) -> String {
+    let is_shown = |lane: &&LaneStatus| lane.breaker != "closed" || lane.in_flight > 0 || lane.waiting > 0;
+    let mut shown: Vec<_> = status.lanes.iter().filter(is_shown).collect();
+    if shown.is_empty() {
+        return String::new();
+    }
+    let many = shown.len().saturating_sub(LANES_MAX);
+    shown.sort_by_key(|lane| (lane.breaker == "closed", std::cmp::Reverse(lane.waiting)));
+    shown.truncate(LANES_MAX);
+    let mut table = Table::new(&["LANE", "IN FLIGHT", "LIMIT", "RATE", "WAITING", "BREAKER"]);
+    for lane in shown {
+        let breaker = match lane.open_until {
+            Some(until) => Cell::text(format!("{} until {until}", lane.breaker)),
+            None => Cell::text(&lane.breaker),
+        };
+        table.row(vec![
+            Cell::text(&lane.key),
+            Cell::number(Some(lane.in_flight)),
+            Cell::number(Some(lane.limit)),
+            Cell::number(Some(lane.rate.as_deref().unwrap_or("-"))),
+            Cell::number(Some(lane.waiting)),
+            breaker.styled(if lane.breaker == "closed" { GOOD } else { BAD }),
+        ]);
+    }
+    let mut text = format!("\n{}", table.render());
+    if many > 0 {
+        line(&mut text, ODD, &format!("and {many} more lanes: --json shows them"));
     }
     text
 }

@@ -3,6 +3,7 @@
 use super::Settings;
 use super::problem::{Origin, Problems};
 use super::tree::{self, dotted};
+use crate::domain::destination::parse_origin;
 use crate::domain::queue::{QueueSettings, SettingProblem};
 
 /// Reports every value out of its range, and what does not fit together.
@@ -13,6 +14,7 @@ pub(super) fn check(settings: &Settings, problems: &mut Problems) {
         ("store", settings.store.problems()),
         ("ingest", settings.ingest.problems()),
         ("workers", settings.workers.problems()),
+        ("lanes", settings.lanes.problems()),
         ("egress", settings.egress.problems()),
         ("secrets", settings.secrets.problems()),
         ("log", settings.log.problems()),
@@ -26,6 +28,18 @@ pub(super) fn check(settings: &Settings, problems: &mut Problems) {
                 given = origin(settings, "store.url");
             }
             problems.key(given, key, problem.detail);
+        }
+    }
+    for (name, own) in &settings.lanes.origins {
+        let path = ["lanes", name.as_str()];
+        if parse_origin(name).as_ref() != Ok(name) {
+            let detail =
+                "is no origin in its one spelling, like https://shop.example or http://10.0.0.5:8080";
+            problems.key(origin_of(settings, &path), dotted(&path), detail);
+        }
+        for problem in own.problems() {
+            let path = [path[0], path[1], problem.key];
+            problems.key(origin_of(settings, &path), dotted(&path), problem.detail);
         }
     }
     check_listen(settings, problems);

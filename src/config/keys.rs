@@ -9,6 +9,7 @@ use serde::forward_to_deserialize_any;
 
 use super::Settings;
 use super::tree::dotted;
+use crate::pipeline::lanes::settings::OriginSettings;
 
 /// Every key of the configuration, dotted and sorted; those of a queue as `queue_defaults.…`.
 pub static KEYS: LazyLock<Vec<String>> = LazyLock::new(|| {
@@ -56,6 +57,13 @@ pub(super) fn classify(path: &[String]) -> Class {
             }
             as_default(path)
         }
+        [lanes, name, own @ ..] if lanes == "lanes" && is_origin(name) => {
+            return match own {
+                [] => Class::Section,
+                [key] if OriginSettings::KEYS.contains(&key.as_str()) => Class::Leaf,
+                _ => Class::Unknown,
+            };
+        }
         _ => path.iter().map(String::as_str).collect(),
     };
     for known in KNOWN.iter() {
@@ -72,6 +80,11 @@ pub(super) fn classify(path: &[String]) -> Class {
     Class::Unknown
 }
 
+/// Whether this is meant as an origin: `[lanes."https://shop.example"]`.
+pub(super) fn is_origin(name: &str) -> bool {
+    name.contains("://")
+}
+
 /// The path with a queue's own key as that of all queues.
 fn as_default(path: &[String]) -> Vec<&str> {
     std::iter::once("queue_defaults").chain(path.iter().skip(2).map(String::as_str)).collect()
@@ -79,6 +92,13 @@ fn as_default(path: &[String]) -> Vec<&str> {
 
 /// The refusal of a key that is unknown: the nearest one, and what is allowed in its place.
 pub(super) fn unknown(path: &[String]) -> String {
+    if let [lanes, name, _, ..] = path
+        && lanes == "lanes"
+        && is_origin(name)
+    {
+        let table = dotted(&path[..2]);
+        return format!("no such key; [{table}] has {}", OriginSettings::KEYS.join(", "));
+    }
     let in_queue = path.first().is_some_and(|first| first == "queues") && path.len() > 2;
     let wanted = if in_queue { as_default(path) } else { path.iter().map(String::as_str).collect() };
     let (last, parents) = wanted.split_last().expect("an unknown key has a name");

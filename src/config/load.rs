@@ -9,8 +9,9 @@ use serde::de::DeserializeOwned;
 use super::problem::{Origin, Problems};
 use super::reader::{self, ReadError};
 use super::tree::{self, Node, Table, Value, dotted};
-use super::{Flags, Settings, check, layers, print};
+use super::{Flags, Settings, check, keys, layers, print};
 use crate::domain::queue::{QueueName, QueueSettings, SettingProblem};
+use crate::pipeline::lanes::settings::OriginSettings;
 
 /// See [`Settings::load`].
 pub(super) fn load<K: Into<OsString>, V: Into<OsString>>(
@@ -55,6 +56,7 @@ struct Found {
 /// Reads the settings; a value that is wrong is reported and read as built in, so that everything wrong is found.
 fn read(mut layered: Table, built_in: &Table, dev: bool, found: &mut Found) -> Option<Settings> {
     let declared = layered.remove("queues").map(|node| node.value);
+    let origins = take_origins(&mut layered);
     let mut settings: Settings =
         read_table(&mut layered, built_in, &[], &Origin::BuiltIn { line: 1 }, &mut found.unreadable)?;
 
@@ -73,9 +75,31 @@ fn read(mut layered: Table, built_in: &Table, dev: bool, found: &mut Found) -> O
     settings.queues = read_queues(&declared, &defaults, found);
     let queues = Node { origin: Origin::BuiltIn { line: 1 }, value: Value::Table(declared) };
     layered.insert("queues".to_owned(), queues);
+    settings.lanes.origins = read_origins(&origins, &mut found.unreadable);
+    for (name, node) in origins {
+        tree::insert(&mut layered, &["lanes", name.as_str()], node);
+    }
     settings.dev = dev;
     settings.layered = layered;
     Some(settings)
+}
+
+/// The tables of single origins, taken out of `[lanes]`.
+fn take_origins(layered: &mut Table) -> Table {
+    match layered.get_mut("lanes").map(|node| &mut node.value) {
+        Some(Value::Table(lanes)) => lanes.extract_if(.., |name, _| keys::is_origin(name)).collect(),
+        _ => Table::new(),
+    }
+}
+
+fn read_origins(origins: &Table, problems: &mut Problems) -> BTreeMap<String, OriginSettings> {
+    let read = |(name, node): (&String, &Node)| {
+        let mut table = node.as_table()?.clone();
+        let prefix = ["lanes", name.as_str()];
+        let own = read_table(&mut table, &Table::new(), &prefix, &node.origin, problems)?;
+        Some((name.clone(), own))
+    };
+    origins.iter().filter_map(read).collect()
 }
 
 fn read_queues(declared: &Table, defaults: &Table, found: &mut Found) -> BTreeMap<QueueName, QueueSettings> {

@@ -11,6 +11,8 @@
 //!
 //! **Queues.** A queue's table is laid over `[queue_defaults]`.
 //!
+//! **Lanes.** `[lanes."https://shop.example"]` is what holds for one origin.
+//!
 //! **Problems.** All that is wrong is reported at once, each with its origin, the key's full name and what is allowed.
 //! No secret is ever shown.
 
@@ -35,6 +37,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::queue::{QueueName, QueueNameError, QueueSettings};
 use crate::http::settings::ServerSettings;
+use crate::pipeline::lanes::settings::LaneSettings;
 use crate::pipeline::settings::{IngestSettings, WorkerSettings};
 use crate::processor::settings::{EgressSettings, SecretsSettings};
 use crate::store::settings::StoreSettings;
@@ -55,6 +58,8 @@ pub struct Settings {
     pub ingest: IngestSettings,
     /// `[workers]`: how many messages are processed at once.
     pub workers: WorkerSettings,
+    /// `[lanes]`: how destinations are spared.
+    pub lanes: LaneSettings,
     /// `[egress]`: where messages may be pushed to besides public addresses.
     pub egress: EgressSettings,
     /// `[secrets]`: the key that seals what is kept of queues' secrets.

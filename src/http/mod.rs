@@ -42,6 +42,7 @@ mod fingerprint;
 mod front;
 mod handout;
 mod input;
+mod lanes;
 mod list;
 pub mod observer;
 mod options;

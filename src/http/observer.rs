@@ -29,6 +29,7 @@ use crate::api::status::{Rates, Stalled};
 use crate::clock::Tick;
 use crate::domain::queue::{Generation, HTTP, ParkReason, QueueName};
 use crate::domain::timestamp::Timestamp;
+use crate::http::lanes;
 use crate::http::state::State;
 use crate::store::health::{FOREIGN_TYPE, Trouble};
 use crate::store::stats::QueueStats;
@@ -276,7 +277,7 @@ fn reason(state: &State, entry: &QueueEntry) -> Option<(&'static str, String)> {
             return Some(("no_consumer", detail.to_owned()));
         }
     }
-    None
+    lanes::stalled(state, entry)
 }
 
 /// Whether messages wait for consumers and none is there: none was taken for long, by whatever gateway, and nobody has asked here.

@@ -25,7 +25,9 @@ use crate::http::settings::{ServerLimits, ServerSettings};
 use crate::pipeline::catalog::{Catalog, CatalogView};
 use crate::pipeline::consumers::Consumers;
 use crate::pipeline::ingester::Ingester;
+use crate::pipeline::lanes::Lanes;
 use crate::pipeline::prober::StoreWatch;
+use crate::pipeline::share::Shares;
 use crate::processor::Keyring;
 use crate::store::error::StoreError;
 use crate::store::health::{Durability, StoreHealth, Warning};
@@ -85,6 +87,10 @@ pub struct Gateway {
     pub judge_destination: JudgeDestination,
     /// Called once on each HTTP thread.
     pub make_ingester: MakeIngester,
+    /// What is sent to each origin.
+    pub lanes: Lanes,
+    /// What each queue may have in flight.
+    pub shares: Shares,
     /// The door for consumers that pull.
     pub consumers: Consumers,
 }

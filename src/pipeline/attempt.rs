@@ -8,21 +8,27 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::actor::{Guard, panic_text};
 use crate::clock::Clock;
+use crate::domain::destination::Destination;
 use crate::domain::message::Headers;
 use crate::domain::outcome::{Attempt, AttemptOutcome, DeadReason, Outcome};
+use crate::domain::queue::DestinationOverride;
 use crate::domain::retry::{RetryPolicy, Verdict, decide};
 use crate::domain::timestamp::Timestamp;
 use crate::pipeline::batch::{Batch, Ended, Taken};
+use crate::pipeline::lanes::{Lane, Lanes, NoWay, Pass};
 use crate::pipeline::slots::Slots;
-use crate::processor::{Delivery, Processor, Processors, Report};
+use crate::processor::{Delivery, Processor, Processors, Report, Signal};
 
 /// How long after a message's time-out its attempt is ended from outside: a processor that keeps its time knows more
 /// of why than we do.
 pub(super) const MARGIN: Duration = Duration::from_millis(500);
+
+/// How long a message may wait in hand for its turn by its queue's rate.
+const TURN_MAX: Duration = Duration::from_secs(1);
 
 /// One lease on a thread: the serial of its batch there, and its index in the batch.
 pub(super) type Key = (u64, u16);
@@ -33,6 +39,7 @@ pub(super) struct Bench {
     pub(super) processors: Processors,
     /// One for each attempt that may be under way.
     pub(super) slots: Rc<Slots>,
+    pub(super) lanes: Lanes,
     /// Every lease that has not ended.
     pub(super) in_hand: RefCell<Guard<Key, Taken>>,
 }
@@ -41,6 +48,8 @@ pub(super) struct Bench {
 pub(super) enum Finished {
     /// The lease had ended while the attempt waited for its turn.
     NotBegun,
+    /// There was no way for it now: it is put off for that long, or goes back to the head of its queue.
+    NoWay(Option<Duration>),
     /// Its headers are not readable.
     Damaged,
     /// This thread has no such processor.
@@ -56,6 +65,16 @@ pub(super) enum Finished {
     },
 }
 
+/// Where a message goes.
+struct Course {
+    /// The lane, if it goes through one.
+    lane: Option<Arc<Lane>>,
+    /// Whether that is the lane of its queue's own destination.
+    is_own: bool,
+    /// Whether it is another than the first attempt.
+    is_retry: bool,
+}
+
 enum Beginning {
     Not(Finished),
     Now(Rc<dyn Processor>, Delivery),
@@ -63,8 +82,12 @@ enum Beginning {
 
 /// Waits for its turn, makes the attempt, and tells how it ended.
 pub(super) async fn attempt(bench: Rc<Bench>, batch: Arc<Batch>, key: Key) -> (Key, Finished) {
-    // The lane first: what waits for it must not keep a slot from another queue's message.
-    let _in_flight = batch.lane.enter().await;
+    // The share and the lane first: what waits for them must not keep a slot from another queue's message.
+    let _in_flight = batch.share.enter().await;
+    let pass = match bench.pass(&batch, &key).await {
+        Ok(pass) => pass,
+        Err(finished) => return (key, finished),
+    };
     let _slot = bench.slots.take(&batch).await;
     let (processor, delivery) = match bench.begin(&batch, &key) {
         Beginning::Now(processor, delivery) => (processor, delivery),
@@ -73,11 +96,65 @@ pub(super) async fn attempt(bench: Rc<Bench>, batch: Arc<Batch>, key: Key) -> (K
     let (at, began) = (delivery.at, bench.clock.tick());
     let report = make(processor, delivery).await;
     let took = bench.clock.tick().since(began);
-    batch.lane.took(took);
+    batch.share.took(took);
+    if let Some(pass) = pass {
+        pass.end(report.signal, report.error.as_deref(), took);
+    }
     (key, Finished::Made { report, at, took })
 }
 
 impl Bench {
+    /// Waits for the turn of a message by its queue's rate and then for its lane, if it goes through one.
+    async fn pass(&self, batch: &Arc<Batch>, key: &Key) -> Result<Option<Pass>, Finished> {
+        let has_rate = batch.entry.settings.delivery.rate.is_some();
+        if has_rate {
+            match batch.share.take_turn(self.clock.tick(), TURN_MAX) {
+                Ok(Duration::ZERO) => {}
+                Ok(wait) => sleep(wait).await,
+                Err(_) => return Err(Finished::NoWay(None)),
+            }
+        }
+        let Some(Course { lane, is_own, is_retry }) = self.course(batch, key) else {
+            return Err(Finished::NotBegun);
+        };
+        let Some(lane) = lane else { return Ok(None) };
+        let is_booked = is_own && batch.is_booked;
+        match lane.enter(&batch.share, is_retry, is_booked).await {
+            Ok(pass) => Ok(Some(pass)),
+            Err(no_way) => {
+                if has_rate {
+                    batch.share.give_back_turn();
+                }
+                Err(Finished::NoWay(match no_way {
+                    NoWay::Shut if is_booked => None,
+                    NoWay::Busy if is_booked && !is_retry => {
+                        // Attempts take at least this long now: nothing is leased early.
+                        batch.share.took(TURN_MAX);
+                        None
+                    }
+                    _ => Some(lane.put_off()),
+                }))
+            }
+        }
+    }
+
+    /// Where a message goes; `None` when its lease has ended.
+    fn course(&self, batch: &Batch, key: &Key) -> Option<Course> {
+        let own = |is_retry| Course { lane: batch.lane.clone(), is_own: true, is_retry };
+        let settings = &batch.entry.settings;
+        if batch.lane.is_none() && settings.destination_override == DestinationOverride::None {
+            return Some(own(false));
+        }
+        let in_hand = self.in_hand.borrow();
+        let lease = &in_hand.show(key)?.lease;
+        let is_retry = lease.attempt_number() > 1;
+        let headers = lease.record.headers();
+        let Some(brought) = Headers::destination_in(&headers) else { return Some(own(is_retry)) };
+        let destination = Destination::of_message(Some(brought), None);
+        let lane = destination.map(|destination| self.lanes.of(&destination.lane_key()));
+        Some(Course { lane, is_own: false, is_retry })
+    }
+
     fn begin(&self, batch: &Batch, key: &Key) -> Beginning {
         if batch.is_gone.load(Ordering::Relaxed) {
             return Beginning::Not(Finished::NotBegun);
@@ -109,7 +186,7 @@ async fn make(processor: Rc<dyn Processor>, delivery: Delivery) -> Report {
     let attempt = async move { timeout(longest, async move { processor.process(delivery).await }).await };
     match AssertUnwindSafe(attempt).catch_unwind().await {
         Ok(Ok(report)) => report,
-        Ok(Err(_elapsed)) => failed("timeout".to_owned()),
+        Ok(Err(_elapsed)) => Report { signal: Signal::NoAnswer, ..failed("timeout".to_owned()) },
         Err(panic) => failed(format!("panic: {}", panic_text(panic.as_ref()))),
     }
 }
@@ -122,7 +199,8 @@ fn failed(error: String) -> Report {
 pub(super) fn settle(taken: Taken, finished: Finished, now: Timestamp) -> Ended {
     let (report, at, took) = match finished {
         Finished::Made { report, at, took } => (report, at, took),
-        Finished::NotBegun | Finished::NoProcessor => return taken.release(),
+        Finished::NotBegun | Finished::NoProcessor | Finished::NoWay(None) => return taken.release(),
+        Finished::NoWay(Some(delay)) => return end(taken, Verdict::Defer { delay }, None),
         Finished::Damaged => {
             let detail = Some("its headers cannot be read".to_owned());
             return end(taken, Verdict::Dead { reason: DeadReason::Damaged, detail }, None);

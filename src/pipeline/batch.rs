@@ -11,6 +11,7 @@ use crate::domain::queue::QueueName;
 use crate::domain::retry::Verdict;
 use crate::pipeline::lanes::Lane;
 use crate::pipeline::settings::WorkerSettings;
+use crate::pipeline::share::Share;
 use crate::pipeline::slots::kept_bytes;
 use crate::store::QueueEntry;
 use crate::store::lease::{BatchRef, Lease, Settlement};
@@ -22,7 +23,7 @@ pub(super) struct Held {
     pub(super) thread: usize,
     messages: AtomicUsize,
     bytes: AtomicU64,
-    /// Messages on the way to the worker; each will want a slot or wait for its lane.
+    /// Messages on the way to the worker; each will want a slot or wait for its queue's share.
     coming: AtomicUsize,
     /// Attempts that have a slot.
     in_slots: AtomicUsize,
@@ -65,7 +66,7 @@ impl Held {
         if bytes == 0 {
             return (0, 0);
         }
-        // As in a lane: while more than half of the early ones wait, a lease of a few is not worth its call.
+        // As in a share: while more than half of the early ones wait, a lease of a few is not worth its call.
         let early_wait = messages.saturating_sub(slots) > early / 2;
         let room = if early_wait { 0 } else { (slots + early).saturating_sub(messages) };
         let first = usize::from(holds_nothing && messages < settings.held_max());
@@ -136,8 +137,12 @@ pub(super) struct Batch {
     pub(super) name: BatchRef,
     /// Its queue when it was leased.
     pub(super) entry: Arc<QueueEntry>,
-    /// Its queue's lane.
-    pub(super) lane: Arc<Lane>,
+    /// Its queue's share.
+    pub(super) share: Arc<Share>,
+    /// The lane of its queue's own destination.
+    pub(super) lane: Option<Arc<Lane>>,
+    /// Whether its leases were booked there, because its queue sends nowhere else.
+    pub(super) is_booked: bool,
     /// The counts of its thread.
     pub(super) held: Arc<Held>,
     /// Leases it began with.
@@ -174,7 +179,7 @@ pub(super) struct Taken {
     pub(super) seat: Seat,
 }
 
-/// The seat that a lease takes in the counts of its thread and its lane.
+/// The seat that a lease takes in the counts of its thread, its queue's share and its lane.
 pub(super) struct Seat {
     pub(super) batch: Arc<Batch>,
     bytes: u64,
@@ -199,7 +204,10 @@ impl Drop for Seat {
     fn drop(&mut self) {
         self.batch.held.messages.fetch_sub(1, Ordering::Relaxed);
         self.batch.held.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.batch.lane.give_back(self.batch.held.thread, 1);
+        self.batch.share.give_back(self.batch.held.thread, 1);
+        if let Some(lane) = self.batch.lane.as_ref().filter(|_| self.batch.is_booked) {
+            lane.give_back(1);
+        }
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! # What it does
 //! Keeps a ring of the queues believed to have work, and leases from them in turn: as many messages as the worker has
-//! free slots and the queue's lane has room for, and of queues with short attempts some more. A queue joins the ring
+//! free slots and the queue's share and lane have room for, and of queues with short attempts some more. A queue joins the ring
 //! when the store posts it, when it changes, and when the sweeper found something in it; it leaves the ring when a
-//! lease finds nothing more. Never leased from are pull queues, those that are paused or parked, and those whose
+//! lease finds nothing more. A queue that sends to one destination rests while its lane is shut, or while its rate is used up: nothing
+//! is asked of the store. Never leased from are pull queues, those that are paused or parked, and those whose
 //! processor this process does not have.
 //!
 //! # What it waits for
@@ -22,7 +23,7 @@
 //! waits for the answer of a lease under way, hands those messages back, and tells the worker to hand back what has not
 //! begun.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::pin::pin;
 use std::rc::Rc;
@@ -33,12 +34,15 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::actor::{Actor, Address, Exit, Inbox, Life};
+use crate::clock::Clock;
 use crate::domain::queue::QueueName;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::batch::{Batch, Ended, Held, SuspectPermit, Suspects, Taken, Until};
 use crate::pipeline::catalog::Catalog;
-use crate::pipeline::lanes::{Lane, Lanes};
+use crate::pipeline::lanes::{Lanes, Way};
+use crate::pipeline::ring::Ring;
 use crate::pipeline::settings::WorkerSettings;
+use crate::pipeline::share::{Share, Shares};
 use crate::pipeline::worker::{Work, pass_on};
 use crate::pipeline::{is_late, slots, until_late};
 use crate::processor::Registry;
@@ -47,8 +51,10 @@ use crate::store::lease::{BatchId, LeaseKind, LeaseRequest, Leased};
 use crate::store::wake::{WakeBoard, WakeSubscription};
 use crate::store::{MessageStore, QueueEntry, Store};
 
-/// How soon a full lane is looked at again, and a queue with suspects while another one is in flight.
+/// How soon a full share or lane is looked at again, and a queue with suspects while another one is in flight.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How soon a queue is looked at again at the latest that rests: what shut its lane may end sooner than it was said to.
+const REST_MAX: Duration = Duration::from_secs(1);
 /// Bytes of one lease: what a store reads in one go without keeping others waiting.
 const LEASE_BYTES_MAX: u64 = 4 << 20;
 
@@ -56,7 +62,9 @@ const LEASE_BYTES_MAX: u64 = 4 << 20;
 pub(super) struct Tools {
     pub(super) catalog: Catalog,
     pub(super) registry: Registry,
+    pub(super) shares: Shares,
     pub(super) lanes: Lanes,
+    pub(super) clock: Clock,
     pub(super) suspects: Suspects,
     pub(super) settings: Arc<WorkerSettings>,
     pub(super) held: Arc<Held>,
@@ -82,52 +90,34 @@ pub(super) struct Dispatcher {
     backoff: Backoff,
 }
 
-/// Queues that wait for their turn, each once.
-#[derive(Default)]
-struct Ring {
-    turns: VecDeque<QueueName>,
-    members: HashSet<QueueName>,
-}
-
-impl Ring {
-    fn add(&mut self, name: &QueueName) {
-        if !self.members.contains(name) {
-            self.members.insert(name.clone());
-            self.turns.push_back(name.clone());
-        }
-    }
-
-    fn next(&mut self) -> Option<QueueName> {
-        let name = self.turns.pop_front()?;
-        self.members.remove(&name);
-        Some(name)
-    }
-}
-
 /// A lease to ask for, with the room that it takes.
 struct Order {
     request: LeaseRequest,
     first_sent: Instant,
     entry: Arc<QueueEntry>,
-    lane: Arc<Lane>,
+    share: Arc<Share>,
+    way: Way,
     thread: usize,
-    /// Messages that it may take of the lane; given back when it is dropped.
+    /// Messages that it may take of the share, and of the lane where it is booked; given back when it is dropped.
     reserved: usize,
     suspect: Option<SuspectPermit>,
 }
 
 impl Drop for Order {
     fn drop(&mut self) {
-        self.lane.give_back(self.thread, self.reserved);
+        self.share.give_back(self.thread, self.reserved);
+        if let Some(lane) = self.way.booked() {
+            lane.give_back(self.reserved);
+        }
     }
 }
 
 /// What may be leased of a queue.
 struct Room {
-    /// Messages that its lane was asked for.
+    /// Messages that its share was asked for.
     wanted: usize,
     bytes: u64,
-    /// Messages that may be leased, taken of its lane.
+    /// Messages that may be leased, taken of its share and its lane.
     reserved: usize,
 }
 
@@ -195,9 +185,10 @@ impl Dispatcher {
             self.learned_at = Some(version);
             self.learn();
         }
+        self.ring.wake(Instant::now());
         for name in self.subscription.take().queues {
             // Who asks now will find it; when that thread is full it will say so.
-            if !self.tools.lanes.is_leasing(&name) {
+            if !self.tools.shares.is_leasing(&name) && !self.ring.is_resting(&name) {
                 self.ring.add(&name);
             }
         }
@@ -213,10 +204,11 @@ impl Dispatcher {
             self.tools.catalog.all().into_iter().map(|entry| (entry.name.clone(), entry)).collect();
         for (name, entry) in &all {
             if !self.known.get(name).is_some_and(|known| Arc::ptr_eq(known, entry)) {
-                self.ring.add(name);
+                self.ring.rouse(name);
             }
         }
-        self.tools.lanes.keep(|name| all.contains_key(name));
+        self.ring.keep(|name| all.contains_key(name));
+        self.tools.shares.keep(|name| all.contains_key(name));
         self.told_others.retain(|name| all.contains_key(name));
         self.known = all;
     }
@@ -227,20 +219,27 @@ impl Dispatcher {
             return next;
         }
         let mut longest = None;
-        for _ in 0..self.ring.turns.len() {
+        for _ in 0..self.ring.len() {
             let Some(name) = self.ring.next() else { break };
             let Some(entry) = self.known.get(&name).filter(|entry| self.is_leased(entry)).cloned() else {
                 self.tools.suspects.note(&name, false);
                 continue;
             };
-            let (lane, thread) = (self.tools.lanes.of(&entry), self.tools.held.thread);
-            let Room { wanted, bytes, reserved } = self.reserve(&lane);
+            let (share, way) = (self.tools.shares.of(&entry), self.tools.lanes.way(&entry.settings));
+            let thread = self.tools.held.thread;
+            let Room { wanted, bytes, reserved } = match self.reserve(&share, &way) {
+                Ok(room) => room,
+                Err(wait) => {
+                    self.ring.rest(name, Instant::now() + wait.min(REST_MAX));
+                    continue;
+                }
+            };
             if reserved == 0 {
-                // Room on this thread is told of by its worker; room in a lane may come from another thread.
+                // Room on this thread is told of by its worker; room in a share or a lane may come from another thread.
                 if wanted > 0 {
                     longest = Some(LOOK_AGAIN);
                 }
-                if self.tools.lanes.sharing(thread) > 1 && self.told_others.insert(name.clone()) {
+                if self.tools.shares.sharing(thread) > 1 && self.told_others.insert(name.clone()) {
                     self.tools.wakes.post(&name);
                 }
                 self.ring.add(&name);
@@ -261,7 +260,8 @@ impl Dispatcher {
                 request,
                 first_sent: Instant::now(),
                 entry,
-                lane,
+                share,
+                way,
                 thread,
                 reserved,
                 suspect,
@@ -270,24 +270,36 @@ impl Dispatcher {
         if !self.tools.suspects.queues().is_empty() {
             longest = Some(LOOK_AGAIN);
         }
+        if let Some(until) = self.ring.rests_until() {
+            let rest = until.saturating_duration_since(Instant::now());
+            longest = Some(longest.map_or(rest, |longest: Duration| longest.min(rest)));
+        }
         Next::Wait(longest)
     }
 
-    /// Takes the right to lease of a queue what this thread has room for.
-    fn reserve(&self, lane: &Lane) -> Room {
-        let Tools { held, settings, lanes, .. } = &*self.tools;
-        let (here, sharing) = (lane.on(held.thread), lanes.sharing(held.thread));
+    /// Takes the right to lease of a queue what this thread has room for; else gives how long it is in vain to ask.
+    fn reserve(&self, share: &Share, way: &Way) -> Result<Room, Duration> {
+        let Tools { held, settings, shares, clock, .. } = &*self.tools;
+        let (here, sharing) = (share.on(held.thread), shares.sharing(held.thread));
         let (all, lease_max) = (settings.concurrency as usize, usize::from(settings.lease_max));
-        let early = lane.early(settings.prefetch as usize, all, sharing);
+        let early = share.early(settings.prefetch as usize, all, sharing);
         // Those that have something here and those whose turn comes are mostly the same ones.
-        let queues = (held.queues() + usize::from(here.is_absent())).max(self.ring.turns.len() + 1);
+        let queues = (held.queues() + usize::from(here.is_absent())).max(self.ring.len() + 1);
         let (room, bytes) = held.room(settings, early, here.leased() == 0, queues);
         let at_once =
             here.in_slots() + slots::takes(all, held.free_slots(all), here.in_slots(), queues, lease_max);
-        let wanted = room.min(lease_max);
-        let reserved =
-            if at_once == 0 { 0 } else { lane.reserve(held.thread, wanted, early, sharing, at_once) };
-        Room { wanted, bytes, reserved }
+        let mut wanted = room.min(lease_max);
+        if let Some(turns) = share.turns(clock.tick()) {
+            wanted = wanted.min(turns?);
+        }
+        let mut reserved =
+            if at_once == 0 { 0 } else { share.reserve(held.thread, wanted, early, sharing, at_once) };
+        if let Some(lane) = way.booked().filter(|_| reserved > 0) {
+            let booked = lane.book(reserved, early * sharing, share.limit());
+            share.give_back(held.thread, reserved - booked.unwrap_or(0));
+            reserved = booked?;
+        }
+        Ok(Room { wanted, bytes, reserved })
     }
 
     fn is_leased(&self, entry: &QueueEntry) -> bool {
@@ -312,9 +324,13 @@ impl Dispatcher {
         if let Some(None) = suspect {
             return Some(Next::Wait(Some(LOOK_AGAIN)));
         }
-        let (lane, thread) = (self.tools.lanes.of(&entry), self.tools.held.thread);
-        let (reserved, suspect) = (lane.reserve_anyway(thread, usize::from(request.max)), suspect.flatten());
-        Some(Next::Lease(Order { request, first_sent, entry, lane, thread, reserved, suspect }))
+        let (share, way) = (self.tools.shares.of(&entry), self.tools.lanes.way(&entry.settings));
+        let (thread, suspect) = (self.tools.held.thread, suspect.flatten());
+        let reserved = share.reserve_anyway(thread, usize::from(request.max));
+        if let Some(lane) = way.booked() {
+            lane.book_anyway(reserved);
+        }
+        Some(Next::Lease(Order { request, first_sent, entry, share, way, thread, reserved, suspect }))
     }
 
     fn forget_unanswered(&self) {
@@ -323,7 +339,7 @@ impl Dispatcher {
 
     async fn lease(&mut self, order: Order, life: &Life) {
         lock(&self.tools.unanswered).replace((order.request.clone(), order.first_sent));
-        let _leasing = self.tools.lanes.leasing(&order.lane);
+        let _leasing = self.tools.shares.leasing(&order.share);
         let mut is_unknown = false;
         loop {
             let answer = tokio::select! {
@@ -399,16 +415,21 @@ impl Dispatcher {
         if size == 0 {
             return;
         }
-        // What the leases take of the lane is theirs to give back from here on.
-        order.reserved +=
-            order.lane.reserve_anyway(order.thread, usize::from(size).saturating_sub(order.reserved));
+        // What the leases take of share and lane is theirs to give back from here on.
+        let more = order.share.reserve_anyway(order.thread, usize::from(size).saturating_sub(order.reserved));
+        order.reserved += more;
+        if let Some(lane) = order.way.booked() {
+            lane.book_anyway(more);
+        }
         order.reserved -= usize::from(size);
         let batch = Arc::new(Batch {
             is_gone: std::sync::atomic::AtomicBool::new(false),
             serial: self.tools.held.next_serial(),
             name: leased.batch,
             entry: order.entry.clone(),
-            lane: order.lane.clone(),
+            share: order.share.clone(),
+            lane: order.way.lane.clone(),
+            is_booked: !order.way.is_mixed,
             held: self.tools.held.clone(),
             size,
             until: Until::new(order.first_sent + order.request.lease),

@@ -3,13 +3,14 @@
 //! | file | noun |
 //! |---|---|
 //! | `ingester` (`intake`) | gathers the publishes of one thread into few calls to the store |
-//! | `dispatcher` | leases what its thread's worker has room for |
+//! | `dispatcher` (`ring`) | leases what its thread's worker has room for |
 //! | `worker` (`attempt`) | makes the attempts |
 //! | `settler` | tells the store, a batch at a time, what became of them |
 //! | `consumers` | who waits to pull messages, and what is leased for them |
 //! | `sweeper` | does what time brings |
 //! | `prober` | looks at the store and its queues about once a second |
-//! | `lanes` | how many messages of a queue are in flight, over all threads |
+//! | `share` (`pace`) | how many messages of a queue are in flight, over all threads, and how many begin in a span of time |
+//! | `lanes` | the same for everything that is sent to one origin, and whether it is spared |
 //! | `batch` | what a worker thread holds, counted |
 //! | `slots` | who may take a worker thread's slots |
 //! | `catalog` | the queues as this process knows them |
@@ -27,10 +28,13 @@ mod dispatcher;
 pub mod ingester;
 mod intake;
 pub mod lanes;
+mod pace;
 mod parking;
 pub mod prober;
+mod ring;
 pub mod settings;
 mod settler;
+pub mod share;
 mod slots;
 mod sweeper;
 #[cfg(test)]
@@ -56,9 +60,11 @@ use crate::pipeline::consumers::{ConsumerLimits, Consumers};
 use crate::pipeline::dispatcher::{Dispatcher, Tools};
 use crate::pipeline::ingester::Ingester;
 use crate::pipeline::lanes::Lanes;
+use crate::pipeline::lanes::settings::LaneSettings;
 use crate::pipeline::prober::{Declare, Prober, StoreWatch};
 use crate::pipeline::settings::{IngestSettings, WorkerSettings};
 use crate::pipeline::settler::{Settler, Sheets};
+use crate::pipeline::share::Shares;
 use crate::pipeline::sweeper::Sweeper;
 use crate::pipeline::worker::Worker;
 use crate::processor::Registry;
@@ -126,6 +132,8 @@ pub struct Parts {
     pub clock: Clock,
     /// `[workers]`.
     pub workers: WorkerSettings,
+    /// `[lanes]`.
+    pub lanes: LaneSettings,
     /// `[ingest]`.
     pub ingest: IngestSettings,
     /// Of `[server.limits]` what is about consumers.
@@ -138,6 +146,7 @@ pub struct Pipeline(Arc<Running>);
 
 struct Running {
     parts: Parts,
+    shares: Shares,
     lanes: Lanes,
     ingesters: AtomicUsize,
     consumers: Consumers,
@@ -175,10 +184,11 @@ impl Pipeline {
     #[must_use]
     pub fn start_in(parts: Parts, workers: &[Place], upkeep: &Place, consumers: &Place) -> Self {
         let threads: Vec<_> = (0..workers.len()).map(|index| Arc::new(Held::new(index))).collect();
-        let lanes = Lanes::new(threads.clone(), parts.workers.concurrency as usize);
+        let shares = Shares::new(threads.clone(), parts.workers.concurrency as usize);
+        let lanes = Lanes::new(parts.lanes.clone(), parts.clock.clone());
         let Parts { supervisor, store, catalog, .. } = &parts;
         let consumers = Consumers::start(supervisor, consumers, store, catalog, parts.consumers);
-        let running = Running { parts, lanes, ingesters: AtomicUsize::new(0), consumers };
+        let running = Running { parts, shares, lanes, ingesters: AtomicUsize::new(0), consumers };
         let suspects = Suspects::default();
         let settings = Arc::new(running.parts.workers.clone());
         for (place, held) in workers.iter().zip(&threads) {
@@ -226,7 +236,13 @@ impl Pipeline {
         &self.0.parts.watch
     }
 
-    /// What of each queue is in flight in this process.
+    /// What each queue may have in flight in this process.
+    #[must_use]
+    pub fn shares(&self) -> &Shares {
+        &self.0.shares
+    }
+
+    /// What is sent to each origin from this process.
     #[must_use]
     pub fn lanes(&self) -> &Lanes {
         &self.0.lanes
@@ -268,6 +284,7 @@ impl Running {
             {
                 let (store, settler, held) = (store.clone(), settler.clone(), held.clone());
                 let (clock, registry, settings) = (clock.clone(), registry.clone(), settings.clone());
+                let lanes = self.lanes.clone();
                 move || {
                     Worker::new(
                         store.connect(),
@@ -275,6 +292,7 @@ impl Running {
                         held.clone(),
                         clock.clone(),
                         registry.build_all(),
+                        lanes.clone(),
                         settings.concurrency as usize,
                     )
                 }
@@ -283,7 +301,9 @@ impl Running {
         let tools = Arc::new(Tools {
             catalog: catalog.clone(),
             registry: registry.clone(),
+            shares: self.shares.clone(),
             lanes: self.lanes.clone(),
+            clock: clock.clone(),
             suspects: suspects.clone(),
             settings: settings.clone(),
             held: held.clone(),

@@ -3,7 +3,7 @@
 //! # What it does
 //! Hands each message of the batches that its dispatcher sends to its processor, asks [`decide`] what follows from the
 //! report, and passes that on to the settler. At most `workers.concurrency` attempts are under way on the thread, and
-//! `delivery.concurrency_max` of one queue on all threads; what has no slot yet waits in the order of arrival in its
+//! `delivery.concurrency_max` of one queue on all threads, and what its lane allows of one destination. What has no slot yet waits in the order of arrival in its
 //! queue, and the queues take turns as [`slots`](crate::pipeline::slots) says. A batch's lease is extended at each third of its length for as long as an attempt of it waits or runs.
 //!
 //! When a queue's own destination answered that it is gone, the queue is parked in the store, and what has not begun of it
@@ -44,6 +44,7 @@ use crate::actor::{Actor, Address, Exit, Guard, Inbox, Life, Unfinished};
 use crate::clock::Clock;
 use crate::pipeline::attempt::{self, Bench, Finished, Key};
 use crate::pipeline::batch::{Batch, Ended, Held, Taken};
+use crate::pipeline::lanes::Lanes;
 use crate::pipeline::parking::Parkings;
 use crate::pipeline::slots::Slots;
 use crate::pipeline::{is_late, until_late};
@@ -179,6 +180,7 @@ impl Worker {
         held: Arc<Held>,
         clock: Clock,
         processors: Processors,
+        lanes: Lanes,
         concurrency: usize,
     ) -> Self {
         let give_back = {
@@ -196,6 +198,7 @@ impl Worker {
             clock,
             processors,
             slots: Rc::new(Slots::new(concurrency, held.clone())),
+            lanes,
             in_hand: RefCell::new(Guard::new(give_back)),
         };
         Self { store, settler, held, bench: Rc::new(bench), batches: HashMap::new() }

@@ -8,6 +8,7 @@ pub mod http;
 pub mod log;
 mod registry;
 pub mod settings;
+mod signal;
 pub mod signing;
 
 #[cfg(test)]
@@ -21,6 +22,7 @@ use futures_util::future::LocalBoxFuture;
 
 pub use self::http::guard::{Guard, Lookup, Refusal, Resolution};
 pub use self::registry::{BuiltIn, Context, NameError, PROCESSORS, Processors, Registry, StoreId};
+pub use self::signal::Signal;
 pub use self::signing::Keyring;
 use crate::domain::message::Headers;
 use crate::domain::outcome::Outcome;
@@ -67,11 +69,13 @@ pub struct Report {
     /// Whether the destination that the queue itself has said that it is gone for good: the queue is then parked. Never for one
     /// that came with the message.
     pub is_gone: bool,
+    /// What it showed of the destination.
+    pub signal: Signal,
 }
 
 impl From<Outcome> for Report {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, status: None, error: None, excerpt: None, is_gone: false }
+        Self { outcome, status: None, error: None, excerpt: None, is_gone: false, signal: Signal::Nothing }
     }
 }
 

@@ -10,6 +10,7 @@ use posthaste::clock::Clock;
 use posthaste::domain::queue::QueueSettings;
 use posthaste::http::{Edge, Gateway, ServerSettings, Stopper, bind};
 use posthaste::pipeline::catalog::Catalog;
+use posthaste::pipeline::lanes::settings::LaneSettings;
 use posthaste::pipeline::prober::StoreWatch;
 use posthaste::pipeline::settings::{IngestSettings, WorkerSettings};
 use posthaste::pipeline::{Parts, Pipeline, phase};
@@ -101,6 +102,7 @@ impl TestGateway {
             instance: "test-instance".into(),
             clock: clock.clone(),
             workers: WorkerSettings { threads: 1, ..WorkerSettings::default() },
+            lanes: LaneSettings::default(),
             ingest: IngestSettings::default(),
             consumers: plan.server.limits.consumers(),
         })
@@ -127,6 +129,8 @@ impl TestGateway {
                 Box::pin(std::future::ready(result))
             }),
             make_ingester: Arc::new(move || make_ingester.ingester()),
+            lanes: pipeline.lanes().clone(),
+            shares: pipeline.shares().clone(),
             consumers: pipeline.consumers().clone(),
         });
         let arbiter = supervisor.arbiter("http");

@@ -29,6 +29,7 @@ mod http_refusals;
 mod http_routes;
 mod http_slow;
 mod http_status;
+mod lanes;
 mod life;
 mod messages;
 mod model;

@@ -8,7 +8,7 @@ use posthaste::domain::message::Headers;
 use posthaste::domain::outcome::{Outcome, RetryHint};
 use posthaste::domain::queue::QueueSettings;
 use posthaste::processor::http::Http;
-use posthaste::processor::{Delivery, Processor, Report};
+use posthaste::processor::{Delivery, Processor, Report, Signal};
 use sha2::{Digest, Sha256};
 
 use crate::support::delivery::{AT, delivery, http, push, settings};
@@ -17,11 +17,15 @@ use crate::support::sink::{Answer, Keep, Sink};
 const DEADLINE: Duration = Duration::from_secs(10);
 
 fn delivered() -> Report {
-    Report { status: Some(200), ..Report::from(Outcome::Done) }
+    Report { status: Some(200), signal: answered(200), ..Report::from(Outcome::Done) }
 }
 
 fn retried(status: u16) -> Report {
-    Report { status: Some(status), ..Report::from(Outcome::retry()) }
+    Report { status: Some(status), signal: answered(status), ..Report::from(Outcome::retry()) }
+}
+
+fn answered(status: u16) -> Signal {
+    Signal::Answered { status, hold: None }
 }
 
 #[tokio::test]
@@ -189,7 +193,13 @@ async fn the_head_of_the_answer_decides() {
         ("/hint", hinted(503, RetryHint::After(Duration::from_mins(2)))),
         ("/date", hinted(429, date)),
     ] {
-        assert_eq!(push(settings(&sink.url(path)), b"x").await, report, "{path}");
+        let made = push(settings(&sink.url(path)), b"x").await;
+        let hold = match report.outcome {
+            Outcome::Retry { after } => after,
+            _ => None,
+        };
+        let signal = Signal::Answered { status: report.status.expect("an answer"), hold };
+        assert_eq!(made, Report { signal, ..report }, "{path}");
     }
 }
 

@@ -10,7 +10,7 @@ use posthaste::domain::message::Headers;
 use posthaste::domain::outcome::Outcome;
 use posthaste::domain::queue::QueueSettings;
 use posthaste::processor::settings::EgressSettings;
-use posthaste::processor::{Guard, Processor, Report};
+use posthaste::processor::{Guard, Processor, Report, Signal};
 use tokio::time::timeout;
 
 use crate::support::delivery::{delivery, http, http_with, push, settings};
@@ -190,7 +190,8 @@ async fn a_name_that_does_not_resolve_is_a_retry() {
         let settings = settings(&format!("http://{name}/"));
         let settings = Arc::new(QueueSettings { connect_timeout: Duration::from_millis(200), ..settings });
         let report = http.process(delivery(&settings, Headers::default(), b"x")).await;
-        assert_eq!(report, Report { error: Some(error.to_owned()), ..Report::from(Outcome::retry()) });
+        let (error, signal) = (Some(error.to_owned()), Signal::NoAnswer);
+        assert_eq!(report, Report { error, signal, ..Report::from(Outcome::retry()) });
     }
 }
 

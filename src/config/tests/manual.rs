@@ -155,6 +155,7 @@ fn the_defaults_of_the_manual_are_those_of_the_code() {
     assert_eq!(settings.store, StoreSettings::default());
     assert_eq!(settings.ingest, IngestSettings::default());
     assert_eq!(settings.workers, WorkerSettings::default());
+    assert_eq!(settings.lanes, LaneSettings::default());
     assert_eq!(settings.egress, EgressSettings::default());
     assert_eq!(settings.log, LogSettings::default());
     assert_eq!(settings.queue_defaults, QueueSettings::default());

@@ -12,13 +12,38 @@ fn an_unknown_key_names_the_nearest_and_what_is_allowed() {
     assert_eq!(
         file("[sever]\nlisten = '127.0.0.1:80'").problems(),
         ["posthaste.toml:1: sever: no such key, the nearest is server; \
-             the sections are egress, ingest, log, queue_defaults, queues, secrets, server, store, workers"]
+             the sections are egress, ingest, lanes, log, queue_defaults, queues, secrets, server, store, workers"]
     );
     assert_eq!(
         file("zzz = 1").problems(),
         ["posthaste.toml:1: zzz: no such key; \
-             the sections are egress, ingest, log, queue_defaults, queues, secrets, server, store, workers"]
+             the sections are egress, ingest, lanes, log, queue_defaults, queues, secrets, server, store, workers"]
     );
+}
+
+#[test]
+fn an_origin_takes_its_own_keys_in_its_one_spelling() {
+    let problems = |text: &str| file(text).problems();
+    assert_eq!(
+        problems("[lanes.'https://a.example']\nrate = '5/s'\nconcurency = 1"),
+        ["posthaste.toml:3: lanes.\"https://a.example\".concurency: no such key; \
+             [lanes.\"https://a.example\"] has concurrency_max, rate"]
+    );
+    let refused = problems("[lanes.'https://A.example:443/x']\nrate = '5/s'");
+    assert!(refused[0].contains("is no origin in its one spelling"), "{refused:?}");
+    assert_eq!(problems("[lanes.'https://a.example']\nconcurrency_max = 0\nrate = 'fast'").len(), 2);
+    let refused = problems("[lanes.'https://a.example']\nconcurrency_max = 0");
+    assert_eq!(
+        refused,
+        ["posthaste.toml:2: lanes.\"https://a.example\".concurrency_max: 0 is out of range: 1 to 65536"]
+    );
+    let refused = problems("[lanes]\n'https://a.example' = 5");
+    assert!(refused[0].contains("must be a table"), "{refused:?}");
+    let settings = file("[lanes]\nconcurrency_max = 9\n'https://a.example' = { rate = '5/s' }").settings();
+    assert_eq!(settings.lanes.of("https://a.example"), ("5/s".parse().ok(), 9));
+    let printed = settings.print();
+    assert!(printed.contains("\"https://a.example\".rate = \"5/s\"  # "), "{printed}");
+    assert!(settings.print_json().contains("\"https://a.example\": {"));
 }
 
 #[test]

@@ -19,10 +19,10 @@ use crate::domain::timestamp::Timestamp;
 use crate::http::answer::{self, Answer};
 use crate::http::error::Refusal;
 use crate::http::extract::{parameters, queue_name};
-use crate::http::list;
 use crate::http::observer::{Snapshot, stalled, trouble_of};
 use crate::http::process;
 use crate::http::state::State;
+use crate::http::{lanes, list};
 use crate::store::health::{COUNTERS_DIFFER, Durability, StoreHealth};
 use crate::store::stats::{Counters, Gauges, QueueStats};
 use crate::store::{INSTANCE_MEMORY, MessageStore, QueueEntry};
@@ -103,6 +103,8 @@ pub(in crate::http) async fn status(
         reading.numbers.iter().map(|queue| (&queue.name, queue)).collect();
     let mut totals = Some((Counters::default(), Gauges::default())).filter(|_| reading.at.is_some());
     let mut queues = Vec::with_capacity(entries.len());
+    // Messages in the store that wait for a lane, by its key.
+    let mut waiting: HashMap<String, u64> = HashMap::new();
     for (place, entry) in entries.iter().enumerate() {
         if place % list::WRITTEN_AT_ONCE == list::WRITTEN_AT_ONCE - 1 {
             tokio::task::yield_now().await;
@@ -115,6 +117,9 @@ pub(in crate::http) async fn status(
         if let (Some((counters, gauges)), Some(numbers)) = (&mut totals, numbers) {
             counters.add(&numbers.counters);
             gauges.add(&numbers.gauges);
+        }
+        if let (Some(numbers), Some(lane)) = (numbers, lanes::only_lane(&entry.settings)) {
+            *waiting.entry(lane).or_insert(0) += numbers.gauges.pending;
         }
         queues.push(queue_status(state, entry, numbers, reading.is_current));
     }
@@ -134,7 +139,7 @@ pub(in crate::http) async fn status(
         }),
         queues,
         actors: actors(state),
-        lanes: Vec::new(),
+        lanes: lanes::all(state, &waiting),
         process: process::status(),
     }
 }

@@ -75,7 +75,7 @@ struct Presence(Arc<Batch>);
 
 impl Presence {
     fn new(batch: &Arc<Batch>) -> Self {
-        if batch.lane.on(batch.held.thread).come() {
+        if batch.share.on(batch.held.thread).come() {
             batch.held.queue_came();
         }
         Self(batch.clone())
@@ -84,7 +84,7 @@ impl Presence {
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        if self.0.lane.on(self.0.held.thread).leave() {
+        if self.0.share.on(self.0.held.thread).leave() {
             self.0.held.queue_left();
         }
     }
@@ -109,16 +109,16 @@ impl Slots {
 
     fn is_waited_for(&self, batch: &Batch) -> bool {
         // One is the attempt that asks.
-        batch.lane.on(self.held.thread).waiting() > 1
+        batch.share.on(self.held.thread).waiting() > 1
     }
 
     fn is_free_for(&self, batch: &Batch) -> bool {
-        let own = batch.lane.on(self.held.thread).in_slots();
+        let own = batch.share.on(self.held.thread).in_slots();
         may_take(self.all, self.all.saturating_sub(self.held.in_slots()), own, self.held.queues())
     }
 
     fn occupy(self: &Rc<Self>, presence: Presence) -> Slot {
-        presence.0.lane.on(self.held.thread).begin();
+        presence.0.share.on(self.held.thread).begin();
         self.held.slot_taken();
         Slot { slots: self.clone(), presence: Some(presence) }
     }
@@ -126,7 +126,7 @@ impl Slots {
     fn join(&self, waiter: Waiter) {
         let mut rows = self.rows.borrow_mut();
         let is_of_queue = |row: &&mut VecDeque<Waiter>| {
-            row.front().is_some_and(|first| Arc::ptr_eq(&first.presence.0.lane, &waiter.presence.0.lane))
+            row.front().is_some_and(|first| Arc::ptr_eq(&first.presence.0.share, &waiter.presence.0.share))
         };
         match rows.iter_mut().find(is_of_queue) {
             Some(row) => row.push_back(waiter),
@@ -166,7 +166,7 @@ impl Slots {
 impl Drop for Slot {
     fn drop(&mut self) {
         if let Some(presence) = self.presence.take() {
-            presence.0.lane.on(self.slots.held.thread).end();
+            presence.0.share.on(self.slots.held.thread).end();
             self.slots.held.slot_freed();
         }
         self.slots.hand_out();

@@ -4,6 +4,7 @@ mod consuming;
 mod dispatching;
 mod fairness;
 mod ingesting;
+mod lanes;
 mod peer;
 mod rig;
 mod settling;

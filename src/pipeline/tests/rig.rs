@@ -18,6 +18,7 @@ use crate::domain::record::{self, Head};
 use crate::pipeline::catalog::Catalog;
 use crate::pipeline::consumers::ConsumerLimits;
 use crate::pipeline::ingester::Ingester;
+use crate::pipeline::lanes::settings::LaneSettings;
 use crate::pipeline::prober::StoreWatch;
 use crate::pipeline::settings::{IngestSettings, WorkerSettings};
 use crate::pipeline::tests::peer::Peer;
@@ -114,6 +115,7 @@ pub(super) struct Bed {
     pub(super) catalog: Catalog,
     pub(super) workers: WorkerSettings,
     pub(super) ingest: IngestSettings,
+    pub(super) lanes: LaneSettings,
     pub(super) consumers: ConsumerLimits,
     pub(super) grace: Duration,
     registry: Registry,
@@ -152,6 +154,7 @@ impl Bed {
             catalog,
             workers,
             ingest,
+            lanes: LaneSettings::default(),
             consumers: ConsumerLimits::default(),
             grace: PATIENCE,
             registry,
@@ -190,6 +193,7 @@ impl Bed {
             clock: self.clock.clone(),
             workers: self.workers,
             ingest: self.ingest,
+            lanes: self.lanes,
             consumers: self.consumers,
         };
         let pipeline = Pipeline::start(parts).expect("the system gives threads");

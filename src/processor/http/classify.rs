@@ -19,6 +19,7 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 use crate::domain::outcome::{Outcome, RetryHint};
 use crate::domain::timestamp::Timestamp;
+use crate::processor::Signal;
 
 const WEBHOOK_DELIVERY: &str = "webhook-delivery";
 const NON_RETRYABLE: &str = "upstash-nonretryable-error";
@@ -41,6 +42,15 @@ pub fn classify(status: StatusCode, headers: &HeaderMap, reject: &[u16]) -> Outc
         return Outcome::reject(format!("the receiver answered {status}"));
     }
     Outcome::Retry { after: retry_after(headers) }
+}
+
+/// What the head of an answer shows of the destination: it is there, and with 429 and 503 it may ask for a pause.
+pub(super) fn signal(status: StatusCode, outcome: &Outcome) -> Signal {
+    let hold = match outcome {
+        Outcome::Retry { after } if matches!(status.as_u16(), 429 | 503) => *after,
+        _ => None,
+    };
+    Signal::Answered { status: status.as_u16(), hold }
 }
 
 fn says(headers: &HeaderMap, name: &str, word: &str) -> bool {

@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub use self::answer::excerpt;
 use self::answer::{describe, innermost};
-use self::classify::{Failure, causes, classify};
+use self::classify::{Failure, causes, classify, signal};
 use self::client::{ClientError, Clients, Kind};
 use self::guard::{Guard, LookupError, Refusal, ResolveError, Trust};
 use self::shortage::{Lack, Shortages};
@@ -36,7 +36,7 @@ use crate::domain::outcome::{Outcome, RetryHint};
 use crate::domain::queue::{QueueName, QueueSettings};
 use crate::domain::timestamp::Timestamp;
 use crate::processor::signing::{LOOK_EVERY, Unsigned};
-use crate::processor::{Build, Context, Delivery, Keyring, Processor, Report, StoreId};
+use crate::processor::{Build, Context, Delivery, Keyring, Processor, Report, Signal, StoreId};
 
 /// Queues whose prepared route a thread keeps; beyond, all are made anew. A route is a few hundred bytes.
 const ROUTES_MAX: usize = 4_096;
@@ -251,7 +251,9 @@ async fn received(
     let outcome = classify(status, response.headers(), &settings.delivery.reject);
     let rest = answer::read(response, &settings.answer, until).await;
     let is_gone = status == StatusCode::GONE && !target.is_brought;
-    Report { outcome, status: Some(status.as_u16()), error: rest.error, excerpt: rest.excerpt, is_gone }
+    let signal = signal(status, &outcome);
+    let (status, error, excerpt) = (Some(status.as_u16()), rest.error, rest.excerpt);
+    Report { outcome, status, error, excerpt, is_gone, signal }
 }
 
 /// No answer came.
@@ -277,7 +279,8 @@ fn failed(error: &reqwest::Error, route: &Route, target: &Target, shortages: &Sh
 }
 
 fn unanswered(failure: Failure, detail: impl AsRef<str>) -> Report {
-    Report { error: Some(describe(failure, detail)), ..Report::from(Outcome::retry()) }
+    let error = Some(describe(failure, detail));
+    Report { error, signal: Signal::NoAnswer, ..Report::from(Outcome::retry()) }
 }
 
 /// What must be signed and cannot be waits, and no attempt is counted.

@@ -6,7 +6,7 @@ use super::rules::Breach;
 use super::source::{Source, words};
 
 /// Keys that are taken and shown and do nothing in this version. The manual says so at each.
-const WITHOUT_EFFECT: &[&str] = &["queue_defaults.delivery.rate", "queue_defaults.shards"];
+const WITHOUT_EFFECT: &[&str] = &["queue_defaults.shards"];
 /// What the manual says of them.
 const WORDS_OF_NO_EFFECT: &[&str] = &["not in this version", "reserved"];
 

@@ -1,6 +1,7 @@
-//! How many messages of a queue are in flight at once, over all threads of this gateway: `delivery.concurrency_max`.
+//! A queue's share of this gateway: how many of its messages are in flight at once, over all threads (`delivery.concurrency_max`),
+//! and how many begin in a span of time (`delivery.rate`).
 //!
-//! A lane also says how many messages of its queue each thread may lease: its share of what may be in flight, the
+//! A share also says how many messages of its queue each thread may lease: its part of what may be in flight, the
 //! threads that have no free slot left aside, and beyond that only what will begin within [`AHEAD`], judged by how long
 //! its attempts take. So no thread takes the work of one that is idle, and a queue with slow receivers leases nothing
 //! that would then wait.
@@ -14,64 +15,61 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::clock::Tick;
+use crate::domain::format::Rate;
 use crate::domain::queue::QueueName;
 use crate::pipeline::batch::Held;
+use crate::pipeline::pace::Pace;
 use crate::store::QueueEntry;
 
 /// How far ahead of its beginning a message may be leased.
 const AHEAD: Duration = Duration::from_millis(50);
 
+/// How soon a queue is looked at again whose rate is used up by messages that are leased.
+const LOOK_MIN: Duration = Duration::from_millis(10);
+
 /// How long a lease under way keeps other threads from asking for the same.
 const LEASING: Duration = Duration::from_millis(20);
 
-/// The lanes of all queues. Clones share them; usable from any thread.
+/// The shares of all queues. Clones share them; usable from any thread.
 #[derive(Clone)]
-pub struct Lanes(Arc<Shared>);
+pub struct Shares(Arc<Shared>);
 
 struct Shared {
-    by_queue: Mutex<HashMap<QueueName, Arc<Lane>>>,
+    by_queue: Mutex<HashMap<QueueName, Arc<Share>>>,
     threads: Vec<Arc<Held>>,
     slots: usize,
     made_at: Instant,
 }
 
-/// A snapshot of one lane.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LaneStatus {
-    /// Its queue.
-    pub queue: QueueName,
-    /// Messages in flight.
-    pub in_flight: usize,
-    /// Messages that may be in flight.
-    pub limit: usize,
-    /// Messages leased that are not in flight yet.
-    pub waiting: usize,
-}
-
-impl fmt::Debug for Lanes {
+impl fmt::Debug for Shares {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_list().entries(self.all()).finish()
+        formatter
+            .debug_struct("Shares")
+            .field("queues", &lock(&self.0.by_queue).len())
+            .finish_non_exhaustive()
     }
 }
 
-impl Lanes {
-    /// Lanes over these threads, of so many slots each.
+impl Shares {
+    /// Shares over these threads, of so many slots each.
     pub(super) fn new(threads: Vec<Arc<Held>>, slots: usize) -> Self {
         Self(Arc::new(Shared { by_queue: Mutex::default(), threads, slots, made_at: Instant::now() }))
     }
 
-    /// The lane of a queue, with the limit that its settings say now.
-    pub(super) fn of(&self, entry: &QueueEntry) -> Arc<Lane> {
+    /// The share of a queue, with the limit that its settings say now.
+    pub(super) fn of(&self, entry: &QueueEntry) -> Arc<Share> {
         let limit = entry.settings.delivery.concurrency_max as usize;
-        let lane = {
-            let mut lanes = lock(&self.0.by_queue);
-            if !lanes.contains_key(&entry.name) {
-                lanes.insert(entry.name.clone(), Arc::new(Lane::new(limit, self.0.threads.len())));
+        let share = {
+            let mut shares = lock(&self.0.by_queue);
+            if !shares.contains_key(&entry.name) {
+                shares.insert(entry.name.clone(), Arc::new(Share::new(limit, self.0.threads.len())));
             }
-            lanes[&entry.name].clone()
+            shares[&entry.name].clone()
         };
-        lane.limit_to(limit);
-        lane
+        share.limit_to(limit);
+        share.pace_to(entry.settings.delivery.rate);
+        share
     }
 
     /// Threads among which the work is shared: those that have a free slot, and this one.
@@ -82,42 +80,36 @@ impl Lanes {
 
     /// Whether a lease of this queue is under way, begun a moment ago.
     pub(super) fn is_leasing(&self, queue: &QueueName) -> bool {
-        let lane = lock(&self.0.by_queue).get(queue).cloned();
-        let begun_us = lane.map_or(0, |lane| lane.leasing_since_us.load(Ordering::Acquire));
+        let share = lock(&self.0.by_queue).get(queue).cloned();
+        let begun_us = share.map_or(0, |share| share.leasing_since_us.load(Ordering::Acquire));
         begun_us != 0 && self.now_us().saturating_sub(begun_us) < micros(LEASING)
     }
 
     /// Notes that a lease is under way until the guard is dropped.
-    pub(super) fn leasing(&self, lane: &Arc<Lane>) -> Leasing {
-        lane.leasing_since_us.store(self.now_us().max(1), Ordering::Release);
-        Leasing(lane.clone())
+    pub(super) fn leasing(&self, share: &Arc<Share>) -> Leasing {
+        share.leasing_since_us.store(self.now_us().max(1), Ordering::Release);
+        Leasing(share.clone())
     }
 
     fn now_us(&self) -> u64 {
         micros(self.0.made_at.elapsed())
     }
 
-    /// Forgets the lanes of queues that are no more, once nothing of theirs is in flight.
+    /// Forgets the shares of queues that are no more, once nothing of theirs is in flight.
     pub(super) fn keep(&self, is_known: impl Fn(&QueueName) -> bool) {
-        lock(&self.0.by_queue).retain(|name, lane| Arc::strong_count(lane) > 1 || is_known(name));
+        lock(&self.0.by_queue).retain(|name, share| Arc::strong_count(share) > 1 || is_known(name));
     }
 
-    /// All lanes, by queue.
+    /// How long the rate of a queue lets nothing begin; zero when it does.
     #[must_use]
-    pub fn all(&self) -> Vec<LaneStatus> {
-        let status = |(queue, lane): (&QueueName, &Arc<Lane>)| {
-            let in_flight = lane.in_flight();
-            let waiting = lane.leased.load(Ordering::Relaxed).saturating_sub(in_flight);
-            LaneStatus { queue: queue.clone(), in_flight, limit: lane.limit(), waiting }
-        };
-        let mut all: Vec<_> = lock(&self.0.by_queue).iter().map(status).collect();
-        all.sort_unstable_by(|left, right| left.queue.cmp(&right.queue));
-        all
+    pub fn wait(&self, queue: &QueueName, now: Tick) -> Duration {
+        let share = lock(&self.0.by_queue).get(queue).cloned();
+        share.map_or(Duration::ZERO, |share| share.wait(now))
     }
 }
 
-/// One queue's lane.
-pub(super) struct Lane {
+/// One queue's share.
+pub(super) struct Share {
     // First come, first served, over all threads.
     permits: Semaphore,
     permits_made: Mutex<PermitsMade>,
@@ -127,6 +119,7 @@ pub(super) struct Lane {
     leasing_since_us: AtomicU64,
     /// How long an attempt takes, microseconds, as a moving mean; 0 until one has ended.
     attempt_us: AtomicU64,
+    pace: Mutex<Option<Pace>>,
 }
 
 /// What a queue has on one thread. Only that thread writes it, and a line of memory of its own keeps the others from waiting for it.
@@ -189,7 +182,7 @@ struct PermitsMade {
 }
 
 /// A lease under way.
-pub(super) struct Leasing(Arc<Lane>);
+pub(super) struct Leasing(Arc<Share>);
 
 impl Drop for Leasing {
     fn drop(&mut self) {
@@ -199,7 +192,7 @@ impl Drop for Leasing {
 }
 
 /// The right to have one message in flight.
-pub(super) struct InFlight<'l>(&'l Lane);
+pub(super) struct InFlight<'l>(&'l Share);
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
@@ -212,8 +205,8 @@ impl Drop for InFlight<'_> {
     }
 }
 
-impl Lane {
-    fn new(limit: usize, threads: usize) -> Self {
+impl Share {
+    pub(super) fn new(limit: usize, threads: usize) -> Self {
         Self {
             permits: Semaphore::new(limit),
             permits_made: Mutex::new(PermitsMade { limit, count: limit }),
@@ -221,6 +214,7 @@ impl Lane {
             on_threads: (0..threads).map(|_| OnThread::default()).collect(),
             leasing_since_us: AtomicU64::new(0),
             attempt_us: AtomicU64::new(0),
+            pace: Mutex::default(),
         }
     }
 
@@ -235,6 +229,46 @@ impl Lane {
         }
     }
 
+    fn pace_to(&self, rate: Option<Rate>) {
+        let mut pace = lock(&self.pace);
+        if pace.as_ref().map(Pace::rate) != rate {
+            *pace = rate.map(Pace::new);
+        }
+    }
+
+    /// Takes the next turn to begin, if it comes within that time; gives how long to wait for it.
+    pub(super) fn take_turn(&self, now: Tick, most: Duration) -> Result<Duration, Duration> {
+        lock(&self.pace).as_mut().map_or(Ok(Duration::ZERO), |pace| pace.take(now, most))
+    }
+
+    /// Gives a turn back that was of no use.
+    pub(super) fn give_back_turn(&self) {
+        if let Some(pace) = lock(&self.pace).as_mut() {
+            pace.give_back();
+        }
+    }
+
+    /// How many messages begin within [`AHEAD`] by the rate, those that are leased and have not begun aside; when none do, how long
+    /// it takes until one does. `None` where there is no rate.
+    pub(super) fn turns(&self, now: Tick) -> Option<Result<usize, Duration>> {
+        let not_begun = self.leased.load(Ordering::Relaxed).saturating_sub(self.in_flight());
+        let pace = lock(&self.pace);
+        let pace = pace.as_ref()?;
+        let turns = pace.turns(now, AHEAD).saturating_sub(not_begun);
+        Some(if turns > 0 { Ok(turns) } else { Err(pace.wait(now).max(LOOK_MIN)) })
+    }
+
+    /// Messages that may be in flight besides those that are.
+    pub(super) fn free(&self) -> usize {
+        let made = lock(&self.permits_made);
+        made.limit.saturating_sub(made.count.saturating_sub(self.permits.available_permits()))
+    }
+
+    /// How long until the rate lets a message begin.
+    pub(super) fn wait(&self, now: Tick) -> Duration {
+        lock(&self.pace).as_ref().map_or(Duration::ZERO, |pace| pace.wait(now))
+    }
+
     /// Waits for the right to have one more message in flight. Dropping the future gives up the place in the row.
     pub(super) async fn enter(&self) -> InFlight<'_> {
         let permit = self.permits.acquire().await.expect("this semaphore is never closed");
@@ -242,7 +276,7 @@ impl Lane {
         InFlight(self)
     }
 
-    fn limit(&self) -> usize {
+    pub(super) fn limit(&self) -> usize {
         lock(&self.permits_made).limit
     }
 
@@ -342,12 +376,12 @@ mod tests {
 
     #[test]
     fn no_more_are_in_flight_than_the_limit_and_who_waited_first_enters_first() {
-        let lane = Lane::new(2, 1);
-        let (first, second) = (lane.enter().now_or_never(), lane.enter().now_or_never());
+        let share = Share::new(2, 1);
+        let (first, second) = (share.enter().now_or_never(), share.enter().now_or_never());
         assert!(first.is_some() && second.is_some());
-        let (mut third, mut fourth) = (Box::pin(lane.enter()), Box::pin(lane.enter()));
+        let (mut third, mut fourth) = (Box::pin(share.enter()), Box::pin(share.enter()));
         assert!((&mut third).now_or_never().is_none() && (&mut fourth).now_or_never().is_none());
-        assert_eq!(lane.in_flight(), 2);
+        assert_eq!(share.in_flight(), 2);
         drop(first);
         assert!((&mut fourth).now_or_never().is_none());
         assert!((&mut third).now_or_never().is_some());
@@ -355,41 +389,41 @@ mod tests {
 
     #[test]
     fn a_limit_that_is_lowered_holds_as_soon_as_enough_have_ended() {
-        let lane = Lane::new(3, 1);
-        let mut entered: Vec<_> = (0..3).filter_map(|_| lane.enter().now_or_never()).collect();
-        lane.limit_to(1);
+        let share = Share::new(3, 1);
+        let mut entered: Vec<_> = (0..3).filter_map(|_| share.enter().now_or_never()).collect();
+        share.limit_to(1);
         entered.truncate(2);
-        assert!(lane.enter().now_or_never().is_none());
+        assert!(share.enter().now_or_never().is_none());
         entered.truncate(1);
-        assert!(lane.enter().now_or_never().is_none());
+        assert!(share.enter().now_or_never().is_none());
         entered.clear();
-        assert_eq!(lane.in_flight(), 0);
-        let alone = lane.enter().now_or_never();
-        assert!(alone.is_some() && lane.enter().now_or_never().is_none());
-        lane.limit_to(2);
-        assert!(lane.enter().now_or_never().is_some());
+        assert_eq!(share.in_flight(), 0);
+        let alone = share.enter().now_or_never();
+        assert!(alone.is_some() && share.enter().now_or_never().is_none());
+        share.limit_to(2);
+        assert!(share.enter().now_or_never().is_some());
     }
 
     #[test]
     fn only_short_attempts_are_leased_early() {
-        let lane = Lane::new(10, 1);
-        let reserve = || lane.reserve(0, 100, lane.early(50, 100, 1), 1, 100);
+        let share = Share::new(10, 1);
+        let reserve = || share.reserve(0, 100, share.early(50, 100, 1), 1, 100);
         assert_eq!(reserve(), 10, "nothing is known of its attempts yet");
         assert_eq!(reserve(), 0);
-        lane.give_back(0, 10);
-        lane.took(Duration::from_secs(15));
+        share.give_back(0, 10);
+        share.took(Duration::from_secs(15));
         assert_eq!(reserve(), 10, "slow ones are not leased early");
-        lane.give_back(0, 10);
+        share.give_back(0, 10);
         for _ in 0..200 {
-            lane.took(Duration::from_millis(25));
+            share.took(Duration::from_millis(25));
         }
         assert_eq!(reserve(), 30, "two rounds of them fit the time ahead");
-        lane.give_back(0, 9);
+        share.give_back(0, 9);
         assert_eq!(reserve(), 0, "more than half of the early ones wait");
-        lane.give_back(0, 1);
+        share.give_back(0, 1);
         assert_eq!(reserve(), 10);
         assert_eq!(
-            (lane.early(50, 1, 1), lane.early(7, 100, 1)),
+            (share.early(50, 1, 1), share.early(7, 100, 1)),
             (2, 7),
             "few slots and a low prefetch bound it"
         );
@@ -397,17 +431,17 @@ mod tests {
 
     #[test]
     fn no_more_are_leased_than_the_thread_has_slots_for() {
-        let lane = Lane::new(10, 1);
-        assert_eq!([4, 4, 6, 20].map(|at_once| lane.reserve(0, 100, 0, 1, at_once)), [4, 0, 2, 4]);
-        assert_eq!(lane.on(0).leased(), 10);
+        let share = Share::new(10, 1);
+        assert_eq!([4, 4, 6, 20].map(|at_once| share.reserve(0, 100, 0, 1, at_once)), [4, 0, 2, 4]);
+        assert_eq!(share.on(0).leased(), 10);
     }
 
     #[test]
-    fn threads_share_a_lane_and_one_that_is_alone_has_all_of_it() {
-        let lane = Lane::new(9, 2);
-        assert_eq!((lane.reserve(0, 100, 0, 2, 9), lane.reserve(0, 100, 0, 2, 9)), (5, 0));
-        assert_eq!(lane.reserve(1, 100, 0, 2, 9), 4, "the rest, although its share is larger");
-        lane.give_back(1, 4);
-        assert_eq!(lane.reserve(0, 100, 0, 1, 9), 4, "the other one is full");
+    fn threads_share_a_share_and_one_that_is_alone_has_all_of_it() {
+        let share = Share::new(9, 2);
+        assert_eq!((share.reserve(0, 100, 0, 2, 9), share.reserve(0, 100, 0, 2, 9)), (5, 0));
+        assert_eq!(share.reserve(1, 100, 0, 2, 9), 4, "the rest, although its share is larger");
+        share.give_back(1, 4);
+        assert_eq!(share.reserve(0, 100, 0, 1, 9), 4, "the other one is full");
     }
 }

@@ -1,0 +1,219 @@
+//! What seventeen destinations lose while three others are bad: one refuses, one hangs, one trickles.
+//!
+//! Each run starts a gateway of its own and measures twice: how fast a backlog that was published beforehand is delivered to the
+//! seventeen, and how long it takes from posting to receiving at a steady rate. Runs with and without the three take turns.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::Arguments;
+use crate::gateway::{Gateway, wait_for};
+use crate::report::{Report, quantile};
+
+const HEALTHY: usize = 17;
+const RUNS: usize = 5;
+/// Messages for each destination that wait when the clock starts.
+const BACKLOG: u64 = 2_000;
+/// Messages posted a second while latency is measured, over all healthy destinations.
+const STEADY_PER_S: u32 = 500;
+const STEADY_FOR: Duration = Duration::from_secs(4);
+
+/// How a receiver behaves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    Answers,
+    Hangs,
+    Trickles,
+}
+
+/// What the receivers that answer have seen.
+struct Seen {
+    began: Instant,
+    count: AtomicU64,
+    waits: Mutex<Vec<Duration>>,
+}
+
+impl Seen {
+    fn note(&self, body: &[u8]) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        // A message of the steady rate says when it was posted.
+        let posted =
+            std::str::from_utf8(body).ok().and_then(|text| text.parse().ok()).map(Duration::from_nanos);
+        if let Some(posted) = posted {
+            let waited = self.began.elapsed().saturating_sub(posted);
+            self.waits.lock().unwrap_or_else(PoisonError::into_inner).push(waited);
+        }
+    }
+}
+
+/// Serves one receiver on the current runtime.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a receiver that panics would be missed: the bench would wait for its messages"
+)]
+fn serve(manner: Manner, seen: &Arc<Seen>) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.set_nonblocking(true).expect("a socket can be non-blocking");
+    let address = listener.local_addr().expect("it is bound");
+    let (listener, seen) = (tokio::net::TcpListener::from_std(listener).expect("a listener"), seen.clone());
+    tokio::task::spawn_local(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let seen = seen.clone();
+            tokio::task::spawn_local(async move { drop(converse(stream, manner, &seen).await) });
+        }
+    });
+    address
+}
+
+async fn converse(mut stream: TcpStream, manner: Manner, seen: &Seen) -> io::Result<()> {
+    let (mut buffer, mut length) = (vec![0; 64 << 10], 0);
+    loop {
+        let Some((head, body)) = whole(&buffer[..length]) else {
+            let count = stream.read(&mut buffer[length..]).await?;
+            if count == 0 {
+                return Ok(());
+            }
+            length += count;
+            continue;
+        };
+        match manner {
+            Manner::Answers => {
+                seen.note(&buffer[head..head + body]);
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
+                buffer.copy_within(head + body..length, 0);
+                length -= head + body;
+            }
+            Manner::Hangs => std::future::pending().await,
+            Manner::Trickles => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n").await?;
+                loop {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    stream.write_all(b".").await?;
+                }
+            }
+        }
+    }
+}
+
+/// The lengths of the head and the body of a request that is all there.
+fn whole(bytes: &[u8]) -> Option<(usize, usize)> {
+    let head = bytes.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
+    let text = std::str::from_utf8(&bytes[..head]).ok()?.to_ascii_lowercase();
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length:"));
+    let body = length.and_then(|length| length.trim().parse().ok()).unwrap_or(0);
+    (bytes.len() >= head + body).then_some((head, body))
+}
+
+/// Starts twenty receivers, of which the last three are bad; the very last has nobody listening.
+fn receivers(seen: &Arc<Seen>) -> Vec<SocketAddr> {
+    let (told, addresses) = std::sync::mpsc::sync_channel(1);
+    let seen = seen.clone();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        tokio::task::LocalSet::new().block_on(&runtime, async move {
+            let mut all: Vec<_> = (0..HEALTHY).map(|_| serve(Manner::Answers, &seen)).collect();
+            all.extend([Manner::Hangs, Manner::Trickles].map(|manner| serve(manner, &seen)));
+            let closed =
+                TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+            all.push(closed.expect("a free port"));
+            told.send(all).expect("somebody waits");
+            std::future::pending::<()>().await;
+        });
+    });
+    addresses.recv().expect("they are started")
+}
+
+/// Messages a second and the 99th percentile of the latency, milliseconds.
+fn run_once(binary: &str, is_spoiled: bool) -> (f64, f64) {
+    let seen = Arc::new(Seen { began: Instant::now(), count: AtomicU64::new(0), waits: Mutex::default() });
+    let addresses = receivers(&seen);
+    let folder = tempfile::tempdir().expect("a folder");
+    let gateway = Gateway::start_as(binary, folder.path(), "sqlite:posthaste.db", &["--dev"]);
+    let used = if is_spoiled { addresses.len() } else { HEALTHY };
+    let body = "{\"payload\":\"x\"},".repeat(1_000);
+    let body = format!("[{}]", body.trim_end_matches(','));
+    for (number, address) in addresses[..used].iter().enumerate() {
+        let settings = format!("{{\"processor\":\"http\",\"destination\":\"http://{address}/\"}}");
+        gateway.request("PUT", &format!("/v1/queues/q{number}"), &settings, 201);
+        gateway.request("POST", &format!("/v1/queues/q{number}/pause"), "", 200);
+        for _ in 0..BACKLOG / 1_000 {
+            gateway.request("POST", &format!("/v1/queues/q{number}/messages/batch"), &body, 202);
+        }
+    }
+    // The bad ones first: what they take, they have taken when the clock starts.
+    for number in (0..used).rev() {
+        if number == HEALTHY - 1 {
+            thread::sleep(Duration::from_secs(1));
+        }
+        gateway.request("POST", &format!("/v1/queues/q{number}/resume"), "", 200);
+    }
+    let began = Instant::now();
+    let all = BACKLOG * HEALTHY as u64;
+    let before = seen.count.load(Ordering::Relaxed);
+    wait_for("the backlog is delivered", || (seen.count.load(Ordering::Relaxed) >= all).then_some(()));
+    #[expect(clippy::cast_precision_loss, reason = "some ten thousands")]
+    let per_s = (all - before) as f64 / began.elapsed().as_secs_f64();
+    post_steadily(&gateway, &seen);
+    let mut waits = std::mem::take(&mut *seen.waits.lock().unwrap_or_else(PoisonError::into_inner));
+    waits.sort_unstable();
+    gateway.kill();
+    (per_s, quantile(&waits, 0.99).as_secs_f64() * 1e3)
+}
+
+/// Posts at a steady rate to the healthy ones, and waits until all have come.
+fn post_steadily(gateway: &Gateway, seen: &Seen) {
+    let before = seen.count.load(Ordering::Relaxed);
+    let mut connection = gateway.connect();
+    let (began, mut posted) = (Instant::now(), 0_u32);
+    while began.elapsed() < STEADY_FOR {
+        let due = Duration::from_secs(1) * posted / STEADY_PER_S;
+        thread::sleep(due.saturating_sub(began.elapsed()));
+        let path = format!("/v1/queues/q{}/messages", posted as usize % HEALTHY);
+        let now = seen.began.elapsed().as_nanos().to_string();
+        let answer = connection.request("POST", &path, &[], now.as_bytes()).expect("an answer");
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        posted += 1;
+    }
+    let all = before + u64::from(posted);
+    wait_for("the last one came", || (seen.count.load(Ordering::Relaxed) >= all).then_some(()));
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_unstable_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+/// Measures it.
+pub(crate) fn run(arguments: &Arguments, report: &mut Report) {
+    let own = env!("CARGO_BIN_EXE_posthaste");
+    let mut kinds = vec![("alone", own, false), ("beside_bad", own, true)];
+    if let Some(other) = &arguments.binary {
+        kinds.push(("other_alone", other, false));
+        kinds.push(("other_beside_bad", other, true));
+    }
+    let mut found: BTreeMap<&str, (Vec<f64>, Vec<f64>)> = BTreeMap::new();
+    for _ in 0..RUNS {
+        for (name, binary, is_spoiled) in &kinds {
+            let (per_s, p99_ms) = run_once(binary, *is_spoiled);
+            let (rates, waits) = found.entry(name).or_default();
+            rates.push(per_s);
+            waits.push(p99_ms);
+        }
+    }
+    for (name, (rates, waits)) in found {
+        report.add(&format!("{name}_per_s"), median(rates));
+        report.add(&format!("{name}_p99_ms"), median(waits));
+    }
+    for (name, ratio) in [("per_s", "throughput_kept"), ("p99_ms", "p99_ratio")] {
+        let of = |kind: &str| report.figure(&format!("{kind}_{name}"));
+        report.add(ratio, of("beside_bad") / of("alone"));
+    }
+}

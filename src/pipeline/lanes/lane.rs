@@ -1,0 +1,217 @@
+//! One lane: everything that this gateway sends to one origin.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use crate::clock::{Clock, Tick};
+use crate::domain::format::duration;
+use crate::pipeline::lanes::breaker::{Change, Phase};
+use crate::pipeline::lanes::gate::{Answer, Ask, Ended, Gate, Passage, WAIT_MAX, Why};
+use crate::pipeline::lanes::judge::judge;
+use crate::pipeline::pace::Pace;
+use crate::pipeline::share::Share;
+use crate::processor::Signal;
+
+/// One lane. On its way through it a message takes its lock twice, each time for some arithmetic.
+pub(in crate::pipeline) struct Lane {
+    pub(super) key: Arc<str>,
+    pub(super) clock: Clock,
+    gate: Mutex<Gate>,
+    /// Messages leased of queues that send here only, and those of others in flight.
+    booked: AtomicUsize,
+}
+
+impl fmt::Debug for Lane {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Lane").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// There is no way through a lane now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::pipeline) enum NoWay {
+    /// Nobody may pass.
+    Shut,
+    /// Others are before it.
+    Busy,
+}
+
+/// The right to make one attempt. Whoever drops it without telling how it ended has learnt nothing.
+pub(in crate::pipeline) struct Pass {
+    lane: Arc<Lane>,
+    passage: Passage,
+    wait: Duration,
+    is_ended: bool,
+}
+
+impl Lane {
+    pub(super) fn new(key: &str, most: u32, pace: Option<Pace>, clock: Clock) -> Self {
+        let gate = Gate::new(most, pace, clock.tick());
+        Self { key: key.into(), clock, gate: Mutex::new(gate), booked: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
+        // Nothing that can panic is done under this lock.
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the right to lease up to `wanted` messages for this lane, of them up to `early` of a queue that may have `at_once` in
+    /// flight before they have a place there; gives how many, or how long it is in vain to ask.
+    pub(in crate::pipeline) fn book(
+        &self,
+        wanted: usize,
+        early: usize,
+        at_once: usize,
+    ) -> Result<usize, Duration> {
+        let now = self.clock.tick();
+        let mut gate = self.gate();
+        let booked = self.booked.load(Ordering::Acquire);
+        let count = gate.bookable(now, booked, wanted, (early, at_once)).map_err(|until| until.since(now))?;
+        // Under the lock nobody else adds.
+        self.booked.fetch_add(count, Ordering::AcqRel);
+        Ok(count)
+    }
+
+    /// Takes the right to lease so many, whatever holds.
+    pub(in crate::pipeline) fn book_anyway(&self, count: usize) {
+        self.booked.fetch_add(count, Ordering::AcqRel);
+    }
+
+    /// Gives back the right to lease so many.
+    pub(in crate::pipeline) fn give_back(&self, count: usize) {
+        self.booked.fetch_sub(count, Ordering::AcqRel);
+    }
+
+    /// Messages leased for it, or in flight.
+    pub(super) fn booked(&self) -> usize {
+        self.booked.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the right to make an attempt of a message of that queue, for as long as it may be waited for in hand.
+    pub(in crate::pipeline) async fn enter(
+        self: &Arc<Self>,
+        share: &Arc<Share>,
+        is_retry: bool,
+        is_booked: bool,
+    ) -> Result<Pass, NoWay> {
+        let ask = Ask {
+            queue: Arc::as_ptr(share).addr(),
+            is_retry,
+            is_booked,
+            free: if is_booked { usize::MAX } else { share.free() },
+        };
+        loop {
+            let answer = self.gate().ask(self.clock.tick(), ask);
+            let pass = match answer {
+                Answer::Pass(passage, wait) => Pass::new(self, passage, wait),
+                Answer::Shut => return Err(NoWay::Shut),
+                Answer::Busy => return Err(NoWay::Busy),
+                Answer::Wait(turn) => match timeout(WAIT_MAX, turn).await {
+                    Ok(Ok(pass)) => pass,
+                    // It was shut meanwhile.
+                    Ok(Err(_)) => continue,
+                    Err(_) => return Err(NoWay::Busy),
+                },
+            };
+            if !pass.wait.is_zero() {
+                sleep(pass.wait).await;
+            }
+            return Ok(pass);
+        }
+    }
+
+    /// How long a message is put off that found no way.
+    pub(in crate::pipeline) fn put_off(&self) -> Duration {
+        self.gate().put_off(self.clock.tick(), fastrand::f64())
+    }
+
+    /// Why nothing passes, and until when.
+    pub(super) fn why_shut(&self) -> Option<(Tick, Why)> {
+        self.gate().why_shut(self.clock.tick())
+    }
+
+    fn end(self: &Arc<Self>, passage: &Passage, signal: Signal, error: Option<&str>, took: Duration) {
+        let judgement = judge(signal, self.clock.now());
+        let now = self.clock.tick();
+        let (ended, shut, phase, is_waited_for) = {
+            let mut gate = self.gate();
+            let ended = gate.ended(now, passage, judgement, took, fastrand::f64());
+            if let Some(error) = error.filter(|_| signal == Signal::NoAnswer) {
+                gate.note(error);
+            } else if let Signal::Answered { status, .. } = signal
+                && ended.change != Change::None
+            {
+                gate.note(&format!("status {status}"));
+            }
+            let shut = gate.waiters_of_shut(now);
+            (ended, shut, gate.phase(now), gate.is_waited_for())
+        };
+        if !passage.ask.is_booked {
+            self.give_back(1);
+        }
+        drop(shut);
+        if is_waited_for {
+            self.hand_out();
+        }
+        self.tell(&ended, error, phase, now);
+    }
+
+    /// Lets those in who wait, as far as there is room.
+    fn hand_out(self: &Arc<Self>) {
+        loop {
+            let next = { self.gate().next(self.clock.tick()) };
+            let Some((passage, wait, told)) = next else { return };
+            // Who has gone meanwhile gives it back here, outside of the lock.
+            drop(told.send(Pass::new(self, passage, wait)));
+        }
+    }
+
+    fn tell(&self, ended: &Ended, error: Option<&str>, phase: Phase, now: Tick) {
+        let key = &*self.key;
+        match ended.change {
+            Change::Opened => {
+                let open_for = if let Phase::Open(until) = phase { until.since(now) } else { Duration::ZERO };
+                let cause = error.unwrap_or("it answers that it cannot");
+                log::warn!("lane.key" = key, "cause" = cause, "open_ms" = millis(open_for); "a breaker opened: nothing is sent there until it is probed");
+            }
+            Change::OpenedAgain => log::debug!("lane.key" = key; "a probe failed: the breaker stays open"),
+            Change::Closed => log::info!("lane.key" = key; "a breaker closed: the destination answers again"),
+            Change::None => {}
+        }
+        if let Some(until) = ended.held_until {
+            let held_for = duration::show(Duration::from_millis(millis(until.since(now))));
+            log::info!("lane.key" = key, "for" = held_for.as_str(); "a destination asked for a pause: nothing is sent there meanwhile");
+        }
+    }
+}
+
+impl Pass {
+    fn new(lane: &Arc<Lane>, passage: Passage, wait: Duration) -> Self {
+        if !passage.ask.is_booked {
+            lane.book_anyway(1);
+        }
+        Self { lane: lane.clone(), passage, wait, is_ended: false }
+    }
+
+    /// Tells how the attempt ended.
+    pub(in crate::pipeline) fn end(mut self, signal: Signal, error: Option<&str>, took: Duration) {
+        self.is_ended = true;
+        self.lane.end(&self.passage, signal, error, took);
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if !self.is_ended {
+            self.lane.end(&self.passage, Signal::Nothing, None, Duration::ZERO);
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

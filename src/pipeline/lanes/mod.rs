@@ -1,0 +1,196 @@
+//! Lanes: everything that this gateway sends to one origin, so that one bad destination slows nobody else.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `judge` | what the end of an attempt means: a table |
+//! | `breaker` | whether a lane lets attempts through |
+//! | `concurrency` | how many may be in flight |
+//! | `line` | when a message that found no room is worth another look |
+//! | `gate` | these together, and who waits |
+//! | `lane` | a gate that is shared, and the right to pass it |
+//! | `settings` | `[lanes]` |
+//!
+//! A queue that sends to one destination is not leased while its lane is shut or full; a queue whose messages bring their own is,
+//! and what meets such a lane is put off ([`Verdict::Defer`](crate::domain::retry::Verdict)). What a queue may have in flight by
+//! its own settings is its [`Share`](crate::pipeline::share), which comes on top.
+
+mod breaker;
+mod concurrency;
+mod gate;
+mod judge;
+mod lane;
+mod line;
+pub mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+pub use self::breaker::Phase;
+pub use self::gate::Why;
+pub(super) use self::lane::{Lane, NoWay, Pass};
+use self::settings::LaneSettings;
+use crate::clock::{Clock, Tick};
+use crate::domain::format::Rate;
+use crate::domain::queue::{DestinationOverride, QueueSettings};
+use crate::pipeline::pace::Pace;
+
+/// Lanes that are remembered. Messages may bring any destination; a lane takes about half a kilobyte, so this is 5 MB, and it is far
+/// more than can be in flight at once.
+const LANES_MAX: usize = 10_000;
+/// How long a lane is remembered that is not used and has nothing to remember.
+const IDLE_MAX: Duration = Duration::from_mins(10);
+
+/// All lanes of this gateway. Clones share them; usable from any thread.
+#[derive(Clone)]
+pub struct Lanes(Arc<Shared>);
+
+struct Shared {
+    settings: LaneSettings,
+    clock: Clock,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    by_key: HashMap<Arc<str>, Arc<Lane>>,
+    swept_at: Tick,
+}
+
+/// A snapshot of one lane.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LaneStatus {
+    /// The origin.
+    pub key: Arc<str>,
+    /// Attempts in flight.
+    pub in_flight: u32,
+    /// Attempts that may be in flight now.
+    pub limit: u32,
+    /// Its rate, if it has one.
+    pub rate: Option<Rate>,
+    /// What lets attempts through; a lane that its destination asked to pause shows as open.
+    pub breaker: Phase,
+    /// Messages leased for it that are not in flight.
+    pub waiting: usize,
+}
+
+/// Where the messages of a queue go.
+pub(super) struct Way {
+    /// The lane of its own destination.
+    pub(super) lane: Option<Arc<Lane>>,
+    /// Whether messages may bring others.
+    pub(super) is_mixed: bool,
+}
+
+impl Way {
+    /// The lane in which leases of the queue are booked.
+    pub(super) fn booked(&self) -> Option<&Arc<Lane>> {
+        self.lane.as_ref().filter(|_| !self.is_mixed)
+    }
+}
+
+impl fmt::Debug for Lanes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Lanes").field("known", &self.known().by_key.len()).finish_non_exhaustive()
+    }
+}
+
+impl Lanes {
+    /// No lanes yet.
+    pub(super) fn new(settings: LaneSettings, clock: Clock) -> Self {
+        Self(Arc::new(Shared { settings, clock, known: Mutex::default() }))
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Nothing that can panic is done under this lock.
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lane of this key. When so many are in use that none can be forgotten, it is one that nobody else has.
+    pub(super) fn of(&self, key: &str) -> Arc<Lane> {
+        let mut known = self.known();
+        if let Some(lane) = known.by_key.get(key) {
+            return lane.clone();
+        }
+        let now = self.0.clock.tick();
+        known.forget_idle(now);
+        let (rate, most) = self.0.settings.of(key);
+        let lane = Arc::new(Lane::new(key, most, rate.map(Pace::new), self.0.clock.clone()));
+        if known.by_key.len() < LANES_MAX {
+            known.by_key.insert(lane.key.clone(), lane.clone());
+        }
+        lane
+    }
+
+    /// Where the messages of a queue with these settings go.
+    pub(super) fn way(&self, settings: &QueueSettings) -> Way {
+        let lane = settings.destination.as_ref().map(|destination| self.of(&destination.lane_key()));
+        Way { lane, is_mixed: settings.destination_override != DestinationOverride::None }
+    }
+
+    /// Why the lane of this key is shut, and for how long; `None` when it is not.
+    #[must_use]
+    pub fn why_shut(&self, key: &str) -> Option<(Duration, Why)> {
+        let lane = self.known().by_key.get(key).cloned()?;
+        let (until, why) = lane.why_shut()?;
+        Some((until.since(self.0.clock.tick()), why))
+    }
+
+    /// The reading of the clock to which [`Phase::Open`] refers.
+    #[must_use]
+    pub fn now(&self) -> Tick {
+        self.0.clock.tick()
+    }
+
+    /// All lanes, by key.
+    #[must_use]
+    pub fn all(&self) -> Vec<LaneStatus> {
+        let lanes: Vec<_> = self.known().by_key.values().cloned().collect();
+        let now = self.now();
+        let mut all: Vec<_> = lanes.iter().map(|lane| status(lane, now)).collect();
+        all.sort_unstable_by(|left, right| left.key.cmp(&right.key));
+        all
+    }
+}
+
+fn status(lane: &Lane, now: Tick) -> LaneStatus {
+    let gate = lane.gate();
+    let in_flight = gate.in_flight_of_all;
+    // Who waits in hand and was not booked is not among those.
+    let waiting = lane.booked().saturating_sub(in_flight as usize).max(gate.waiting());
+    LaneStatus {
+        key: lane.key.clone(),
+        in_flight,
+        limit: gate.limit.now(),
+        rate: gate.pace.as_ref().map(Pace::rate),
+        breaker: gate.phase(now),
+        waiting,
+    }
+}
+
+impl Known {
+    /// Forgets what is not used: now and then, and when there are too many.
+    fn forget_idle(&mut self, now: Tick) {
+        let is_full = self.by_key.len() >= LANES_MAX;
+        if !is_full && now.since(self.swept_at) < IDLE_MAX {
+            return;
+        }
+        self.swept_at = now;
+        let mut forget = |unused_for: Duration, also_shut: bool| {
+            self.by_key.retain(|_, lane| {
+                let gate = lane.gate();
+                let is_used = Arc::strong_count(lane) > 1 || now.since(gate.used_at) < unused_for;
+                is_used || !gate.is_idle(now, also_shut)
+            });
+            self.by_key.len()
+        };
+        let left = forget(if is_full { Duration::ZERO } else { IDLE_MAX }, false);
+        // Not for a few, or the next ones would look through all of them again.
+        if is_full && left > LANES_MAX / 8 * 7 {
+            forget(Duration::ZERO, true);
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Lanes between the store and the processors: what is leased, what is put off, and who goes on meanwhile.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::peer::Call;
+use super::rig::{Bed, Crowd, Rig, build, message_with, until};
+use crate::domain::destination::Destination;
+use crate::domain::message::Headers;
+use crate::domain::outcome::{Outcome, RetryHint};
+use crate::domain::queue::{DestinationOverride, QueueSettings};
+use crate::pipeline::lanes::Phase;
+use crate::processor::{Delivery, Report, Signal};
+use crate::store::QueueEntry;
+use crate::store::enqueue::{Group, NewMessage};
+
+const OK: Report = Report {
+    outcome: Outcome::Done,
+    status: None,
+    error: None,
+    excerpt: None,
+    is_gone: false,
+    signal: Signal::Answered { status: 200, hold: None },
+};
+
+fn no_answer() -> Report {
+    Report { error: Some("connect: refused".to_owned()), signal: Signal::NoAnswer, ..Outcome::retry().into() }
+}
+
+fn pause(span: Duration) -> Report {
+    let hold = Some(RetryHint::After(span));
+    Report { signal: Signal::Answered { status: 429, hold }, ..Outcome::retry().into() }
+}
+
+/// Sends to one destination; what fails is soon tried again.
+fn to(destination: &str) -> impl FnOnce(&mut QueueSettings) {
+    let destination = destination.parse().expect("a destination");
+    |settings: &mut QueueSettings| {
+        settings.destination = Some(destination);
+        settings.retry.schedule = vec![Duration::from_millis(1); 99];
+    }
+}
+
+fn bringing(rig: &Rig, destination: &str) -> NewMessage {
+    let headers = Headers { destination: Some(destination.to_owned()), ..Headers::default() };
+    message_with(&rig.clock, 3, &headers.encode().expect("small"), b"{}")
+}
+
+fn destination(delivery: &Delivery) -> String {
+    let own = delivery.settings.destination.as_ref();
+    let destination = Destination::of_message(delivery.headers.destination.as_deref(), own);
+    destination.expect("it goes somewhere").url().host_str().expect("a host").to_owned()
+}
+
+fn leases(rig: &Rig, queue: &QueueEntry) -> usize {
+    rig.peer.count(|call| matches!(call, Call::Lease { queue: of, .. } if *of == queue.name.as_str()))
+}
+
+#[tokio::test]
+async fn a_queue_whose_lane_is_shut_is_not_leased_and_goes_on_when_a_probe_succeeds() {
+    let mut bed = Bed::new();
+    let (is_down, attempts) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+    let process = {
+        let (is_down, attempts) = (is_down.clone(), attempts.clone());
+        build(move |_| {
+            attempts.fetch_add(1, Ordering::SeqCst);
+            let report = if is_down.load(Ordering::SeqCst) { no_answer() } else { OK };
+            Box::pin(async { report })
+        })
+    };
+    let queue = bed.queue_with("orders", process, to("https://shop.example/hook")).await;
+    let rig = bed.start();
+    rig.publish(&queue, 200).await;
+    let is_open = || matches!(rig.pipeline.lanes().all()[0].breaker, Phase::Open(_));
+    until("the breaker is open", || rig.pipeline.lanes().all().len() == 1 && is_open()).await;
+    // What was in hand has gone back.
+    rig.until(&queue, "nothing is leased", |stats| stats.gauges.leased == 0).await;
+    let (leased, attempted) = (leases(&rig, &queue), attempts.load(Ordering::SeqCst));
+    rig.publish(&queue, 200).await;
+    while is_open() {
+        assert_eq!((leases(&rig, &queue), attempts.load(Ordering::SeqCst)), (leased, attempted));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        if leases(&rig, &queue) > leased {
+            // It opened between the two looks.
+            assert!(!is_open() || attempts.load(Ordering::SeqCst) <= attempted + 1);
+            break;
+        }
+    }
+    is_down.store(false, Ordering::SeqCst);
+    rig.until(&queue, "all are delivered", |stats| stats.counters.delivered == 400).await;
+    let stats = rig.stats(&queue).await.counters;
+    assert_eq!((stats.deferred, stats.dead_lettered), (0, 0), "they waited where they were");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_pause_holds_all_queues_that_send_there_and_no_other() {
+    let mut bed = Bed::new();
+    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+    let process = |seen: &Arc<Mutex<Vec<String>>>| {
+        let seen = seen.clone();
+        build(move |delivery| {
+            let host = destination(&delivery);
+            let is_first = !seen.lock().unwrap().contains(&host);
+            seen.lock().unwrap().push(host.clone());
+            let report = if host == "busy.example" && is_first { pause(Duration::from_hours(1)) } else { OK };
+            Box::pin(async { report })
+        })
+    };
+    let first = bed.queue_with("first", process(&seen), to("https://busy.example/a")).await;
+    let second = bed.queue_with("second", process(&seen), to("https://busy.example/b")).await;
+    let other = bed.queue_with("other", process(&seen), to("https://other.example/")).await;
+    let rig = bed.start();
+    rig.publish(&first, 1).await;
+    rig.until(&first, "it is retried", |stats| stats.counters.retried == 1).await;
+    let leased = leases(&rig, &second);
+    rig.publish(&second, 10).await;
+    rig.publish(&other, 10).await;
+    rig.until(&other, "the others are delivered", |stats| stats.counters.delivered == 10).await;
+    assert_eq!(rig.stats(&second).await.gauges.pending, 10);
+    assert_eq!(leases(&rig, &second), leased, "its lane was shut before it had anything");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn in_a_queue_with_many_destinations_the_healthy_ones_go_on_while_others_are_shut_or_hang() {
+    let mut bed = Bed::new();
+    let hanging = Crowd::default();
+    let process = {
+        let hanging = hanging.clone();
+        build(move |delivery| match destination(&delivery).as_str() {
+            "dead.example" => Box::pin(async { no_answer() }),
+            "hangs.example" => {
+                let inside = hanging.enter();
+                Box::pin(async move {
+                    let _inside = inside;
+                    std::future::pending().await
+                })
+            }
+            _ => Box::pin(async { OK }),
+        })
+    };
+    let change = |settings: &mut QueueSettings| {
+        settings.destination_override = DestinationOverride::Any;
+        settings.timeout = Duration::from_mins(10);
+        settings.retry.schedule = vec![Duration::from_hours(1); 5];
+    };
+    let queue = bed.queue_with("mixed", process, change).await;
+    let rig = bed.start();
+    let mut messages = Vec::new();
+    for number in 0..100 {
+        messages.push(bringing(&rig, "https://dead.example/"));
+        messages.push(bringing(&rig, "https://hangs.example/"));
+        messages.extend((0..17).map(|host| bringing(&rig, &format!("https://{host}.example/{number}"))));
+    }
+    rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages }).await;
+    rig.until(&queue, "the healthy ones are delivered", |stats| stats.counters.delivered == 1_700).await;
+    let stats = rig.stats(&queue).await.counters;
+    assert!(stats.deferred > 0 && stats.dead_lettered == 0, "{stats:?}");
+    assert!(hanging.most() <= 32, "{} of its 64 places hang", hanging.most());
+    let dead = rig.pipeline.lanes().all().into_iter().find(|lane| &*lane.key == "https://dead.example");
+    assert!(dead.is_some_and(|lane| lane.breaker != Phase::Closed));
+    rig.supervisor.shutdown(Some(Duration::from_millis(100))).await;
+}
+
+#[tokio::test]
+async fn what_is_put_off_counts_no_attempt_and_comes_back() {
+    let mut bed = Bed::new();
+    let attempts: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let process = {
+        let attempts = attempts.clone();
+        build(move |delivery| {
+            let is_first = attempts.lock().unwrap().is_empty();
+            attempts.lock().unwrap().push(delivery.attempt);
+            let report = if is_first { pause(Duration::from_millis(700)) } else { OK };
+            Box::pin(async { report })
+        })
+    };
+    let change = |settings: &mut QueueSettings| {
+        to("https://busy.example/")(settings);
+        settings.destination_override = DestinationOverride::Any;
+    };
+    let queue = bed.queue_with("mixed", process, change).await;
+    let rig = bed.start();
+    rig.publish(&queue, 1).await;
+    rig.until(&queue, "it is retried", |stats| stats.counters.retried == 1).await;
+    let ids = rig.publish(&queue, 1).await;
+    rig.until(&queue, "it is put off", |stats| stats.counters.deferred >= 1).await;
+    let found = rig.find(&queue, ids[0]).await;
+    assert_eq!((found.history.len(), found.reason), (0, None));
+    rig.until(&queue, "both are delivered", |stats| stats.counters.delivered == 2).await;
+    let mut attempts = attempts.lock().unwrap().clone();
+    attempts.sort_unstable();
+    assert_eq!(attempts, [1, 1, 2]);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn no_more_of_a_queue_begin_than_its_rate_allows() {
+    let mut bed = Bed::new();
+    bed.workers.threads = 2;
+    let begun: Arc<Mutex<Vec<Instant>>> = Arc::default();
+    let process = {
+        let begun = begun.clone();
+        build(move |_| {
+            begun.lock().unwrap().push(Instant::now());
+            Box::pin(async { OK })
+        })
+    };
+    let rate = "100/s".parse().expect("a rate");
+    let queue = bed.queue_with("orders", process, |settings| settings.delivery.rate = Some(rate)).await;
+    let rig = bed.start();
+    rig.publish(&queue, 60).await;
+    rig.until(&queue, "all are delivered", |stats| stats.counters.delivered == 60).await;
+    let begun = begun.lock().unwrap().clone();
+    // Ten at once after a pause, then one each ten milliseconds; what is late is late, never early.
+    let least = Duration::from_millis(10) * (60 - 10 - 1);
+    assert!(begun[59].duration_since(begun[0]) >= least, "{:?}", begun[59].duration_since(begun[0]));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_lane_bounds_what_all_queues_and_threads_have_in_flight_there() {
+    let mut bed = Bed::new();
+    bed.workers.threads = 2;
+    bed.lanes.concurrency_max = 4;
+    let crowd = Crowd::default();
+    let process = |crowd: &Crowd| {
+        let crowd = crowd.clone();
+        build(move |_| {
+            let inside = crowd.enter();
+            Box::pin(async move {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                drop(inside);
+                OK
+            })
+        })
+    };
+    let first = bed.queue_with("first", process(&crowd), to("https://shop.example/a")).await;
+    let second = bed.queue_with("second", process(&crowd), to("https://shop.example/b")).await;
+    let rig = bed.start();
+    rig.publish(&first, 100).await;
+    rig.publish(&second, 100).await;
+    for queue in [&first, &second] {
+        rig.until(queue, "all are delivered", |stats| stats.counters.delivered == 100).await;
+    }
+    assert_eq!(crowd.most(), 4);
+    rig.stop().await;
+}
