@@ -223,7 +223,8 @@ impl State {
         self.answers.take(bytes).ok_or_else(too_many)
     }
 
-    fn too_many_answers(&self, what: &str) -> Refusal {
+    /// Memory for answers is what is missing.
+    pub(super) fn too_many_answers(&self, what: &str) -> Refusal {
         let (setting, limit) = ("server.limits.answers_bytes_max", self.limits().answers_bytes_max);
         let detail = format!("{what}: {setting} is {}", bytes::show(limit));
         Refusal::new(Code::Overloaded, detail).setting(setting, Some(limit))

@@ -320,6 +320,9 @@ fn of_refused(state: &Edge, refused: &Refused) -> Refusal {
             let detail = format!("too many consumers ask for messages: {setting} is {limit}");
             Refusal::new(Code::Overloaded, detail).setting(setting, Some(limit))
         }
+        Refused::AnswersFull => {
+            state.too_many_answers("answers of this queue that are not taken yet hold too much")
+        }
         Refused::ShuttingDown => shutting_down(),
         Refused::Gone => of_store(&StoreError::Gone),
         Refused::Store(error) => of_store(error),

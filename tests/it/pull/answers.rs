@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use posthaste::domain::timestamp::Timestamp;
 use serde_json::{Value, json};
 
-use super::{QUEUE, WITHIN, lease, lease_one, over_both, post, receipt, settle, told};
+use super::{
+    QUEUE, WITHIN, ask, lease, lease_one, over_both, post, receipt, settle, told, wait_until_leased,
+};
 use crate::support::client;
 use crate::support::gateway::Gateway;
 use crate::support::invariants::count;
@@ -286,5 +288,34 @@ fn who_waits_gets_what_comes_and_a_paused_queue_gives_nothing() {
         gateway.publish("jobs", &[("Posthaste-Delay", "200ms")], b"in a while");
         let answer = waiting.answer(false).expect("an answer").json();
         assert_eq!(answer["items"][0]["payload"], "in a while");
+    });
+}
+
+#[test]
+fn answers_of_one_queue_that_are_not_taken_hold_up_no_other_queue() {
+    over_both(|home| {
+        let settings = format!(
+            "{QUEUE}[queues.jobs.limits]\npayload_max = '16MiB'\n[queues.other]\nprocessor = 'pull'\n\
+             [server.limits]\nanswers_bytes_max = '24MiB'\n"
+        );
+        let mut gateway = home.start(&settings, &[]);
+        // More than the sockets hold.
+        gateway.publish("jobs", &[], &vec![b'x'; 12 << 20]);
+        gateway.publish("jobs", &[], b"next");
+        gateway.publish("other", &[], b"small");
+        let slow = ask(&gateway.address(), &json!({"lease": "10m"}));
+        wait_until_leased(&mut gateway, 1);
+        let behind = ask(&gateway.address(), &json!({"wait": "60s"}));
+        let refused = post(&gateway.address(), "jobs", "", &json!({}));
+        assert_eq!(refused.status, 503, "{}", refused.text());
+        let refused = refused.json();
+        assert_eq!(
+            (&refused["code"], &refused["setting"]),
+            (&json!("overloaded"), &json!("server.limits.answers_bytes_max"))
+        );
+        let answer = post(&gateway.address(), "other", "", &json!({}));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.json()["items"][0]["payload"], "small");
+        drop((slow, behind));
     });
 }
