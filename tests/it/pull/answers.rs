@@ -278,6 +278,28 @@ fn a_receipt_is_good_in_its_own_queue_only() {
 }
 
 #[test]
+fn what_is_leased_is_extended_and_settled_whatever_works_for_the_queue_now() {
+    over_both(|home| {
+        // Of the API, so that the API may change it.
+        let mut gateway = home.start("", &[]);
+        let queue = |method, body: Value| {
+            let headers = [("Content-Type", "application/json")];
+            let answer = gateway.request(method, "/v1/queues/jobs", &headers, body.to_string().as_bytes());
+            assert!(matches!(answer.status, 200 | 201), "{}", answer.text());
+        };
+        queue("PUT", json!({"processor": "pull"}));
+        gateway.publish("jobs", &[], b"mine");
+        let message = lease_one(&gateway, &json!({"lease": "10m"}));
+        queue("PATCH", json!({"processor": "log"}));
+        let extended = told(&gateway.address(), "/extend", &json!({"receipts": [receipt(&message)]}));
+        assert_eq!(extended["results"][0]["result"], "extended", "{extended}");
+        assert_eq!(settle(&gateway, &json!({"ack": [receipt(&message)]})), ["settled"]);
+        let status = gateway.wait_until_drained(WITHIN);
+        assert_eq!(["delivered", "recovered", "retried"].map(|key| count(&status, key)), [1, 0, 0]);
+    });
+}
+
+#[test]
 fn who_waits_gets_what_comes_and_a_paused_queue_gives_nothing() {
     over_both(|home| {
         let gateway = home.start(QUEUE, &[]);
