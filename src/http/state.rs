@@ -25,7 +25,7 @@ use crate::http::settings::{ServerLimits, ServerSettings};
 use crate::pipeline::catalog::{Catalog, CatalogView};
 use crate::pipeline::consumers::Consumers;
 use crate::pipeline::ingester::Ingester;
-use crate::pipeline::prober::StoreWatch;
+use crate::pipeline::prober::{StoreState, StoreWatch};
 use crate::store::error::StoreError;
 use crate::store::health::{Durability, StoreHealth, Warning};
 use crate::store::settings::RequiredDurability;
@@ -150,9 +150,7 @@ impl State {
         }
         let store = self.gateway.store_watch.now();
         let Some(health) = store.health.as_ref().filter(|_| store.reachable) else {
-            let unheard = "the store has not answered yet";
-            let why = store.error.as_ref().map_or_else(|| unheard.to_owned(), ToString::to_string);
-            return Err(Refusal::new(Code::StoreUnavailable, why));
+            return Err(away(&store));
         };
         if let Some(why) = &health.full {
             return Err(Refusal::new(Code::StoreFull, format!("the store is full: {why}")));
@@ -161,6 +159,12 @@ impl State {
             Some(why) => Err(Refusal::new(Code::NotDurable, why)),
             None => Ok(()),
         }
+    }
+
+    /// Why the store cannot be asked, when it is known to be away.
+    pub(super) fn store_is_away(&self) -> Option<Refusal> {
+        let store = self.gateway.store_watch.now();
+        (!store.reachable).then(|| away(&store))
     }
 
     /// Why a 202 would mean less now than `store.durability` promises; `None` when it would not.
@@ -347,4 +351,10 @@ fn queue_unknown(name: &str) -> Refusal {
          or declare [queues.{name}] in the configuration file"
     );
     Refusal::new(Code::QueueUnknown, detail)
+}
+
+fn away(store: &StoreState) -> Refusal {
+    let unheard = "the store has not answered yet";
+    let why = store.error.as_ref().map_or_else(|| unheard.to_owned(), ToString::to_string);
+    Refusal::new(Code::StoreUnavailable, why)
 }

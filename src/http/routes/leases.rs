@@ -9,7 +9,7 @@ use actix_http::StatusCode;
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use futures_util::{StreamExt as _, stream};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Call;
 use crate::api::Leases;
@@ -41,6 +41,8 @@ const LEASE_BYTES_MAX: SizeLimit = SizeLimit { bytes_max: 16 << 10, setting: Non
 const RECEIPTS_BYTES_MAX: SizeLimit = SizeLimit { bytes_max: 8 << 20, setting: None };
 /// How long the store may take, beyond what a consumer waits.
 const STORE_WITHIN: Duration = Duration::from_secs(10);
+/// How often one that waits for the store beyond its time looks whether it is known to be away.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The pause before a call whose answer was lost is sent again.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Calls that one request has under way at once: a store that commits many together then has something to gather.
@@ -90,15 +92,30 @@ async fn wait(
         Ok(waiting) => waiting,
         Err(refused) => return Ok(Err(refused)),
     };
-    let longest = until.saturating_duration_since(Instant::now()) + STORE_WITHIN;
-    match connection.unless_closed(timeout(longest, waiting)).await {
-        Some(Ok(reply)) => Ok(reply),
-        // Nobody is there any more: what is answered does not matter.
-        None => Ok(Ok(None)),
-        Some(Err(_elapsed)) => {
-            let detail = "the store did not say in time what it leased: what it did goes back by itself";
-            Err(Refusal::new(Code::StoreTimeout, detail))
+    let answered = async {
+        tokio::select! {
+            biased;
+            reply = waiting => Ok(reply),
+            refusal = over(&desk.state, until) => Err(refusal),
         }
+    };
+    // Where nobody is there any more what is answered does not matter.
+    connection.unless_closed(answered).await.unwrap_or(Ok(Ok(None)))
+}
+
+/// Resolves after `until` with why the store gave no answer: at once where it is known to be away.
+async fn over(state: &Edge, until: Instant) -> Refusal {
+    sleep_until(until).await;
+    let last = Instant::now() + STORE_WITHIN;
+    loop {
+        if let Some(refusal) = state.store_is_away() {
+            return refusal;
+        }
+        if Instant::now() >= last {
+            let detail = "the store did not say in time what it leased: what it did goes back by itself";
+            return Refusal::new(Code::StoreTimeout, detail);
+        }
+        sleep(LOOK_EVERY).await;
     }
 }
 
