@@ -245,8 +245,10 @@ pub(super) async fn extend(call: Call) -> Result<Answer, Refusal> {
     let lease_for = order.lease.unwrap_or_else(|| entry.settings.lease());
     let calls = by_batch(&named).into_iter().map(|(batch, places)| {
         let (batch, store) = (batch.of(&entry), desk.store.clone());
+        let indices: Arc<[u16]> = places.iter().map(|place| named[*place].0.index).collect();
         async move {
-            let extended = insist(&*store, |store| store.extend(batch.clone(), lease_for)).await;
+            let extended =
+                insist(&*store, |store| store.extend_leases(batch.clone(), indices.clone(), lease_for)).await;
             extended.map(|extended| (places, extended))
         }
     });
@@ -254,15 +256,18 @@ pub(super) async fn extend(call: Call) -> Result<Answer, Refusal> {
     let mut calls = stream::iter(calls).buffer_unordered(CALLS_MAX);
     while let Some(ended) = calls.next().await {
         match ended {
-            Ok((places, Extended::Until(until))) => {
-                for place in places {
-                    fates[place] = (ReceiptFate::Extended, Some(until));
+            Ok((places, extended)) => {
+                for (place, extended) in places.into_iter().zip(extended) {
+                    if let Extended::Until(until) = extended {
+                        fates[place] = (ReceiptFate::Extended, Some(until));
+                    }
                 }
             }
-            Ok((_, Extended::Lost)) | Err(StoreError::Gone) => {}
+            Err(StoreError::Gone) => {}
             Err(error) => return Err(of_store(&error)),
         }
     }
+    drop(calls);
     Ok(results(named.into_iter().map(|(_, text, ())| text).zip(fates)))
 }
 

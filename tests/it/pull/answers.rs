@@ -6,7 +6,7 @@ use posthaste::domain::timestamp::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    QUEUE, WITHIN, ask, lease, lease_one, over_both, post, receipt, settle, told, wait_until_leased,
+    QUEUE, WITHIN, ask, fates, lease, lease_one, over_both, post, receipt, settle, told, wait_until_leased,
 };
 use crate::support::client;
 use crate::support::gateway::Gateway;
@@ -274,6 +274,25 @@ fn a_receipt_is_good_in_its_own_queue_only() {
         let beyond = format!("{}0001{}", &text[..48], &text[52..]);
         assert_eq!(settle(&gateway, &json!({"ack": [forged, beyond, text]})), ["lost", "lost", "settled"]);
         gateway.wait_until_drained(WITHIN);
+    });
+}
+
+#[test]
+fn a_settled_receipt_is_not_extended_though_others_of_its_answer_are() {
+    over_both(|home| {
+        let gateway = home.start(QUEUE, &[]);
+        gateway.publish("jobs", &[], b"1");
+        gateway.publish("jobs", &[], b"2");
+        let mine = lease(&gateway, &json!({"max": 2, "lease": "10m"}));
+        assert_eq!(settle(&gateway, &json!({"release": [receipt(&mine[0])]})), ["settled"]);
+        let theirs = lease_one(&gateway, &json!({"lease": "10m"}));
+        assert_eq!(theirs["id"], mine[0]["id"]);
+        let both = json!({"receipts": [receipt(&mine[0]), receipt(&mine[1])], "lease": "20m"});
+        assert_eq!(fates(&told(&gateway.address(), "/extend", &both)), ["lost", "extended"]);
+        let one = json!({"receipts": [receipt(&mine[0])], "lease": "1h"});
+        assert_eq!(fates(&told(&gateway.address(), "/extend", &one)), ["lost"]);
+        let acks = json!({"ack": [receipt(&theirs), receipt(&mine[1])]});
+        assert_eq!(settle(&gateway, &acks), ["settled"; 2]);
     });
 }
 
