@@ -29,6 +29,9 @@ use crate::pipeline::consumers::Hold;
 /// would cut honest ones; more would let a few thousand of them hold memory for long.
 pub(super) const WRITE_STALL_MAX: Duration = Duration::from_secs(10);
 
+/// How long an answer may be taken more slowly than its least speed.
+const TAKE_RATE_AFTER: Duration = WRITE_STALL_MAX;
+
 /// What a client gets whose head does not come.
 const HEAD_TOO_SLOW: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
@@ -49,11 +52,35 @@ enum Phase {
 pub(super) struct Patience {
     head: Duration,
     idle: Duration,
+    /// The least speed at which an answer is to be taken, bytes a second; 0: any.
+    answer_bytes_per_s: u64,
 }
 
 impl From<&ServerLimits> for Patience {
     fn from(limits: &ServerLimits) -> Self {
-        Self { head: limits.head_timeout, idle: limits.idle_timeout }
+        Self {
+            head: limits.head_timeout,
+            idle: limits.idle_timeout,
+            answer_bytes_per_s: limits.answer_bytes_per_s_min,
+        }
+    }
+}
+
+/// An answer that the client takes more slowly than it is written.
+#[derive(Clone, Copy)]
+struct Taking {
+    /// When there was no room for more of it for the first time.
+    since: Instant,
+    /// What was taken since then.
+    bytes: u64,
+}
+
+impl Taking {
+    /// Until when more of it has to be taken.
+    fn deadline(self, patience: Patience) -> Option<Instant> {
+        let rate = patience.answer_bytes_per_s;
+        let earned = Duration::from_millis(self.bytes.saturating_mul(1_000).checked_div(rate)?);
+        self.since.checked_add(TAKE_RATE_AFTER)?.checked_add(earned)
     }
 }
 
@@ -99,6 +126,8 @@ pub(super) struct Connection {
     came: Cell<Tail>,
     end: Cell<End>,
     is_closed: Cell<bool>,
+    /// The answer under way, when its client is the slower one.
+    taking: Cell<Option<Taking>>,
     /// What is to hear that the answers so far have been written.
     leaving: RefCell<Vec<Hold>>,
 }
@@ -118,6 +147,7 @@ impl Connection {
             came: Cell::default(),
             end: Cell::new(End::BlankLine),
             is_closed: Cell::new(false),
+            taking: Cell::default(),
             leaving: RefCell::default(),
         }
     }
@@ -156,6 +186,7 @@ impl Connection {
     pub(super) fn serve(self: &Rc<Self>, has_body: bool) -> Serving {
         self.end.set(if has_body { End::Unread } else { End::BlankLine });
         self.phase.set(Phase::Serving);
+        self.taking.set(None);
         Serving(self.clone())
     }
 
@@ -276,19 +307,31 @@ impl Guarded {
         Poll::Ready(())
     }
 
-    fn poll_stall<T>(
+    /// Ends the wait for a client that takes nothing of its answer, or too little.
+    fn poll_stall(
         &mut self,
         context: &mut Context<'_>,
-        result: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if result.is_ready() {
+        result: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let connection = &self.connection;
+        if let Poll::Ready(taken) = &result {
             self.stalled = None;
+            if let (Some(taking), Ok(bytes)) = (connection.taking.get(), taken) {
+                let bytes = taking.bytes + *bytes as u64;
+                connection.taking.set(Some(Taking { bytes, ..taking }));
+            }
             return result;
         }
-        let timer =
-            self.stalled.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + WRITE_STALL_MAX)));
+        let timer = self.stalled.get_or_insert_with(|| {
+            let now = Instant::now();
+            let taking = connection.taking.get().unwrap_or(Taking { since: now, bytes: 0 });
+            connection.taking.set(Some(taking));
+            let stall = now + WRITE_STALL_MAX;
+            let deadline = taking.deadline(connection.patience).map_or(stall, |least| least.min(stall));
+            Box::pin(sleep_until(deadline))
+        });
         ready!(timer.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing of its answer")))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes its answer too slowly")))
     }
 }
 

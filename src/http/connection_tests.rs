@@ -10,10 +10,14 @@ const BLANK_LINE: &[u8] = b"\r\n\r\n";
 
 /// Both ends of a connection, ours guarded with five seconds for a head.
 async fn pair() -> (Guarded, TcpStream) {
+    pair_within(&ServerLimits::default()).await
+}
+
+async fn pair_within(limits: &ServerLimits) -> (Guarded, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connects");
     let (stream, _) = listener.accept().await.expect("accepts");
-    (Guarded::new(stream, (&ServerLimits::default()).into()), client)
+    (Guarded::new(stream, limits.into()), client)
 }
 
 async fn read(guarded: &mut Guarded) -> usize {
@@ -161,4 +165,30 @@ async fn who_takes_nothing_of_an_answer_is_cut_and_who_takes_some_is_not() {
     tokio::join!(write, take);
     assert_eq!(taken.len(), answer.len());
     drop(client.shutdown().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_an_answer_too_slowly_on_average_is_cut_though_it_takes_some_all_the_time() {
+    const STEP: usize = 2 << 20;
+    for (least, is_cut) in [(1 << 20, true), (64 << 10, false), (0, false)] {
+        let limits = ServerLimits { answer_bytes_per_s_min: least, ..ServerLimits::default() };
+        let (mut guarded, mut reader) = pair_within(&limits).await;
+        let _serving = guarded.connection().serve(false);
+        let answer = vec![7; 64 << 20];
+        let write = async {
+            let written = guarded.write_all(&answer).await;
+            drop(guarded);
+            written
+        };
+        let take = async {
+            let mut buffer = vec![0; STEP];
+            // Some 700 KiB a second.
+            while reader.read_exact(&mut buffer).await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(3)).await;
+            }
+        };
+        let (written, ()) = tokio::join!(write, take);
+        let kind = written.err().map(|error| error.kind());
+        assert_eq!(kind, is_cut.then_some(io::ErrorKind::TimedOut), "at least {least} a second");
+    }
 }

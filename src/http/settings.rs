@@ -107,6 +107,9 @@ pub struct ServerLimits {
     /// Bytes of payloads in answers over all requests, 1 MiB–1 TiB; one may exceed it alone.
     #[serde(with = "bytes")]
     pub answers_bytes_max: u64,
+    /// Bytes a second at which an answer must be taken on average once 10 s have passed, up to 1 GiB; 0: any.
+    #[serde(with = "bytes")]
+    pub answer_bytes_per_s_min: u64,
     /// Publishes that wait for the store at once, 1–1,000,000.
     pub publishes_in_flight_max: u32,
     /// Requests of pulling consumers under way at once, those that wait included, 1–1,000,000.
@@ -150,6 +153,7 @@ impl Default for ServerLimits {
             body_rate_after: Duration::from_secs(5),
             bodies_bytes_max: 64 << 20,
             answers_bytes_max: 64 << 20,
+            answer_bytes_per_s_min: 16 << 10,
             publishes_in_flight_max: 4_096,
             consumers_max: 5_000,
             batch_messages_max: 1_000,
@@ -199,6 +203,7 @@ impl ServerSettings {
             ("limits.body_rate_after", range::span(limits.body_rate_after, &(Duration::ZERO..=hour))),
             ("limits.bodies_bytes_max", range::size(limits.bodies_bytes_max, &(1 << 20..=1 << 40))),
             ("limits.answers_bytes_max", range::size(limits.answers_bytes_max, &(1 << 20..=1 << 40))),
+            ("limits.answer_bytes_per_s_min", range::size(limits.answer_bytes_per_s_min, &(0..=1 << 30))),
             (
                 "limits.publishes_in_flight_max",
                 range::number(limits.publishes_in_flight_max, &(1..=1_000_000)),
@@ -258,6 +263,7 @@ mod tests {
                 body_rate_after: huge,
                 bodies_bytes_max: 0,
                 answers_bytes_max: 0,
+                answer_bytes_per_s_min: u64::MAX,
                 publishes_in_flight_max: 0,
                 consumers_max: 0,
                 batch_messages_max: 10_001,
@@ -268,7 +274,7 @@ mod tests {
             ..ServerSettings::default()
         };
         let problems = settings.problems();
-        assert_eq!(problems.len(), 19);
+        assert_eq!(problems.len(), 20);
         let batch = problems.iter().find(|problem| problem.key == "limits.batch_bytes_max").expect("refused");
         assert_eq!(batch.detail, "65MiB is out of range: 1KiB to 64MiB");
     }

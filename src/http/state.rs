@@ -26,7 +26,7 @@ use crate::pipeline::catalog::{Catalog, CatalogView};
 use crate::pipeline::consumers::Consumers;
 use crate::pipeline::ingester::Ingester;
 use crate::pipeline::lanes::Lanes;
-use crate::pipeline::prober::StoreWatch;
+use crate::pipeline::prober::{StoreState, StoreWatch};
 use crate::pipeline::share::Shares;
 use crate::processor::Keyring;
 use crate::store::error::StoreError;
@@ -172,9 +172,7 @@ impl State {
         }
         let store = self.gateway.store_watch.now();
         let Some(health) = store.health.as_ref().filter(|_| store.reachable) else {
-            let unheard = "the store has not answered yet";
-            let why = store.error.as_ref().map_or_else(|| unheard.to_owned(), ToString::to_string);
-            return Err(Refusal::new(Code::StoreUnavailable, why));
+            return Err(away(&store));
         };
         if let Some(why) = &health.full {
             return Err(Refusal::new(Code::StoreFull, format!("the store is full: {why}")));
@@ -183,6 +181,12 @@ impl State {
             Some(why) => Err(Refusal::new(Code::NotDurable, why)),
             None => Ok(()),
         }
+    }
+
+    /// Why the store cannot be asked, when it is known to be away.
+    pub(super) fn store_is_away(&self) -> Option<Refusal> {
+        let store = self.gateway.store_watch.now();
+        (!store.reachable).then(|| away(&store))
     }
 
     /// Why a 202 would mean less now than `store.durability` promises; `None` when it would not.
@@ -245,7 +249,8 @@ impl State {
         self.answers.take(bytes).ok_or_else(too_many)
     }
 
-    fn too_many_answers(&self, what: &str) -> Refusal {
+    /// Memory for answers is what is missing.
+    pub(super) fn too_many_answers(&self, what: &str) -> Refusal {
         let (setting, limit) = ("server.limits.answers_bytes_max", self.limits().answers_bytes_max);
         let detail = format!("{what}: {setting} is {}", bytes::show(limit));
         Refusal::new(Code::Overloaded, detail).setting(setting, Some(limit))
@@ -368,4 +373,10 @@ fn queue_unknown(name: &str) -> Refusal {
          or declare [queues.{name}] in the configuration file"
     );
     Refusal::new(Code::QueueUnknown, detail)
+}
+
+fn away(store: &StoreState) -> Refusal {
+    let unheard = "the store has not answered yet";
+    let why = store.error.as_ref().map_or_else(|| unheard.to_owned(), ToString::to_string);
+    Refusal::new(Code::StoreUnavailable, why)
 }

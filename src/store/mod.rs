@@ -185,6 +185,15 @@ pub trait MessageStore {
     /// lease's beginning.
     fn extend(&self, batch: BatchRef, lease: Duration) -> Answer<'_, Extended>;
 
+    /// The same for who names leases of the batch: where one of them at least is held the deadline of the whole batch moves. One
+    /// result for each, in order; [`Extended::Lost`] also for a lease that was settled or taken back.
+    fn extend_leases(
+        &self,
+        batch: BatchRef,
+        indices: Arc<[u16]>,
+        lease: Duration,
+    ) -> Answer<'_, Vec<Extended>>;
+
     /// Does one bounded round of what time brings: promotes what is due, takes back lost leases, expires, enforces
     /// retention, goes on with purges; says which queues have something to lease.
     fn sweep(&self) -> Answer<'_, Swept>;

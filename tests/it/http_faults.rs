@@ -181,6 +181,15 @@ impl MessageStore for FaultyConnection {
         self.unless_away(self.inner.extend(batch, lease))
     }
 
+    fn extend_leases(
+        &self,
+        batch: BatchRef,
+        indices: Arc<[u16]>,
+        lease: Duration,
+    ) -> Answer<'_, Vec<Extended>> {
+        self.unless_away(self.inner.extend_leases(batch, indices, lease))
+    }
+
     fn sweep(&self) -> Answer<'_, Swept> {
         self.unless_away(self.inner.sweep())
     }

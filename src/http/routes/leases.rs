@@ -9,7 +9,7 @@ use actix_http::StatusCode;
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use futures_util::{StreamExt as _, stream};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Call;
 use crate::api::Leases;
@@ -41,6 +41,8 @@ const LEASE_BYTES_MAX: SizeLimit = SizeLimit { bytes_max: 16 << 10, setting: Non
 const RECEIPTS_BYTES_MAX: SizeLimit = SizeLimit { bytes_max: 8 << 20, setting: None };
 /// How long the store may take, beyond what a consumer waits.
 const STORE_WITHIN: Duration = Duration::from_secs(10);
+/// How often one that waits for the store beyond its time looks whether it is known to be away.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The pause before a call whose answer was lost is sent again.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Calls that one request has under way at once: a store that commits many together then has something to gather.
@@ -90,15 +92,30 @@ async fn wait(
         Ok(waiting) => waiting,
         Err(refused) => return Ok(Err(refused)),
     };
-    let longest = until.saturating_duration_since(Instant::now()) + STORE_WITHIN;
-    match connection.unless_closed(timeout(longest, waiting)).await {
-        Some(Ok(reply)) => Ok(reply),
-        // Nobody is there any more: what is answered does not matter.
-        None => Ok(Ok(None)),
-        Some(Err(_elapsed)) => {
-            let detail = "the store did not say in time what it leased: what it did goes back by itself";
-            Err(Refusal::new(Code::StoreTimeout, detail))
+    let answered = async {
+        tokio::select! {
+            biased;
+            reply = waiting => Ok(reply),
+            refusal = over(&desk.state, until) => Err(refusal),
         }
+    };
+    // Where nobody is there any more what is answered does not matter.
+    connection.unless_closed(answered).await.unwrap_or(Ok(Ok(None)))
+}
+
+/// Resolves after `until` with why the store gave no answer: at once where it is known to be away.
+async fn over(state: &Edge, until: Instant) -> Refusal {
+    sleep_until(until).await;
+    let last = Instant::now() + STORE_WITHIN;
+    loop {
+        if let Some(refusal) = state.store_is_away() {
+            return refusal;
+        }
+        if Instant::now() >= last {
+            let detail = "the store did not say in time what it leased: what it did goes back by itself";
+            return Refusal::new(Code::StoreTimeout, detail);
+        }
+        sleep(LOOK_EVERY).await;
     }
 }
 
@@ -184,7 +201,8 @@ pub(super) async fn settle(call: Call) -> Result<Answer, Refusal> {
     let (desk, _connection, name, body) = read(call, RECEIPTS_BYTES_MAX).await?;
     let named = parsed(lease::read_settle(&body.bytes)?)?;
     drop(body);
-    let entry = pull_queue(desk.queue(name.as_str()).await?)?;
+    // Whatever works for the queue now: who holds a receipt has the message.
+    let entry = desk.queue(name.as_str()).await?;
     let now = desk.state.gateway.clock.now();
     let settlement = |receipt: &Receipt, ending| settlement(&entry, receipt, ending, now);
     let batches = by_batch(&named);
@@ -223,12 +241,14 @@ pub(super) async fn extend(call: Call) -> Result<Answer, Refusal> {
     let order = lease::read_extend(&body.bytes)?;
     let named = parsed(order.receipts)?;
     drop(body);
-    let entry = pull_queue(desk.queue(name.as_str()).await?)?;
+    let entry = desk.queue(name.as_str()).await?;
     let lease_for = order.lease.unwrap_or_else(|| entry.settings.lease());
     let calls = by_batch(&named).into_iter().map(|(batch, places)| {
         let (batch, store) = (batch.of(&entry), desk.store.clone());
+        let indices: Arc<[u16]> = places.iter().map(|place| named[*place].0.index).collect();
         async move {
-            let extended = insist(&*store, |store| store.extend(batch.clone(), lease_for)).await;
+            let extended =
+                insist(&*store, |store| store.extend_leases(batch.clone(), indices.clone(), lease_for)).await;
             extended.map(|extended| (places, extended))
         }
     });
@@ -236,15 +256,18 @@ pub(super) async fn extend(call: Call) -> Result<Answer, Refusal> {
     let mut calls = stream::iter(calls).buffer_unordered(CALLS_MAX);
     while let Some(ended) = calls.next().await {
         match ended {
-            Ok((places, Extended::Until(until))) => {
-                for place in places {
-                    fates[place] = (ReceiptFate::Extended, Some(until));
+            Ok((places, extended)) => {
+                for (place, extended) in places.into_iter().zip(extended) {
+                    if let Extended::Until(until) = extended {
+                        fates[place] = (ReceiptFate::Extended, Some(until));
+                    }
                 }
             }
-            Ok((_, Extended::Lost)) | Err(StoreError::Gone) => {}
+            Err(StoreError::Gone) => {}
             Err(error) => return Err(of_store(&error)),
         }
     }
+    drop(calls);
     Ok(results(named.into_iter().map(|(_, text, ())| text).zip(fates)))
 }
 
@@ -319,6 +342,9 @@ fn of_refused(state: &Edge, refused: &Refused) -> Refusal {
             let (setting, limit) = ("server.limits.consumers_max", u64::from(state.limits().consumers_max));
             let detail = format!("too many consumers ask for messages: {setting} is {limit}");
             Refusal::new(Code::Overloaded, detail).setting(setting, Some(limit))
+        }
+        Refused::AnswersFull => {
+            state.too_many_answers("answers of this queue that are not taken yet hold too much")
         }
         Refused::ShuttingDown => shutting_down(),
         Refused::Gone => of_store(&StoreError::Gone),

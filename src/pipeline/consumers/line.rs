@@ -12,14 +12,17 @@ use tokio::time::Instant;
 
 use crate::domain::queue::Generation;
 use crate::pipeline::backoff::Backoff;
-use crate::pipeline::consumers::{Arrival, Place, Reply, Wish};
-use crate::store::error::StoreError;
+use crate::pipeline::consumers::{Arrival, Place, Refused, Reply, Wish};
 
 /// Lease calls of one queue under way at once: enough that a store that commits many together has something to gather.
 pub(super) const CALLS_MAX: usize = 8;
 /// How long it is believed without a look that a queue is empty of which no word came: a word may be lost on its way from another
 /// gateway.
 const EMPTY_FOR: Duration = Duration::from_secs(5);
+/// How long beyond its own time one waits for the memory of its answer: calls under way hold more than they need for a moment.
+const MEMORY_WITHIN: Duration = Duration::from_secs(1);
+/// How often those are looked at who wait for memory.
+const MEMORY_LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The pause before a queue is looked at again that gave nothing and said that there is more.
 const NOTHING_OF_MORE: Duration = Duration::from_millis(10);
 
@@ -60,6 +63,8 @@ pub(super) struct Line {
     seen_empty: Option<Instant>,
     backoff: Backoff,
     retry_at: Option<Instant>,
+    /// Whether the last look could not be made for want of memory.
+    is_starved: bool,
 }
 
 impl Line {
@@ -73,6 +78,7 @@ impl Line {
             seen_empty: None,
             backoff: Backoff::default(),
             retry_at: None,
+            is_starved: false,
         }
     }
 
@@ -121,7 +127,25 @@ impl Line {
             }
         };
         (self.worth, self.calls, self.retry_at) = (self.worth - 1, self.calls + 1, None);
+        self.is_starved = false;
         Some((waiter, Look { before: self.newest + 1, at: now }))
+    }
+
+    /// There is no memory for the answer of that one, so its look is not made now. Gives those that waited too long for it.
+    pub(super) fn starved(&mut self, waiter: Waiter, now: Instant) -> Vec<Waiter> {
+        self.calls = self.calls.saturating_sub(1);
+        self.waiters.insert(waiter.number, waiter);
+        self.worth += 1;
+        self.is_starved = true;
+        self.retry_at = Some(now + MEMORY_LOOK_EVERY);
+        self.take(|waiter| waiter.wish.until + MEMORY_WITHIN <= now)
+    }
+
+    /// There is memory again.
+    pub(super) fn fed(&mut self) {
+        if self.is_starved {
+            self.retry_at = None;
+        }
     }
 
     /// A look found something.
@@ -185,9 +209,9 @@ impl Line {
         self.worth = self.worth.max(1);
     }
 
-    /// The time of that one is over: gives it, unless a look for it is still to come.
+    /// The time of that one is over: gives it, unless a look for it is still to come or only memory is missing.
     pub(super) fn expire(&mut self, number: u64) -> Option<Waiter> {
-        if self.waiters.get(&number)?.is_unseen {
+        if self.is_starved || self.waiters.get(&number)?.is_unseen {
             return None;
         }
         self.waiters.remove(&number)
@@ -204,10 +228,9 @@ impl Line {
 }
 
 /// Tells them all the same.
-pub(super) fn tell_all(waiters: Vec<Waiter>, error: Option<&StoreError>) {
+pub(super) fn tell_all(waiters: Vec<Waiter>, refused: Option<&Refused>) {
     for waiter in waiters {
-        let reply = error.map_or(Ok(None), |error| Err(super::Refused::Store(error.clone())));
-        waiter.tell(reply);
+        waiter.tell(refused.map_or(Ok(None), |refused| Err(refused.clone())));
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `mod` | [`Consumers`]: the door for those that ask; [`Parcel`]: what one of them gets |
 //! | `line` | those that wait for one queue, in the order in which they came |
+//! | `memory` | the memory of the answers, shared by the queues |
 //! | `call` | one lease, asked of the store until it is known what became of it |
 //! | `usher` | the actor |
 //!
@@ -12,6 +13,7 @@
 
 mod call;
 mod line;
+mod memory;
 mod usher;
 
 use std::collections::HashMap;
@@ -23,13 +25,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::actor::{Address, Place as Thread, RestartPolicy, Role, Supervisor};
 use crate::domain::queue::QueueName;
 use crate::domain::timestamp::Timestamp;
 use crate::pipeline::catalog::Catalog;
+use crate::pipeline::consumers::memory::{Memory, Share};
 use crate::pipeline::consumers::usher::{Tools, Usher};
 use crate::pipeline::phase;
 use crate::store::error::StoreError;
@@ -38,8 +41,6 @@ use crate::store::{QueueRef, Store};
 
 /// Payload and header bytes of one answer; one message may exceed it alone.
 pub const PARCEL_BYTES_MAX: u64 = 16 << 20;
-/// Bytes that one permit of the memory stands for.
-const PERMIT_BYTES: u64 = 1 << 10;
 /// Messages of one request in the mailbox at the same time at most: its arrival, its leaving, its release.
 const MESSAGES_OF_A_PLACE: usize = 3;
 
@@ -48,7 +49,8 @@ const MESSAGES_OF_A_PLACE: usize = 3;
 pub struct ConsumerLimits {
     /// Requests under way at once, waiting or answered and not taken yet, at least 1.
     pub consumers_max: u32,
-    /// Bytes of payload in their answers together, at least 1 KiB; one message may exceed it alone.
+    /// Bytes of payload in their answers together, at least 1 KiB; one message may exceed it alone. Those of one queue have half of it
+    /// at most, those of the next half of the rest.
     pub answers_bytes_max: u64,
 }
 
@@ -78,6 +80,8 @@ pub struct Wish {
 pub enum Refused {
     /// Too many ask at once.
     Overloaded,
+    /// Answers that were not taken yet hold the memory that this one needs.
+    AnswersFull,
     /// The gateway stops.
     ShuttingDown,
     /// The queue of that generation is no more, or nobody pulls from it any more.
@@ -126,7 +130,7 @@ struct Shared {
     limits: ConsumerLimits,
     places: Arc<AtomicU32>,
     numbers: AtomicU64,
-    memory: Arc<Semaphore>,
+    memory: Arc<Memory>,
     is_shut: AtomicBool,
     /// Rung when it is shut.
     shut: Notify,
@@ -149,13 +153,11 @@ impl Consumers {
         catalog: &Catalog,
         limits: ConsumerLimits,
     ) -> Self {
-        let permits = usize::try_from(limits.answers_bytes_max / PERMIT_BYTES).unwrap_or(usize::MAX);
-        let permits = permits.clamp(1, usize::try_from(u32::MAX).unwrap_or(Semaphore::MAX_PERMITS));
         let shared = Arc::new(Shared {
             limits,
             places: Arc::default(),
             numbers: AtomicU64::new(1),
-            memory: Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS))),
+            memory: Memory::new(limits.answers_bytes_max),
             is_shut: AtomicBool::new(false),
             shut: Notify::new(),
             asked: Mutex::default(),
@@ -173,7 +175,7 @@ impl Consumers {
         let known = own.clone();
         let address = supervisor.start(place, role, move || {
             let (shared, catalog) = tools.clone();
-            Usher::new(Tools { shared, catalog, permits, address: known.clone() }, &*store)
+            Usher::new(Tools { shared, catalog, address: known.clone() }, &*store)
         });
         drop(own.set(address.clone()));
         Self { shared, address }
@@ -312,7 +314,7 @@ pub struct Parcel {
 /// That is a message to the actor. Where it cannot give them back in time, they end with their lease.
 pub struct Hold {
     release: Option<(Address<Message>, Release, Place)>,
-    _memory: Option<OwnedSemaphorePermit>,
+    _memory: Share,
 }
 
 impl fmt::Debug for Hold {

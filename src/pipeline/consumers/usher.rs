@@ -6,13 +6,15 @@
 //! makes others worth while ([`line`](super::line)). What did not reach its consumer it gives back.
 //!
 //! # What it waits for
-//! Consumers that come and leave; word from the wake board for the queues that have a line; the end of somebody's time; the store.
+//! Consumers that come and leave; word from the wake board for the queues that have a line; the end of somebody's time; the store;
+//! memory, where answers that are not taken yet hold all that a queue may have.
 //! Without any of these it does nothing and asks the store for nothing, however many wait.
 //!
 //! # What it guarantees
 //! It listens before it looks, so no wake-up is lost in this process. Who comes and does not wait is looked for after it came.
 //! A lease whose answer was lost is asked for again under the same batch id. What was leased for somebody who has left is given
-//! back, uncounted. Nothing here is unbounded: each request has a place until it is answered.
+//! back, uncounted. Nothing here is unbounded: each request has a place until it is answered. Answers of one queue that nobody takes
+//! hold up no other queue.
 //!
 //! # When it fails
 //! With the store away it tries again, ever more slowly, while somebody has time to wait, and tells the others why. After a panic
@@ -27,15 +29,18 @@ use std::sync::{Arc, OnceLock};
 use futures_util::StreamExt as _;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::actor::{Actor, Address, Exit, Inbox, Life};
 use crate::domain::queue::QueueName;
 use crate::pipeline::catalog::Catalog;
-use crate::pipeline::consumers::call::{Called, Calling, Memory, Outcome, call, release};
+use crate::pipeline::consumers::call::{Called, Calling, Outcome, call, release};
 use crate::pipeline::consumers::line::{Line, Look, Waiter, tell_all};
-use crate::pipeline::consumers::{Arrival, Hold, Key, Message, Parcel, Place, Refused, Release, Shared};
+use crate::pipeline::consumers::memory::Share;
+use crate::pipeline::consumers::{
+    Arrival, Hold, Key, Message, PARCEL_BYTES_MAX, Parcel, Place, Refused, Release, Shared,
+};
 use crate::pipeline::{after, is_late, until_late};
 use crate::store::error::StoreError;
 use crate::store::lease::Leased;
@@ -51,7 +56,6 @@ const RELEASES_MAX: usize = 16;
 pub(super) struct Tools {
     pub(super) shared: Arc<Shared>,
     pub(super) catalog: Catalog,
-    pub(super) permits: usize,
     /// Its own address, for what is to be given back to it.
     pub(super) address: Arc<OnceLock<Address<Message>>>,
 }
@@ -107,6 +111,7 @@ impl Actor for Usher {
                 () = self.subscription.posted() => {}
                 _ = self.changes.changed() => {}
                 () = shared.shut.notified() => {}
+                () = shared.memory.freed() => self.lines.values_mut().for_each(Line::fed),
                 () = after(next) => {}
                 () = &mut stopping, if !is_stopping => {}
                 () = &mut late => {}
@@ -254,15 +259,25 @@ impl Usher {
     }
 
     fn start_calls(&mut self, now: Instant) {
-        let memory = Memory { permits: self.tools.shared.memory.clone(), most: self.tools.permits };
-        let mut over = Vec::new();
+        let memory = self.tools.shared.memory.clone();
+        let (mut over, mut starved) = (Vec::new(), Vec::new());
         for (name, line) in &mut self.lines {
             while let Some((waiter, look)) = line.next(now) {
-                self.calls.push(call(self.store.clone(), memory.clone(), name.clone(), waiter, look));
+                let least = waiter.wish.message_bytes_max;
+                let most = least.saturating_mul(u64::from(waiter.wish.max)).min(PARCEL_BYTES_MAX);
+                if let Some(share) = memory.take(name, least.min(PARCEL_BYTES_MAX), most) {
+                    self.calls.push(call(self.store.clone(), share, name.clone(), waiter, look));
+                } else {
+                    starved.push((name.clone(), line.starved(waiter, now)));
+                }
             }
             if line.is_over() {
                 over.push(name.clone());
             }
+        }
+        for (name, waiters) in starved {
+            self.told(&name, waiters, Some(&Refused::AnswersFull));
+            self.tidy(&name);
         }
         for name in over {
             self.tidy(&name);
@@ -304,22 +319,18 @@ impl Usher {
                 self.forget(&queue, &waiter);
                 waiter.tell(Err(Refused::Store(error)));
             }
-            Outcome::NotAsked => {
-                line.into_iter().for_each(Line::ended);
-                self.forget(&queue, &waiter);
-            }
         }
         self.tidy(&queue);
     }
 
-    fn hand_over(&self, waiter: Waiter, leased: Leased, first_sent: Instant, memory: OwnedSemaphorePermit) {
+    fn hand_over(&self, waiter: Waiter, leased: Leased, first_sent: Instant, memory: Share) {
         let Some(address) = self.tools.address.get().cloned() else { return };
         let release = Release {
             batch: leased.batch.clone(),
             indices: leased.leases.iter().map(|lease| lease.index).collect(),
             until: first_sent + waiter.wish.lease,
         };
-        let hold = Hold { release: Some((address, release, waiter.place)), _memory: Some(memory) };
+        let hold = Hold { release: Some((address, release, waiter.place)), _memory: memory };
         let parcel = Parcel { batch: leased.batch, until: leased.until, leases: leased.leases, hold };
         // Who has left does not take it, and dropping it gives it back.
         drop(waiter.reply.send(Ok(Some(parcel))));
@@ -345,21 +356,21 @@ impl Usher {
                 let told = line.failed(None, look, now);
                 self.forget(queue, &waiter);
                 waiter.tell(Err(Refused::Store(error.clone())));
-                self.told(queue, told, Some(error));
+                self.told(queue, told, Some(&Refused::Store(error.clone())));
             }
             _ => {
                 let waiter = Some(waiter).filter(|waiter| !waiter.reply.is_closed());
                 let told = line.failed(waiter, look, now);
-                self.told(queue, told, Some(error));
+                self.told(queue, told, Some(&Refused::Store(error.clone())));
             }
         }
     }
 
     /// Answers those whose waiting is over.
-    fn told(&mut self, queue: &QueueName, waiters: Vec<Waiter>, error: Option<&StoreError>) {
+    fn told(&mut self, queue: &QueueName, waiters: Vec<Waiter>, refused: Option<&Refused>) {
         for waiter in &waiters {
             self.forget(queue, waiter);
         }
-        tell_all(waiters, error);
+        tell_all(waiters, refused);
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::peer::{Act, Call, Kind};
-use super::rig::{Bed, PATIENCE, Rig, put, until};
+use super::rig::{Bed, PATIENCE, Rig, message, put, until};
 use crate::domain::queue::{PULL, QueueSettings};
 use crate::pipeline::consumers::{ConsumerLimits, Refused, Wish};
+use crate::store::enqueue::Group;
 use crate::store::error::StoreError;
 use crate::store::lease::BatchId;
 use crate::store::{QueueEntry, Store as _};
@@ -161,8 +162,39 @@ async fn answers_that_are_not_taken_yet_hold_up_those_to_come() {
     let first = consumers.ask(wish()).expect("taken").await.expect("an answer").expect("a message");
     let mut second = consumers.ask(wish()).expect("taken");
     assert!(timeout(Duration::from_millis(50), &mut second).await.is_err(), "there is no memory for it");
+    let told = consumers.ask(Wish { until: Instant::now(), ..wish() }).expect("taken").await;
+    assert!(matches!(told, Err(Refused::AnswersFull)), "who cannot wait is told what is missing: {told:?}");
     assert_eq!(batches(&rig).len(), 1, "the store was not asked");
     first.hold.arrived();
     second.await.expect("an answer").expect("a message").hold.arrived();
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn answers_of_one_queue_that_nobody_takes_hold_up_no_other_queue() {
+    let (rig, queue) = stand_with(ConsumerLimits { consumers_max: 50, answers_bytes_max: 64 << 10 }).await;
+    let settings = QueueSettings { processor: PULL.to_owned(), ..QueueSettings::default() };
+    let other = put(&*rig.peer.connect(), "others", settings).await;
+    rig.catalog.put(other.clone());
+    let messages = (0..100).map(|_| message(&rig.clock, 3, &[b'x'; 1_000])).collect();
+    rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages }).await;
+    rig.publish(&other, 3).await;
+    let consumers = rig.pipeline.consumers();
+    let wish = |queue, wait| Wish { message_bytes_max: 1 << 10, ..wish(queue, 1_000, wait) };
+    let mut held = Vec::new();
+    loop {
+        match consumers.ask(wish(&queue, Duration::ZERO)).expect("taken").await {
+            Ok(parcel) => held.push(parcel.expect("there are messages left")),
+            Err(refused) => break assert_eq!(refused, Refused::AnswersFull),
+        }
+    }
+    let parcel = consumers.ask(wish(&other, Duration::ZERO)).expect("taken").await.expect("an answer");
+    let parcel = parcel.expect("messages");
+    assert_eq!(parcel.leases.len(), 3);
+    parcel.hold.arrived();
+    // And its own go on as soon as something of theirs was taken.
+    let waiting = consumers.ask(wish(&queue, PATIENCE)).expect("taken");
+    held.swap_remove(0).hold.arrived();
+    waiting.await.expect("an answer").expect("messages").hold.arrived();
     rig.stop().await;
 }

@@ -198,6 +198,15 @@ impl MessageStore for Connection {
         Box::pin(self.through(Kind::Extend, self.inner.extend(batch, lease)))
     }
 
+    fn extend_leases(
+        &self,
+        batch: BatchRef,
+        indices: Arc<[u16]>,
+        lease: Duration,
+    ) -> Answer<'_, Vec<Extended>> {
+        self.inner.extend_leases(batch, indices, lease)
+    }
+
     fn sweep(&self) -> Answer<'_, Swept> {
         self.inner.sweep()
     }

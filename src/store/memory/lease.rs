@@ -234,6 +234,21 @@ impl Queue {
         }
     }
 
+    /// The same for some of its leases.
+    pub(super) fn extend_leases(
+        &mut self,
+        batch: &BatchRef,
+        indices: &[u16],
+        lease: Duration,
+        now: Now,
+    ) -> Vec<Extended> {
+        let slots = self.batches.held(batch, now).map(|held| held.slots.as_slice()).unwrap_or_default();
+        let is_held = |index: &u16| matches!(slots.get(usize::from(*index)), Some(Slot::Leased(_)));
+        let held: Vec<bool> = indices.iter().map(is_held).collect();
+        let extended = if held.contains(&true) { self.extend(batch, lease, now) } else { Extended::Lost };
+        held.into_iter().map(|is_held| if is_held { extended } else { Extended::Lost }).collect()
+    }
+
     /// Takes the lease at one place of a batch back: it was lost. Gives whether the message had expired.
     pub(super) fn take_back(&mut self, id: BatchId, place: usize, seq: Seq, now: Now) -> bool {
         let batch = self.batches.known(id);

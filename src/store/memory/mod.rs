@@ -234,6 +234,18 @@ impl MessageStore for Connection {
         })
     }
 
+    fn extend_leases(
+        &self,
+        batch: BatchRef,
+        indices: Arc<[u16]>,
+        lease: Duration,
+    ) -> Answer<'_, Vec<Extended>> {
+        self.call(move |state, now| match state.queue(&batch.queue) {
+            Ok(queue) => Ok(queue.extend_leases(&batch, &indices, lease, now)),
+            Err(_) => Ok(vec![Extended::Lost; indices.len()]),
+        })
+    }
+
     fn sweep(&self) -> Answer<'_, Swept> {
         self.call(|state, now| Ok(state.sweep(now)))
     }

@@ -82,6 +82,15 @@ impl MessageStore for Connection {
         Box::pin(self.extend_batch(batch, lease))
     }
 
+    fn extend_leases(
+        &self,
+        batch: BatchRef,
+        indices: Arc<[u16]>,
+        lease: Duration,
+    ) -> Answer<'_, Vec<Extended>> {
+        Box::pin(self.extend_some(batch, indices, lease))
+    }
+
     fn sweep(&self) -> Answer<'_, Swept> {
         Box::pin(self.sweep_all())
     }

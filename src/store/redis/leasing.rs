@@ -168,13 +168,40 @@ impl Connection {
         lease: Duration,
     ) -> Result<Extended, StoreError> {
         self.state.check_open()?;
-        let mut call = Call::of_queue(&self.state, script::EXTEND, &batch.queue, None);
-        call.push(hex(batch.batch)).push(&batch.token.0.to_be_bytes()[..]).push(millis(lease));
+        let own = Names::batch(&self.state.names.of_queue(&batch.queue.name), batch.batch);
+        let mut call = Call::of_queue(&self.state, script::EXTEND, &batch.queue, Some(&own));
+        call.push(hex(batch.batch)).push(&batch.token.0.to_be_bytes()[..]).push(millis(lease)).push("");
         let mut answer = Answer::of(self.link.send(&call.finish(), Effect::Reads).await?)?;
         match &*answer.bytes()? {
             b"ok" => answer.moment().map(Extended::Until),
             _ => Ok(Extended::Lost),
         }
+    }
+
+    pub(super) async fn extend_some(
+        &self,
+        batch: BatchRef,
+        indices: Arc<[u16]>,
+        lease: Duration,
+    ) -> Result<Vec<Extended>, StoreError> {
+        if indices.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.state.check_open()?;
+        let own = Names::batch(&self.state.names.of_queue(&batch.queue.name), batch.batch);
+        let mut call = Call::of_queue(&self.state, script::EXTEND, &batch.queue, Some(&own));
+        let packed: Vec<u8> = indices.iter().flat_map(|index| index.to_be_bytes()).collect();
+        call.push(hex(batch.batch)).push(&batch.token.0.to_be_bytes()[..]).push(millis(lease)).push(packed);
+        let mut answer = Answer::of(self.link.send(&call.finish(), Effect::Reads).await?)?;
+        if *answer.bytes()? != *b"ok" {
+            return Ok(vec![Extended::Lost; indices.len()]);
+        }
+        let (until, letters) = (answer.moment()?, answer.bytes()?);
+        if letters.len() != indices.len() {
+            return Err(unexpected());
+        }
+        let told = |letter: &u8| if *letter == b'E' { Extended::Until(until) } else { Extended::Lost };
+        Ok(letters.iter().map(told).collect())
     }
 }
 

@@ -94,7 +94,7 @@ scripts! {
         ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Batches, BatchIds, Deadlines, Marks(0), Marks(1),
         Marks(2), Batch,
     ];
-    EXTEND "extend" Drains [TIME QUEUE] [Counters, Batches, Deadlines];
+    EXTEND "extend" Drains [TIME QUEUE] [Counters, Batches, Deadlines, Batch];
     SWEEP "sweep" Drains [TIME QUEUE INDEX LISTS DEAD FINISHED BATCHES FOREIGN] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, BatchIds, Deadlines, Marks(0),

@@ -164,6 +164,16 @@ impl MessageStore for Connection {
         self.write(Rank::Extend, 1, false, move |work| work.extend(&batch, lease).map(Ok)).boxed_local()
     }
 
+    fn extend_leases(
+        &self,
+        batch: BatchRef,
+        indices: Arc<[u16]>,
+        lease: Duration,
+    ) -> Answer<'_, Vec<Extended>> {
+        let work = move |work: &mut Work<'_>| work.extend_leases(&batch, &indices, lease).map(Ok);
+        self.write(Rank::Extend, 1, false, work).boxed_local()
+    }
+
     fn sweep(&self) -> Answer<'_, Swept> {
         self.sweep_all().boxed_local()
     }

@@ -240,6 +240,24 @@ impl Work<'_> {
         Ok(Extended::Until(until))
     }
 
+    /// The same for some of its leases.
+    pub(super) fn extend_leases(
+        &mut self,
+        batch: &BatchRef,
+        indices: &[u16],
+        lease: Duration,
+    ) -> Sql<Vec<Extended>> {
+        let living = self
+            .number_of(&batch.queue)
+            .and_then(|number| self.queue(number).living.get(&batch.batch))
+            .filter(|living| living.token == batch.token);
+        let slots = living.map(|living| living.slots.as_slice()).unwrap_or_default();
+        let is_held = |index: &u16| matches!(slots.get(usize::from(*index)), Some(Slot::Leased(_)));
+        let held: Vec<bool> = indices.iter().map(is_held).collect();
+        let extended = if held.contains(&true) { self.extend(batch, lease)? } else { Extended::Lost };
+        Ok(held.into_iter().map(|is_held| if is_held { extended } else { Extended::Lost }).collect())
+    }
+
     /// Takes a batch back, from its last lease on, as long as `may` says so for the bytes of each; gives how many leases
     /// were taken and how many of their messages had expired.
     pub(super) fn take_back(

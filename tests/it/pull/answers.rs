@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use posthaste::domain::timestamp::Timestamp;
 use serde_json::{Value, json};
 
-use super::{QUEUE, WITHIN, lease, lease_one, over_both, post, receipt, settle, told};
+use super::{
+    QUEUE, WITHIN, ask, fates, lease, lease_one, over_both, post, receipt, settle, told, wait_until_leased,
+};
 use crate::support::client;
 use crate::support::gateway::Gateway;
 use crate::support::invariants::count;
@@ -276,6 +278,47 @@ fn a_receipt_is_good_in_its_own_queue_only() {
 }
 
 #[test]
+fn a_settled_receipt_is_not_extended_though_others_of_its_answer_are() {
+    over_both(|home| {
+        let gateway = home.start(QUEUE, &[]);
+        gateway.publish("jobs", &[], b"1");
+        gateway.publish("jobs", &[], b"2");
+        let mine = lease(&gateway, &json!({"max": 2, "lease": "10m"}));
+        assert_eq!(settle(&gateway, &json!({"release": [receipt(&mine[0])]})), ["settled"]);
+        let theirs = lease_one(&gateway, &json!({"lease": "10m"}));
+        assert_eq!(theirs["id"], mine[0]["id"]);
+        let both = json!({"receipts": [receipt(&mine[0]), receipt(&mine[1])], "lease": "20m"});
+        assert_eq!(fates(&told(&gateway.address(), "/extend", &both)), ["lost", "extended"]);
+        let one = json!({"receipts": [receipt(&mine[0])], "lease": "1h"});
+        assert_eq!(fates(&told(&gateway.address(), "/extend", &one)), ["lost"]);
+        let acks = json!({"ack": [receipt(&theirs), receipt(&mine[1])]});
+        assert_eq!(settle(&gateway, &acks), ["settled"; 2]);
+    });
+}
+
+#[test]
+fn what_is_leased_is_extended_and_settled_whatever_works_for_the_queue_now() {
+    over_both(|home| {
+        // Of the API, so that the API may change it.
+        let mut gateway = home.start("", &[]);
+        let queue = |method, body: Value| {
+            let headers = [("Content-Type", "application/json")];
+            let answer = gateway.request(method, "/v1/queues/jobs", &headers, body.to_string().as_bytes());
+            assert!(matches!(answer.status, 200 | 201), "{}", answer.text());
+        };
+        queue("PUT", json!({"processor": "pull"}));
+        gateway.publish("jobs", &[], b"mine");
+        let message = lease_one(&gateway, &json!({"lease": "10m"}));
+        queue("PATCH", json!({"processor": "log"}));
+        let extended = told(&gateway.address(), "/extend", &json!({"receipts": [receipt(&message)]}));
+        assert_eq!(extended["results"][0]["result"], "extended", "{extended}");
+        assert_eq!(settle(&gateway, &json!({"ack": [receipt(&message)]})), ["settled"]);
+        let status = gateway.wait_until_drained(WITHIN);
+        assert_eq!(["delivered", "recovered", "retried"].map(|key| count(&status, key)), [1, 0, 0]);
+    });
+}
+
+#[test]
 fn who_waits_gets_what_comes_and_a_paused_queue_gives_nothing() {
     over_both(|home| {
         let gateway = home.start(QUEUE, &[]);
@@ -286,5 +329,34 @@ fn who_waits_gets_what_comes_and_a_paused_queue_gives_nothing() {
         gateway.publish("jobs", &[("Posthaste-Delay", "200ms")], b"in a while");
         let answer = waiting.answer(false).expect("an answer").json();
         assert_eq!(answer["items"][0]["payload"], "in a while");
+    });
+}
+
+#[test]
+fn answers_of_one_queue_that_are_not_taken_hold_up_no_other_queue() {
+    over_both(|home| {
+        let settings = format!(
+            "{QUEUE}[queues.jobs.limits]\npayload_max = '16MiB'\n[queues.other]\nprocessor = 'pull'\n\
+             [server.limits]\nanswers_bytes_max = '24MiB'\n"
+        );
+        let mut gateway = home.start(&settings, &[]);
+        // More than the sockets hold.
+        gateway.publish("jobs", &[], &vec![b'x'; 12 << 20]);
+        gateway.publish("jobs", &[], b"next");
+        gateway.publish("other", &[], b"small");
+        let slow = ask(&gateway.address(), &json!({"lease": "10m"}));
+        wait_until_leased(&mut gateway, 1);
+        let behind = ask(&gateway.address(), &json!({"wait": "60s"}));
+        let refused = post(&gateway.address(), "jobs", "", &json!({}));
+        assert_eq!(refused.status, 503, "{}", refused.text());
+        let refused = refused.json();
+        assert_eq!(
+            (&refused["code"], &refused["setting"]),
+            (&json!("overloaded"), &json!("server.limits.answers_bytes_max"))
+        );
+        let answer = post(&gateway.address(), "other", "", &json!({}));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.json()["items"][0]["payload"], "small");
+        drop((slow, behind));
     });
 }

@@ -41,8 +41,6 @@ const ROWS: &[Row] = &[
     ("jobs", "?wait=1s", JSON, "{}", 400, "unknown_parameter", "-"),
     ("none", "", JSON, "{}", 404, "queue_unknown", "-"),
     ("default", "", JSON, "{}", 409, "queue_not_pull", "-"),
-    ("default", "/settle", JSON, "{}", 409, "queue_not_pull", "-"),
-    ("default", "/extend", JSON, r#"{"receipts":[]}"#, 409, "queue_not_pull", "-"),
     ("none", "/settle", JSON, "{}", 404, "queue_unknown", "-"),
     ("-", "", JSON, "{}", 400, "invalid_queue_name", "-"),
     ("jobs", "/settle", JSON, "", 400, "malformed", "-"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{QUEUE, WITHIN, ask, items, lease, lease_one, over_both, receipt, settle, told};
+use super::{QUEUE, WITHIN, ask, items, lease, lease_one, over_both, post, receipt, settle, told};
 use crate::support::gateway::Home;
 use crate::support::invariants::count;
 
@@ -36,6 +36,23 @@ fn a_lost_hint_delays_and_loses_nothing() {
     waiting.wait_at_most(Duration::from_mins(1)).expect("an open socket");
     let found = items(&waiting.answer(false).expect("an answer").json());
     assert_eq!(found[0]["payload"], "unheard");
+}
+
+#[test]
+fn a_lease_ends_at_its_time_where_the_store_is_known_to_be_away() {
+    let Home::Redis(redis) = Home::redis() else { unreachable!("it was just made") };
+    let home = Home::Redis(redis);
+    let mut gateway = home.start(QUEUE, &[]);
+    let Home::Redis(redis) = &home else { unreachable!("it is a Redis") };
+    redis.freeze();
+    gateway.wait_for("it is known to be away", WITHIN, |gateway| {
+        (gateway.request("GET", "/ready", &[], b"").status == 503).then_some(())
+    });
+    for wait in ["0s", "1s"] {
+        let answer = post(&gateway.address(), "jobs", "", &json!({"wait": wait}));
+        assert_eq!((answer.status, &answer.json()["code"]), (503, &json!("store_unavailable")), "{wait}");
+    }
+    redis.thaw();
 }
 
 #[test]
