@@ -36,14 +36,13 @@ impl Connection {
         let messages = groups.iter().flat_map(|group| &group.messages);
         let record_bytes = messages.clone().map(|message| message.record.len() as u64).sum();
         let full = self.why_full(record_bytes, messages.count() as u64).await?;
-        self.fit_to_write().await?;
-        let made = self.sending.ready().await?;
+        let made = self.fit_to_write().await?;
         let mut commands = Vec::with_capacity(parts.len() * 2);
         for part in &parts {
             commands.push(self.mark_due(&part.queue.name, 0));
             commands.push(self.command(call, part, &groups, full.is_some()));
         }
-        let answers = self.sending.send_each(commands, Effect::Writes).await?;
+        let answers = self.sending.send_each_on(made, commands, Effect::Writes).await?;
         let mut gone: Vec<usize> = Vec::new();
         let mut results: Vec<GroupResult> = vec![GroupResult::Gone; groups.len()];
         for (part, answer) in parts.iter().zip(answers.into_iter().skip(1).step_by(2)) {
