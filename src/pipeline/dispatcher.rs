@@ -49,6 +49,9 @@ use crate::store::{MessageStore, QueueEntry, Store};
 
 /// How soon a full lane is looked at again, and a queue with suspects while another one is in flight.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Answers that leave a lease unknown after which others are asked for first, and when it is asked for again then.
+const ASIDE_AFTER: u32 = 3;
+const ASIDE_FOR: Duration = Duration::from_millis(500);
 /// Bytes of one lease: what a store reads in one go without keeping others waiting.
 const LEASE_BYTES_MAX: u64 = 4 << 20;
 
@@ -79,6 +82,8 @@ pub(super) struct Dispatcher {
     ring: Ring,
     /// Queues with work for which there was no room here: the other threads were told.
     told_others: HashSet<QueueName>,
+    /// Leases whose fate stays unknown while the store answers, and when each is asked for again: at most one of a queue.
+    aside: Vec<(Instant, Order)>,
     backoff: Backoff,
 }
 
@@ -114,6 +119,8 @@ struct Order {
     /// Messages that it may take of the lane; given back when it is dropped.
     reserved: usize,
     suspect: Option<SuspectPermit>,
+    /// Answers that left it unknown.
+    tries: u32,
 }
 
 impl Drop for Order {
@@ -184,6 +191,7 @@ impl Dispatcher {
             known: HashMap::new(),
             ring: Ring::default(),
             told_others: HashSet::new(),
+            aside: Vec::new(),
             backoff: Backoff::default(),
         }
     }
@@ -226,9 +234,19 @@ impl Dispatcher {
         if let Some(next) = self.unanswered() {
             return next;
         }
-        let mut longest = None;
+        let (now, mut longest) = (Instant::now(), None);
+        if let Some(place) = self.aside.iter().position(|(at, _)| *at <= now) {
+            return Next::Lease(self.aside.remove(place).1);
+        }
+        if let Some(at) = self.aside.iter().map(|(at, _)| *at).min() {
+            longest = Some(at - now);
+        }
         for _ in 0..self.ring.turns.len() {
             let Some(name) = self.ring.next() else { break };
+            if self.aside.iter().any(|(_, order)| order.entry.name == name) {
+                // It is posted again when that is known.
+                continue;
+            }
             let Some(entry) = self.known.get(&name).filter(|entry| self.is_leased(entry)).cloned() else {
                 self.tools.suspects.note(&name, false);
                 continue;
@@ -238,7 +256,7 @@ impl Dispatcher {
             if reserved == 0 {
                 // Room on this thread is told of by its worker; room in a lane may come from another thread.
                 if wanted > 0 {
-                    longest = Some(LOOK_AGAIN);
+                    longest = Some(longest.map_or(LOOK_AGAIN, |longest| longest.min(LOOK_AGAIN)));
                 }
                 if self.tools.lanes.sharing(thread) > 1 && self.told_others.insert(name.clone()) {
                     self.tools.wakes.post(&name);
@@ -265,10 +283,11 @@ impl Dispatcher {
                 thread,
                 reserved,
                 suspect,
+                tries: 0,
             });
         }
         if !self.tools.suspects.queues().is_empty() {
-            longest = Some(LOOK_AGAIN);
+            longest = Some(longest.map_or(LOOK_AGAIN, |longest| longest.min(LOOK_AGAIN)));
         }
         Next::Wait(longest)
     }
@@ -314,17 +333,17 @@ impl Dispatcher {
         }
         let (lane, thread) = (self.tools.lanes.of(&entry), self.tools.held.thread);
         let (reserved, suspect) = (lane.reserve_anyway(thread, usize::from(request.max)), suspect.flatten());
-        Some(Next::Lease(Order { request, first_sent, entry, lane, thread, reserved, suspect }))
+        Some(Next::Lease(Order { request, first_sent, entry, lane, thread, reserved, suspect, tries: 0 }))
     }
 
     fn forget_unanswered(&self) {
         lock(&self.tools.unanswered).take();
     }
 
-    async fn lease(&mut self, order: Order, life: &Life) {
+    async fn lease(&mut self, mut order: Order, life: &Life) {
         lock(&self.tools.unanswered).replace((order.request.clone(), order.first_sent));
-        let _leasing = self.tools.lanes.leasing(&order.lane);
-        let mut is_unknown = false;
+        let leasing = self.tools.lanes.leasing(&order.lane);
+        let was_aside = order.tries >= ASIDE_AFTER;
         loop {
             let answer = tokio::select! {
                 biased;
@@ -333,13 +352,23 @@ impl Dispatcher {
             };
             match answer {
                 Ok(leased) => {
+                    if was_aside {
+                        self.ring.add(&order.entry.name);
+                    }
                     self.note(None);
                     self.take(order, leased, life.is_stopping());
                     self.forget_unanswered();
                     return;
                 }
-                Err(error) if may_be_leased(&error, &order, is_unknown) && !is_late(life) => {
-                    is_unknown = true;
+                Err(error) if may_be_leased(&error, &order) && !is_late(life) => {
+                    order.tries += 1;
+                    // The store answers, and says that it does not know: the other queues do not wait until it does.
+                    if order.tries >= ASIDE_AFTER && matches!(error, StoreError::Unknown(_)) {
+                        drop(leasing);
+                        self.forget_unanswered();
+                        self.aside.push((Instant::now() + ASIDE_FOR, order));
+                        return;
+                    }
                     self.note(Some(&error));
                     let pause = self.backoff.failed();
                     tokio::select! {
@@ -451,11 +480,11 @@ impl Dispatcher {
 
 /// Whether the store may have leased what this order asks for, so that it must be asked again: a store that cannot be reached
 /// says nothing of what it did with an earlier sending. In vain once the lease would be over.
-fn may_be_leased(error: &StoreError, order: &Order, is_unknown: bool) -> bool {
+fn may_be_leased(error: &StoreError, order: &Order) -> bool {
     match error {
         StoreError::Gone | StoreError::Newer(_) | StoreError::Foreign(_) => false,
-        _ if error.stored() == Stored::Unknown => true,
-        _ => is_unknown && order.first_sent.elapsed() < order.request.lease,
+        _ if order.first_sent.elapsed() >= order.request.lease => false,
+        _ => order.tries > 0 || error.stored() == Stored::Unknown,
     }
 }
 

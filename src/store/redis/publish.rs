@@ -8,7 +8,8 @@ use redis::Cmd;
 use crate::domain::id::MessageId;
 use crate::domain::record::{self, CHECKSUM_BYTES, FIXED_BYTES, Record};
 use crate::store::enqueue::{CallId, Due, Group, GroupResult, NewMessage};
-use crate::store::error::StoreError;
+use crate::store::error::{StoreError, Stored};
+use crate::store::health::FOREIGN_TYPE;
 use crate::store::redis::answer::{Answer, unexpected};
 use crate::store::redis::call::Call;
 use crate::store::redis::connection::Connection;
@@ -49,7 +50,8 @@ impl Connection {
             match answer.and_then(|answer| self.read(part, answer, full.as_deref()).map_err(misread)) {
                 Ok(read) => part.places.iter().zip(read).for_each(|(place, result)| results[*place] = result),
                 Err(StoreError::Gone) => gone.extend(&part.places),
-                Err(error) if parts.len() == 1 => return Err(error),
+                // What is unknown here is the fate of this queue's groups: Redis answered.
+                Err(error) if parts.len() == 1 && error.stored() == Stored::No => return Err(error),
                 Err(error) => {
                     part.places.iter().for_each(|place| results[*place] = GroupResult::Failed(error.clone()));
                 }
@@ -62,6 +64,14 @@ impl Connection {
         {
             for place in gone {
                 results[place] = GroupResult::Failed(error.clone());
+            }
+        }
+        // One that is listed and whose hash is somebody else's is not gone.
+        for (result, group) in results.iter_mut().zip(&*groups) {
+            if *result == GroupResult::Gone
+                && let Some((FOREIGN_TYPE, detail)) = lock(&self.state.troubles).get(&group.queue.name)
+            {
+                *result = GroupResult::Failed(StoreError::Foreign(detail.clone()));
             }
         }
         let is_stored =

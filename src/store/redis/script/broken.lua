@@ -7,4 +7,9 @@ for place, kind in ipairs(KINDS) do
     return redis.error_reply((is_writing and 'WRONGTYPE ' or 'FOREIGNKEY ') .. words)
   end
 end
+-- What breaks off by what it read, without a reply of Redis, and wrote nothing, refuses the call: that is known.
+if not is_writing and type(answer) == 'string' then
+  local words = 'what lies under ' .. KEYS[1] .. ' or beside it cannot be read; put back what was there, and the queue goes on'
+  return redis.error_reply('FOREIGNKEY ' .. words .. ' (' .. string.gsub(answer, '%c', ' ') .. ')')
+end
 error(answer)
