@@ -31,7 +31,6 @@ use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value};
 
-use crate::domain::queue::QueueName;
 use crate::store::error::StoreError;
 use crate::store::health::{StoreHealth, Trouble};
 use crate::store::redis::answer::{Answer, read_number, unexpected};
@@ -52,8 +51,8 @@ pub(super) use vitals::Vitals;
 
 /// Connections that are tried for one publish.
 const TRIES_MAX: usize = 3;
-/// Queues whose messages are counted, those with work first.
-const COUNTED_QUEUES_MAX: usize = 1_000;
+/// Queues whose messages are counted by commands that travel together.
+const COUNTED_AT_ONCE: usize = 1_000;
 /// How long replicas may take to acknowledge.
 const REPLICAS_WITHIN: Duration = Duration::from_secs(2);
 
@@ -121,6 +120,13 @@ impl Connection {
     pub(super) async fn check_epoch(&self) -> Result<(), StoreError> {
         let server = self.look_at_epoch().await?;
         lock(&self.state.vitals).check(&server)
+    }
+
+    /// Looks anew whether this still is the Redis that it was, whatever else may be against it: nothing that it says of queues
+    /// counts otherwise.
+    pub(super) async fn check_home(&self) -> Result<(), StoreError> {
+        let server = self.look_at_epoch().await?;
+        lock(&self.state.vitals).check_home(&server)
     }
 
     /// Looks at the epoch by `link`; gives the server that has it.
@@ -273,25 +279,23 @@ impl Connection {
         if is_near { Looked::Near } else { Looked::Far }
     }
 
-    /// Counts what is pending and leased, in the queues that the due index names: those with work are among them.
+    /// Counts what is pending and leased, in all queues: also where it waits for days, without any work.
     async fn count_backlog(&self) -> Result<(), StoreError> {
-        let mut command = Cmd::new();
-        command.arg("ZRANGE").arg(self.state.names.of_store(Key::Due)).arg("-inf").arg("+inf");
-        command.arg("BYSCORE").arg("LIMIT").arg(0).arg(COUNTED_QUEUES_MAX);
-        let mut names = Answer::of(self.link.send(&command, Effect::Reads).await?)?;
-        let mut commands = Vec::with_capacity(names.left());
-        while names.left() > 0 {
-            let Ok(name) = names.text()?.parse::<QueueName>() else { continue };
-            let key = Names::in_queue(&self.state.names.of_queue(&name), Key::Counters);
-            let mut command = Cmd::new();
-            command.arg("HMGET").arg(key).arg(&["pending", "leased"]);
-            commands.push(command);
-        }
         let mut backlog = 0_u64;
-        for answer in self.link.send_each(commands, Effect::Reads).await? {
-            let mut gauges = Answer::of(answer?)?;
-            while gauges.left() > 0 {
-                backlog = backlog.saturating_add(read_number(&gauges.bytes()?));
+        for entries in self.listed().await?.chunks(COUNTED_AT_ONCE) {
+            let commands = entries.iter().map(|entry| {
+                let key = Names::in_queue(&self.state.names.of_queue(&entry.name), Key::Counters);
+                let mut command = Cmd::new();
+                command.arg("HMGET").arg(key).arg(&["pending", "leased"]);
+                command
+            });
+            for answer in self.link.send_each(commands.collect(), Effect::Asks).await? {
+                // What cannot be read is somebody else's.
+                let Ok(gauges) = answer else { continue };
+                let mut gauges = Answer::of(gauges)?;
+                while gauges.left() > 0 {
+                    backlog = backlog.saturating_add(read_number(&gauges.bytes()?));
+                }
             }
         }
         lock(&self.state.vitals).room.count(backlog);

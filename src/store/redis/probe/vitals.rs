@@ -224,6 +224,14 @@ impl Vitals {
         }
     }
 
+    /// Refuses where it is another Redis than the one that was adopted.
+    pub(super) fn check_home(&self, server: &Server) -> Result<(), StoreError> {
+        match self.servers.get(server).and_then(|looked| looked.estranged.as_ref()) {
+            Some(flaw) => Err(StoreError::NotDurable(flaw.line())),
+            None => Ok(()),
+        }
+    }
+
     fn why_unfit(&self, server: &Server) -> Option<String> {
         let several = self.is_of_several().then(|| Flaw::new(OF_SEVERAL.0, OF_SEVERAL.1));
         let mut lines: Vec<_> = several.iter().map(Flaw::line).collect();
