@@ -55,6 +55,9 @@ use crate::store::{MessageStore, QueueEntry, Store};
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// How soon a queue is looked at again at the latest that rests: what shut its lane may end sooner than it was said to.
 const REST_MAX: Duration = Duration::from_secs(1);
+/// Answers that leave a lease unknown after which others are asked for first, and when it is asked for again then.
+const ASIDE_AFTER: u32 = 3;
+const ASIDE_FOR: Duration = Duration::from_millis(500);
 /// Bytes of one lease: what a store reads in one go without keeping others waiting.
 const LEASE_BYTES_MAX: u64 = 4 << 20;
 
@@ -87,6 +90,8 @@ pub(super) struct Dispatcher {
     ring: Ring,
     /// Queues with work for which there was no room here: the other threads were told.
     told_others: HashSet<QueueName>,
+    /// Leases whose fate stays unknown while the store answers, and when each is asked for again: at most one of a queue.
+    aside: Vec<(Instant, Order)>,
     backoff: Backoff,
 }
 
@@ -101,6 +106,8 @@ struct Order {
     /// Messages that it may take of the share, and of the lane where it is booked; given back when it is dropped.
     reserved: usize,
     suspect: Option<SuspectPermit>,
+    /// Answers that left it unknown.
+    tries: u32,
 }
 
 impl Drop for Order {
@@ -174,6 +181,7 @@ impl Dispatcher {
             known: HashMap::new(),
             ring: Ring::default(),
             told_others: HashSet::new(),
+            aside: Vec::new(),
             backoff: Backoff::default(),
         }
     }
@@ -218,9 +226,19 @@ impl Dispatcher {
         if let Some(next) = self.unanswered() {
             return next;
         }
-        let mut longest = None;
+        let (now, mut longest) = (Instant::now(), None);
+        if let Some(place) = self.aside.iter().position(|(at, _)| *at <= now) {
+            return Next::Lease(self.aside.remove(place).1);
+        }
+        if let Some(at) = self.aside.iter().map(|(at, _)| *at).min() {
+            longest = Some(at - now);
+        }
         for _ in 0..self.ring.len() {
             let Some(name) = self.ring.next() else { break };
+            if self.aside.iter().any(|(_, order)| order.entry.name == name) {
+                // It is posted again when that is known.
+                continue;
+            }
             let Some(entry) = self.known.get(&name).filter(|entry| self.is_leased(entry)).cloned() else {
                 self.tools.suspects.note(&name, false);
                 continue;
@@ -237,7 +255,7 @@ impl Dispatcher {
             if reserved == 0 {
                 // Room on this thread is told of by its worker; room in a share or a lane may come from another thread.
                 if wanted > 0 {
-                    longest = Some(LOOK_AGAIN);
+                    longest = Some(longest.map_or(LOOK_AGAIN, |longest| longest.min(LOOK_AGAIN)));
                 }
                 if self.tools.shares.sharing(thread) > 1 && self.told_others.insert(name.clone()) {
                     self.tools.wakes.post(&name);
@@ -265,10 +283,11 @@ impl Dispatcher {
                 thread,
                 reserved,
                 suspect,
+                tries: 0,
             });
         }
         if !self.tools.suspects.queues().is_empty() {
-            longest = Some(LOOK_AGAIN);
+            longest = Some(longest.map_or(LOOK_AGAIN, |longest| longest.min(LOOK_AGAIN)));
         }
         if let Some(until) = self.ring.rests_until() {
             let rest = until.saturating_duration_since(Instant::now());
@@ -330,17 +349,27 @@ impl Dispatcher {
         if let Some(lane) = way.booked() {
             lane.book_anyway(reserved);
         }
-        Some(Next::Lease(Order { request, first_sent, entry, share, way, thread, reserved, suspect }))
+        Some(Next::Lease(Order {
+            request,
+            first_sent,
+            entry,
+            share,
+            way,
+            thread,
+            reserved,
+            suspect,
+            tries: 0,
+        }))
     }
 
     fn forget_unanswered(&self) {
         lock(&self.tools.unanswered).take();
     }
 
-    async fn lease(&mut self, order: Order, life: &Life) {
+    async fn lease(&mut self, mut order: Order, life: &Life) {
         lock(&self.tools.unanswered).replace((order.request.clone(), order.first_sent));
-        let _leasing = self.tools.shares.leasing(&order.share);
-        let mut is_unknown = false;
+        let leasing = self.tools.shares.leasing(&order.share);
+        let was_aside = order.tries >= ASIDE_AFTER;
         loop {
             let answer = tokio::select! {
                 biased;
@@ -349,13 +378,23 @@ impl Dispatcher {
             };
             match answer {
                 Ok(leased) => {
+                    if was_aside {
+                        self.ring.add(&order.entry.name);
+                    }
                     self.note(None);
                     self.take(order, leased, life.is_stopping());
                     self.forget_unanswered();
                     return;
                 }
-                Err(error) if may_be_leased(&error, &order, is_unknown) && !is_late(life) => {
-                    is_unknown = true;
+                Err(error) if may_be_leased(&error, &order) && !is_late(life) => {
+                    order.tries += 1;
+                    // The store answers, and says that it does not know: the other queues do not wait until it does.
+                    if order.tries >= ASIDE_AFTER && matches!(error, StoreError::Unknown(_)) {
+                        drop(leasing);
+                        self.forget_unanswered();
+                        self.aside.push((Instant::now() + ASIDE_FOR, order));
+                        return;
+                    }
                     self.note(Some(&error));
                     let pause = self.backoff.failed();
                     tokio::select! {
@@ -473,11 +512,11 @@ impl Dispatcher {
 
 /// Whether the store may have leased what this order asks for, so that it must be asked again: a store that cannot be reached
 /// says nothing of what it did with an earlier sending. In vain once the lease would be over.
-fn may_be_leased(error: &StoreError, order: &Order, is_unknown: bool) -> bool {
+fn may_be_leased(error: &StoreError, order: &Order) -> bool {
     match error {
         StoreError::Gone | StoreError::Newer(_) | StoreError::Foreign(_) => false,
-        _ if error.stored() == Stored::Unknown => true,
-        _ => is_unknown && order.first_sent.elapsed() < order.request.lease,
+        _ if order.first_sent.elapsed() >= order.request.lease => false,
+        _ => order.tries > 0 || error.stored() == Stored::Unknown,
     }
 }
 

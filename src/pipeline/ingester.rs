@@ -219,6 +219,15 @@ impl Actor for Gatherer {
                 }
                 continue;
             }
+            if let Some(until) = self.intake.idle_until().filter(|until| *until > Instant::now()) {
+                tokio::select! {
+                    biased;
+                    () = self.intake.arrived() => {}
+                    () = sleep_until(until.min(Instant::now() + DEADLINES_EVERY)) => {}
+                }
+                self.intake.expire(Instant::now());
+                continue;
+            }
             if !self.intake.is_calling() {
                 // Whoever is ready to publish now joins this call.
                 tokio::task::yield_now().await;

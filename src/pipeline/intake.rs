@@ -6,6 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -15,6 +16,12 @@ use crate::pipeline::ingester::Refused;
 use crate::pipeline::settings::IngestSettings;
 use crate::store::enqueue::{CallId, Group, GroupResult};
 use crate::store::error::{StoreError, Stored};
+
+/// The first pause before a call that was set aside is sent again, and the longest.
+const ASIDE_MIN: Duration = Duration::from_millis(20);
+const ASIDE_MAX: Duration = Duration::from_secs(1);
+/// The part of what may wait that groups behind such a call may take.
+const HELD_PART: u32 = 4;
 
 /// What a publish comes to.
 pub(super) type Answer = Result<GroupResult, Refused>;
@@ -34,6 +41,9 @@ struct State {
     waiting_bytes: u64,
     waiters: Waiters,
     in_flight: Option<Call>,
+    /// Calls of which the store answered all but the groups of some queues: other queues do not wait for those. At most one of each
+    /// queue, whose further groups wait for its fate.
+    aside: VecDeque<Call>,
     closed: bool,
 }
 
@@ -70,6 +80,17 @@ struct Call {
     waiters: Vec<Option<usize>>,
     // Beside each group: whether a sending of it may have been stored without an answer.
     is_unknown: Vec<bool>,
+    /// When it is sent again at the earliest, and how often it was set aside.
+    again_at: Instant,
+    times_aside: u32,
+}
+
+impl Call {
+    /// Whether a group of that queue has no answer yet.
+    fn is_open(&self, queue: &QueueName) -> bool {
+        let groups = self.groups.iter().zip(&self.waiters);
+        groups.into_iter().any(|(group, waiter)| waiter.is_some() && group.queue.name == *queue)
+    }
 }
 
 /// What an actor needs to know of a call to send it.
@@ -130,8 +151,20 @@ impl Intake {
         if state.closed {
             return Err(Refused::ShuttingDown);
         }
+        let settings = &self.settings;
+        if state.is_held(&group.queue.name) {
+            let limit = settings.waiting_messages_max / HELD_PART;
+            let (messages, bytes) = state.held();
+            if messages + weight.messages > limit as usize
+                || bytes + weight.bytes > settings.waiting_bytes_max / u64::from(HELD_PART)
+            {
+                return Err(Refused::Overloaded {
+                    setting: "ingest.waiting_messages_max",
+                    limit: limit.into(),
+                });
+            }
+        }
         if !state.waiting.is_empty() {
-            let settings = &self.settings;
             let beyond = |setting, limit| Err(Refused::Overloaded { setting, limit });
             if state.waiting_messages + weight.messages > settings.waiting_messages_max as usize {
                 return beyond("ingest.waiting_messages_max", settings.waiting_messages_max.into());
@@ -141,7 +174,8 @@ impl Intake {
             }
         }
         let waiter = state.waiters.add(deadline);
-        let is_first = state.waiting.is_empty();
+        // Whoever looks away while groups wait does so because all of them wait for the fate of others.
+        let is_first = state.waiting.is_empty() || !state.aside.is_empty();
         state.waiting_messages += weight.messages;
         state.waiting_bytes += weight.bytes;
         state.waiting.push_back(Waiting { group, weight, waiter });
@@ -186,7 +220,17 @@ impl Intake {
     /// Whether a group waits or is on its way.
     pub(super) fn is_busy(&self) -> bool {
         let state = self.lock();
-        state.in_flight.is_some() || !state.waiting.is_empty()
+        state.in_flight.is_some() || !state.aside.is_empty() || !state.waiting.is_empty()
+    }
+
+    /// When there is a call to send, if all that waits, waits for the fate of what was set aside.
+    pub(super) fn idle_until(&self) -> Option<Instant> {
+        let state = self.lock();
+        let is_free = |waiting: &Waiting| !state.is_held(&waiting.group.queue.name);
+        if state.in_flight.is_some() || state.waiting.iter().any(is_free) {
+            return None;
+        }
+        state.aside.iter().map(|call| call.again_at).min()
     }
 
     /// Whether a call was begun whose answer is not known yet.
@@ -204,6 +248,11 @@ impl Intake {
     pub(super) fn next_call(&self, now: Instant) -> Option<Sending> {
         let mut guard = self.lock();
         let state = &mut *guard;
+        if state.in_flight.is_none()
+            && let Some(place) = state.aside.iter().position(|call| call.again_at <= now)
+        {
+            state.in_flight = state.aside.remove(place);
+        }
         if state.in_flight.is_none() {
             let next = state.take_next(&self.settings);
             if next.is_empty() {
@@ -212,20 +261,29 @@ impl Intake {
             let waiters: Vec<_> = next.iter().map(|waiting| Some(waiting.waiter)).collect();
             let is_unknown = vec![false; waiters.len()];
             let groups = Arc::new(next.into_iter().map(|waiting| waiting.group).collect());
-            state.in_flight =
-                Some(Call { id: CallId::random(), groups, first_sent: now, waiters, is_unknown });
+            state.in_flight = Some(Call {
+                id: CallId::random(),
+                groups,
+                first_sent: now,
+                waiters,
+                is_unknown,
+                again_at: now,
+                times_aside: 0,
+            });
         }
         let call = state.in_flight.as_ref()?;
         Some(Sending { id: call.id, groups: call.groups.clone(), first_sent: call.first_sent })
     }
 
     /// Answers the waiters of the call with what the store said. What is unknown is kept for another try unless this
-    /// was the last. Gives whether the call is over.
+    /// was the last: behind others where the store knew the fate of other groups, or said at least of which it does not. Gives
+    /// whether the next call may leave.
     pub(super) fn answered(&self, results: Result<Vec<GroupResult>, StoreError>, is_last: bool) -> bool {
         let mut wakers = Vec::new();
         let mut guard = self.lock();
         let state = &mut *guard;
         let Some(call) = &mut state.in_flight else { return true };
+        let is_answered = results.is_ok();
         let results = results.map_or_else(
             |error| vec![GroupResult::Failed(error); call.groups.len()],
             |mut results| {
@@ -259,6 +317,11 @@ impl Intake {
         }
         if is_over {
             state.in_flight = None;
+        } else if is_answered && let Some(mut call) = state.in_flight.take() {
+            call.again_at = Instant::now() + (ASIDE_MIN * 2_u32.pow(call.times_aside.min(8))).min(ASIDE_MAX);
+            call.times_aside += 1;
+            state.aside.push_back(call);
+            is_over = true;
         }
         drop(guard);
         wakers.into_iter().for_each(Waker::wake);
@@ -269,15 +332,16 @@ impl Intake {
     pub(super) fn expire(&self, now: Instant) {
         let mut wakers = Vec::new();
         let mut guard = self.lock();
-        let State { waiting, waiting_messages, waiting_bytes, waiters, in_flight, .. } = &mut *guard;
+        let State { waiting, waiting_messages, waiting_bytes, waiters, in_flight, aside, .. } = &mut *guard;
         let unknown = Refused::TimedOut { stored: Stored::Unknown };
-        for slot in in_flight.iter_mut().flat_map(|call| &mut call.waiters) {
+        for slot in in_flight.iter_mut().chain(aside.iter_mut()).flat_map(|call| &mut call.waiters) {
             if let Some(place) = slot.take_if(|place| waiters.places[*place].deadline <= now) {
                 waiters.answer(place, Err(unknown.clone()), &mut wakers);
             }
         }
         // Nobody is left whom its answer could reach.
         in_flight.take_if(|call| call.waiters.iter().all(Option::is_none));
+        aside.retain(|call| call.waiters.iter().any(Option::is_some));
         waiting.retain(|item| {
             if waiters.places[item.waiter].deadline > now {
                 return true;
@@ -302,7 +366,8 @@ impl Intake {
         let mut guard = self.lock();
         let state = &mut *guard;
         state.closed = true;
-        for place in state.in_flight.take().into_iter().flat_map(|call| call.waiters).flatten() {
+        let calls = state.in_flight.take().into_iter().chain(std::mem::take(&mut state.aside));
+        for place in calls.flat_map(|call| call.waiters).flatten() {
             let unknown = StoreError::Unknown("the gateway stopped before the store answered".to_owned());
             state.waiters.answer(place, Ok(GroupResult::Failed(unknown)), &mut wakers);
         }
@@ -321,10 +386,32 @@ impl Intake {
 }
 
 impl State {
+    /// Whether a group of that queue has no answer yet, so that those behind it wait.
+    fn is_held(&self, queue: &QueueName) -> bool {
+        self.aside.iter().any(|call| call.is_open(queue))
+    }
+
+    /// Messages and bytes that wait for the fate of others.
+    fn held(&self) -> (usize, u64) {
+        let held = self.waiting.iter().filter(|waiting| self.is_held(&waiting.group.queue.name));
+        held.fold((0, 0), |(messages, bytes), waiting| {
+            (messages + waiting.weight.messages, bytes + waiting.weight.bytes)
+        })
+    }
+
     /// The groups of the next call: all that wait, or as many as it may carry, in turns of the queues.
     fn take_next(&mut self, settings: &IngestSettings) -> Vec<Waiting> {
         let (messages_max, bytes_max) = (settings.call_messages_max as usize, settings.call_bytes_max);
-        let next = if self.waiting_messages <= messages_max && self.waiting_bytes <= bytes_max {
+        let next = if !self.aside.is_empty() {
+            let all = std::mem::take(&mut self.waiting);
+            let is_held = |waiting: &Waiting| self.is_held(&waiting.group.queue.name);
+            let (held, mut free): (VecDeque<_>, VecDeque<_>) = all.into_iter().partition(is_held);
+            let next = take_in_turns(&mut free, messages_max, bytes_max);
+            // Only the order within each queue counts.
+            free.extend(held);
+            self.waiting = free;
+            next
+        } else if self.waiting_messages <= messages_max && self.waiting_bytes <= bytes_max {
             self.waiting.drain(..).collect()
         } else {
             take_in_turns(&mut self.waiting, messages_max, bytes_max)

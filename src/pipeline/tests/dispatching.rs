@@ -66,6 +66,27 @@ async fn queues_are_leased_from_in_turn() {
 }
 
 #[tokio::test]
+async fn a_queue_whose_leases_stay_unknown_holds_up_no_other() {
+    let mut bed = Bed::new();
+    let broken = bed.queue("broken", build_done(|_| {})).await;
+    let sound = bed.queue("sound", build_done(|_| {})).await;
+    let store = bed.peer.connect();
+    let waiting = super::rig::group(&bed.clock, &broken, 3);
+    store.enqueue(crate::store::enqueue::CallId::random(), Arc::new(vec![waiting])).await.expect("stored");
+    bed.peer.blind(Some("broken"));
+    let rig = bed.start();
+    let asked = || rig.peer.count(|call| matches!(call, Call::Lease { queue, .. } if queue == "broken"));
+    until("it is asked for again and again", || asked() > 3).await;
+    for round in 1..=20 {
+        rig.publish(&sound, 1).await;
+        rig.until(&sound, "the others are delivered", |stats| stats.counters.delivered == round).await;
+    }
+    rig.peer.blind(None);
+    rig.until(&broken, "all are delivered", |stats| stats.counters.delivered == 3).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_lease_whose_answer_is_lost_is_asked_for_again_under_its_batch_id() {
     let mut bed = Bed::new();
     let queue = bed.queue("orders", build_done(|_| {})).await;

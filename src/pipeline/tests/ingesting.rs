@@ -105,6 +105,58 @@ async fn one_group_whose_answer_is_lost_is_asked_for_again_and_the_others_need_n
 }
 
 #[tokio::test]
+async fn a_queue_whose_fate_stays_unknown_holds_up_no_other() {
+    let mut bed = Bed::new();
+    let broken = bed.queue("broken", build_done(|_| {})).await;
+    let sound = bed.queue("sound", build_done(|_| {})).await;
+    let rig = bed.start();
+    rig.peer.blind(Some("broken"));
+    let first = rig.ingester.publish(group(&rig.clock, &broken, 1), soon());
+    let second = rig.ingester.publish(group(&rig.clock, &broken, 1), soon());
+    until("its fate was asked for again", || rig.peer.enqueues().len() > 3).await;
+    let brief = Instant::now() + Duration::from_millis(30);
+    let behind = rig.ingester.publish(group(&rig.clock, &broken, 1), brief);
+    for _ in 0..100 {
+        rig.publish(&sound, 1).await;
+    }
+    // The store was not asked for it while the fate of those before it was open.
+    assert_eq!(behind.await, Err(Refused::TimedOut { stored: Stored::No }));
+    rig.peer.blind(None);
+    assert_eq!((first.await, second.await), (Ok(GroupResult::Accepted), Ok(GroupResult::Accepted)));
+    rig.publish(&broken, 1).await;
+    assert_eq!(rig.stats(&broken).await.counters.accepted, 3);
+    let calls = rig.peer.enqueues();
+    let to_broken: std::collections::HashSet<_> = calls
+        .iter()
+        .filter(|(_, queues)| queues.contains(&"broken".to_owned()))
+        .map(|(id, _)| id.0)
+        .collect();
+    assert!(to_broken.len() <= 3, "always the same calls: {calls:?}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn what_waits_for_the_fate_of_others_leaves_room_for_the_other_queues() {
+    let mut bed = Bed::new();
+    bed.ingest = IngestSettings { waiting_messages_max: 8, ..IngestSettings::default() };
+    let broken = bed.queue("broken", build_done(|_| {})).await;
+    let sound = bed.queue("sound", build_done(|_| {})).await;
+    let rig = bed.start();
+    rig.peer.blind(Some("broken"));
+    let first = rig.ingester.publish(group(&rig.clock, &broken, 1), soon());
+    until("its fate was asked for again", || rig.peer.enqueues().len() > 3).await;
+    let mut behind: Vec<_> =
+        (0..3).map(|_| rig.ingester.publish(group(&rig.clock, &broken, 1), soon())).collect();
+    let refused = behind.pop().expect("three").await;
+    assert!(matches!(refused, Err(Refused::Overloaded { limit: 2, .. })), "{refused:?}");
+    rig.publish(&sound, 1).await;
+    rig.peer.blind(None);
+    assert_eq!(first.await, Ok(GroupResult::Accepted));
+    assert_eq!(join_all(behind).await, vec![Ok(GroupResult::Accepted); 2]);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn at_its_deadline_a_waiter_is_told_whether_the_store_was_asked() {
     let (rig, queue) = rig(IngestSettings::default()).await;
     let gate = rig.peer.hold(Kind::Enqueue);

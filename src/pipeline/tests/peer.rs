@@ -57,6 +57,13 @@ pub(super) enum Kind {
 struct Script {
     calls: Mutex<Vec<Call>>,
     acts: Mutex<Vec<(Kind, VecDeque<Act>)>>,
+    blind: Mutex<Option<String>>,
+}
+
+impl Script {
+    fn is_blind(&self, queue: &QueueName) -> bool {
+        self.blind.lock().unwrap().as_deref() == Some(queue.as_str())
+    }
 }
 
 /// The store.
@@ -74,6 +81,11 @@ impl Peer {
     /// What happens to the next calls of a kind, one after another; later ones just pass.
     pub(super) fn tell(&self, kind: Kind, acts: impl IntoIterator<Item = Act>) {
         self.script.acts.lock().unwrap().push((kind, acts.into_iter().collect()));
+    }
+
+    /// What becomes of publishes to that queue, and of leases from it, stays unknown until another is named.
+    pub(super) fn blind(&self, queue: Option<&str>) {
+        *self.script.blind.lock().unwrap() = queue.map(str::to_owned);
     }
 
     /// From now on calls just pass.
@@ -170,7 +182,12 @@ impl MessageStore for Connection {
             })
         };
         Box::pin(async move {
-            let mut results = self.through(Kind::Enqueue, self.inner.enqueue(call, groups)).await?;
+            let mut results = self.through(Kind::Enqueue, self.inner.enqueue(call, groups.clone())).await?;
+            for (result, group) in results.iter_mut().zip(&*groups) {
+                if self.script.is_blind(&group.queue.name) {
+                    *result = GroupResult::Failed(StoreError::Unknown("it broke off".to_owned()));
+                }
+            }
             if let Some(index) = lost {
                 results[index] = GroupResult::Failed(StoreError::Unknown("told to forget".to_owned()));
             }
@@ -181,6 +198,9 @@ impl MessageStore for Connection {
     fn lease(&self, request: LeaseRequest) -> Answer<'_, Leased> {
         self.note(Call::Lease { batch: request.batch, queue: request.queue.name.to_string() });
         Box::pin(async move {
+            if self.script.is_blind(&request.queue.name) {
+                return Err(StoreError::Unknown("it broke off".to_owned()));
+            }
             let leased = self.through(Kind::Lease, self.inner.lease(request)).await?;
             let suspect = leased.leases.iter().any(|lease| lease.record.is_suspect());
             self.note(Call::Leased { taken: leased.leases.len(), suspect });

@@ -27,9 +27,6 @@ pub(super) struct Connection {
     pub(super) link: Rc<Link>,
     /// Where publishes leave: a link of its own when replicas are waited for, because that holds up all behind it.
     pub(super) sending: Rc<Link>,
-    /// Which connection of `sending` was judged last, and which of `link` health looked at.
-    pub(super) judged: Cell<u64>,
-    pub(super) probed: Cell<u64>,
     pub(super) version: Cell<Option<Version>>,
     pub(super) rounds: RefCell<Rounds>,
     pub(super) observed: RefCell<Observed>,
@@ -46,8 +43,6 @@ impl Connection {
             state: Arc::clone(state),
             link,
             sending,
-            judged: Cell::default(),
-            probed: Cell::default(),
             version: Cell::default(),
             rounds: RefCell::default(),
             observed: RefCell::default(),

@@ -139,7 +139,10 @@ fn reply(code: &str, error: &RedisError, effect: Effect) -> Cure {
             }
         }
         Some(Meaning::Foreign) => {
-            Cure::Tell(StoreError::Foreign(format!("{}: remove it, and the queue goes on", said())))
+            let words = said();
+            // Where it is not a key to be removed, it says what else to do.
+            let cure = if words.contains("; ") { "" } else { ": remove it, and the queue goes on" };
+            Cure::Tell(StoreError::Foreign(format!("{words}{cure}")))
         }
         Some(Meaning::Broken(words)) => {
             broke_off(format!("Redis {words} ({code} {})", said()), effect, DEFECT)

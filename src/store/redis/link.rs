@@ -3,7 +3,8 @@
 //! Calls of one link travel together; Redis answers them in order. What only looks is sent once more on a new connection when the
 //! old one turns out to be dead: servers and firewalls close what is idle, and say so to nobody. A link that could not be made is
 //! tried again at the next call, after a pause that grows to [`RETRY_MAX`]; calls meanwhile are refused at once. When one link
-//! finds a replica where the master was, every link of the process is made anew: the address may lead to the new master by then.
+//! finds a replica where the master was, or comes to another server than an older one, every link of the process is made anew: the
+//! address leads elsewhere by then. What is written for a 202 travels on a connection whose server was judged, and on no other.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -18,6 +19,7 @@ use tokio::time::timeout;
 
 use crate::store::error::StoreError;
 use crate::store::redis::error::{Cure, Effect, cure, is_lost};
+use crate::store::redis::probe::Server;
 use crate::store::redis::script::LOADED;
 use crate::store::redis::state::State;
 use crate::store::redis::url::why_none;
@@ -53,6 +55,11 @@ pub(super) struct Link {
     /// Grows when the server turns out to be no master any more; and what it was when the connection was begun.
     moves: Arc<AtomicU64>,
     moves_before: Cell<u64>,
+    /// Connections that were begun by all links, and which of them the last of this one was.
+    all_begun: Arc<AtomicU64>,
+    begun: Cell<u64>,
+    /// Where the connection of that number was found to lead.
+    server: RefCell<Option<(u64, Server)>>,
 }
 
 impl Link {
@@ -67,6 +74,9 @@ impl Link {
             broken: Arc::clone(&state.broken),
             moves: Arc::clone(&state.moves),
             moves_before: Cell::new(0),
+            all_begun: Arc::clone(&state.begun),
+            begun: Cell::new(0),
+            server: RefCell::default(),
         })
     }
 
@@ -90,6 +100,21 @@ impl Link {
         self.made.get() == made && self.connection.borrow().is_some()
     }
 
+    /// When its last connection was begun, among all of the process.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun.get()
+    }
+
+    /// Where that connection was found to lead, when somebody looked.
+    pub(super) fn server(&self, made: u64) -> Option<Server> {
+        self.server.borrow().as_ref().filter(|(number, _)| *number == made).map(|(_, server)| server.clone())
+    }
+
+    /// Notes where that connection leads.
+    pub(super) fn leads_to(&self, made: u64, server: Server) {
+        *self.server.borrow_mut() = Some((made, server));
+    }
+
     /// The connection there is, or a new one.
     async fn connection(&self) -> Result<Numbered, StoreError> {
         if let Some(connection) = self.connection.borrow().as_ref() {
@@ -105,6 +130,7 @@ impl Link {
             return Err(StoreError::Unavailable(self.why.borrow().clone()));
         }
         let moves_before = self.moves.load(Ordering::Relaxed);
+        let begun = self.all_begun.fetch_add(1, Ordering::Relaxed) + 1;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_WITHIN))
             .set_response_timeout(Some(ANSWER_WITHIN))
@@ -119,6 +145,7 @@ impl Link {
                 let number = self.made.get() + 1;
                 self.made.set(number);
                 self.moves_before.set(moves_before);
+                self.begun.set(begun);
                 *self.connection.borrow_mut() = Some((connection.clone(), number));
                 Ok((connection, number))
             }
@@ -158,6 +185,35 @@ impl Link {
         is_old && effect != Effect::Writes && is_lost(error)
     }
 
+    /// The connection of that number, and no other.
+    fn very(&self, made: u64) -> Result<MultiplexedConnection, StoreError> {
+        let connection = self.connection.borrow();
+        let is_this = |numbered: &&Numbered| numbered.1 == made;
+        connection.as_ref().filter(is_this).map(|(connection, _)| connection.clone()).ok_or_else(|| {
+            StoreError::Unavailable("Redis: the connection that was judged is lost".to_owned())
+        })
+    }
+
+    /// Sends one command on the connection of that number, and on no other.
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send); nothing was sent when that connection is no more.
+    pub(super) async fn send_on(
+        &self,
+        made: u64,
+        command: &Cmd,
+        effect: Effect,
+    ) -> Result<Value, StoreError> {
+        let mut connection = self.very(made)?;
+        let mut has_loaded = false;
+        loop {
+            match connection.send_packed_command(command).await.and_then(Value::extract_error) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => self.mend((&mut connection, made), &error, effect, &mut has_loaded).await?,
+            }
+        }
+    }
+
     /// Sends commands together and waits for all answers, each with its own fate.
     ///
     /// # Errors
@@ -167,47 +223,96 @@ impl Link {
         commands: Vec<Cmd>,
         effect: Effect,
     ) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
+        self.send_numbered(commands, effect).await.map(|(_, fates)| fates)
+    }
+
+    /// The same, with the number of the connection that answered.
+    pub(super) async fn send_numbered(
+        &self,
+        commands: Vec<Cmd>,
+        effect: Effect,
+    ) -> Result<(u64, Vec<Result<Value, StoreError>>), StoreError> {
         if commands.is_empty() {
-            return Ok(Vec::new());
+            return Ok((self.made.get(), Vec::new()));
         }
-        let count = commands.len();
-        let mut pipeline = Pipeline::with_capacity(count);
-        for command in commands {
-            pipeline.add_command(command);
-        }
+        let pipeline = together(commands);
         let known = self.made.get();
         let (number, answers) = loop {
             let (mut connection, number) = self.connection().await?;
-            match connection.send_packed_commands(&pipeline, 0, count).await {
+            match connection.send_packed_commands(&pipeline, 0, pipeline.len()).await {
                 Ok(answers) => break (number, answers),
                 Err(error) if Self::is_worth_another(&error, effect, number <= known) => {
                     self.is_broken(number);
                 }
-                Err(error) => {
-                    self.mend((&mut connection, number), &error, effect, &mut true).await?;
-                    return Err(StoreError::Unavailable("Redis forgot the scripts".to_owned()));
-                }
+                Err(error) => return Err(self.all_failed((&mut connection, number), &error, effect).await),
             }
         };
-        let mut fates = Vec::with_capacity(count);
+        let mut fates = Vec::with_capacity(pipeline.len());
         for (command, answer) in pipeline.cmd_iter().zip(answers) {
-            fates.push(match answer.extract_error() {
-                Ok(answer) => Ok(answer),
-                Err(error) => match cure(&error, effect, ANSWER_WITHIN) {
-                    Cure::Load => self.send(command, effect).await,
-                    Cure::Reconnect(told) => {
-                        self.is_broken(number);
-                        Err(told)
-                    }
-                    Cure::Move(told) => {
-                        self.has_moved(number);
-                        Err(told)
-                    }
-                    Cure::Tell(told) => Err(told),
-                },
+            fates.push(match self.fate(answer, number, effect) {
+                None => self.send(command, effect).await,
+                Some(fate) => fate,
+            });
+        }
+        Ok((number, fates))
+    }
+
+    /// Sends commands together on the connection of that number: whatever must be sent again for want of the scripts travels on
+    /// that one as well, or not at all.
+    ///
+    /// # Errors
+    /// As for [`send_each`](Self::send_each); nothing was sent when that connection is no more.
+    pub(super) async fn send_each_on(
+        &self,
+        made: u64,
+        commands: Vec<Cmd>,
+        effect: Effect,
+    ) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
+        let pipeline = together(commands);
+        let mut connection = self.very(made)?;
+        let answers = match connection.send_packed_commands(&pipeline, 0, pipeline.len()).await {
+            Ok(answers) => answers,
+            Err(error) => return Err(self.all_failed((&mut connection, made), &error, effect).await),
+        };
+        let mut fates = Vec::with_capacity(pipeline.len());
+        for (command, answer) in pipeline.cmd_iter().zip(answers) {
+            fates.push(match self.fate(answer, made, effect) {
+                None => self.send_on(made, command, effect).await,
+                Some(fate) => fate,
             });
         }
         Ok(fates)
+    }
+
+    /// What all of them are told when they failed together.
+    async fn all_failed(
+        &self,
+        connection: (&mut MultiplexedConnection, u64),
+        error: &RedisError,
+        effect: Effect,
+    ) -> StoreError {
+        let mended = self.mend(connection, error, effect, &mut true).await;
+        mended.err().unwrap_or_else(|| StoreError::Unavailable("Redis forgot the scripts".to_owned()))
+    }
+
+    /// What one of several commands is told; `None` when it is to be sent again.
+    fn fate(&self, answer: Value, number: u64, effect: Effect) -> Option<Result<Value, StoreError>> {
+        let error = match answer.extract_error() {
+            Ok(answer) => return Some(Ok(answer)),
+            Err(error) => error,
+        };
+        Some(Err(match cure(&error, effect, ANSWER_WITHIN) {
+            Cure::Load => return None,
+            Cure::Reconnect(told) => {
+                self.is_broken(number);
+                told
+            }
+            Cure::Move(told) => {
+                self.has_moved(number);
+                told
+            }
+            Cure::Tell(told) => told,
+        }))
     }
 
     /// Does what a failure asks for; `Ok` when the command is to be sent again.
@@ -263,7 +368,7 @@ impl Link {
     }
 
     /// Gives that connection up, unless another was made since: calls that fail together cost one new connection.
-    fn is_broken(&self, number: u64) {
+    pub(super) fn is_broken(&self, number: u64) {
         let is_this = |numbered: &mut Numbered| numbered.1 == number;
         if self.connection.borrow_mut().take_if(is_this).is_some() {
             self.broken.fetch_add(1, Ordering::Relaxed);
@@ -281,6 +386,16 @@ impl Link {
         self.is_broken(number);
     }
 
+    /// Gives up every connection of this process but that one: it is the first that leads where the address leads now.
+    pub(super) fn is_first(&self, number: u64) {
+        let moves = self.moves.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.made.get() == number {
+            self.moves_before.set(moves);
+        }
+        // Who listens is on an older one.
+        self.broken.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Gives a connection up that may lead to what was the master once. Not in between a look and the publish that relies on it.
     fn leave_what_moved(&self) {
         if self.moves.load(Ordering::Relaxed) != self.moves_before.get() {
@@ -292,4 +407,12 @@ impl Link {
     pub(super) fn give_up(&self) {
         self.connection.borrow_mut().take();
     }
+}
+
+fn together(commands: Vec<Cmd>) -> Pipeline {
+    let mut pipeline = Pipeline::with_capacity(commands.len());
+    for command in commands {
+        pipeline.add_command(command);
+    }
+    pipeline
 }

@@ -8,7 +8,8 @@ use redis::Cmd;
 use crate::domain::id::MessageId;
 use crate::domain::record::{self, CHECKSUM_BYTES, FIXED_BYTES, Record};
 use crate::store::enqueue::{CallId, Due, Group, GroupResult, NewMessage};
-use crate::store::error::StoreError;
+use crate::store::error::{StoreError, Stored};
+use crate::store::health::FOREIGN_TYPE;
 use crate::store::redis::answer::{Answer, unexpected};
 use crate::store::redis::call::Call;
 use crate::store::redis::connection::Connection;
@@ -36,21 +37,21 @@ impl Connection {
         let messages = groups.iter().flat_map(|group| &group.messages);
         let record_bytes = messages.clone().map(|message| message.record.len() as u64).sum();
         let full = self.why_full(record_bytes, messages.count() as u64).await?;
-        self.fit_to_write().await?;
-        let made = self.sending.ready().await?;
+        let made = self.fit_to_write().await?;
         let mut commands = Vec::with_capacity(parts.len() * 2);
         for part in &parts {
             commands.push(self.mark_due(&part.queue.name, 0));
             commands.push(self.command(call, part, &groups, full.is_some()));
         }
-        let answers = self.sending.send_each(commands, Effect::Writes).await?;
+        let answers = self.sending.send_each_on(made, commands, Effect::Writes).await?;
         let mut gone: Vec<usize> = Vec::new();
         let mut results: Vec<GroupResult> = vec![GroupResult::Gone; groups.len()];
         for (part, answer) in parts.iter().zip(answers.into_iter().skip(1).step_by(2)) {
             match answer.and_then(|answer| self.read(part, answer, full.as_deref()).map_err(misread)) {
                 Ok(read) => part.places.iter().zip(read).for_each(|(place, result)| results[*place] = result),
                 Err(StoreError::Gone) => gone.extend(&part.places),
-                Err(error) if parts.len() == 1 => return Err(error),
+                // What is unknown here is the fate of this queue's groups: Redis answered.
+                Err(error) if parts.len() == 1 && error.stored() == Stored::No => return Err(error),
                 Err(error) => {
                     part.places.iter().for_each(|place| results[*place] = GroupResult::Failed(error.clone()));
                 }
@@ -63,6 +64,14 @@ impl Connection {
         {
             for place in gone {
                 results[place] = GroupResult::Failed(error.clone());
+            }
+        }
+        // One that is listed and whose hash is somebody else's is not gone.
+        for (result, group) in results.iter_mut().zip(&*groups) {
+            if *result == GroupResult::Gone
+                && let Some((FOREIGN_TYPE, detail)) = lock(&self.state.troubles).get(&group.queue.name)
+            {
+                *result = GroupResult::Failed(StoreError::Foreign(detail.clone()));
             }
         }
         let is_stored =

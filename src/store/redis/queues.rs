@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::queue::{Generation, ParkReason, QueueName, QueueSettings, Source};
 use crate::store::error::StoreError;
+use crate::store::health::FOREIGN_TYPE;
 use crate::store::redis::answer::{Answer, read_number};
 use crate::store::redis::call::Call;
 use crate::store::redis::connection::Connection;
@@ -27,7 +28,7 @@ use crate::store::redis::keys::{Key, Names};
 use crate::store::redis::listener::CHANGED;
 use crate::store::redis::state::lock;
 use crate::store::redis::stats::read_park;
-use crate::store::redis::{pack, script};
+use crate::store::redis::{pack, script, url};
 use crate::store::{Changed, Deleted, Hold, Put, QueueEntry, QueueRef};
 
 /// Times that a change is tried anew because somebody else's came first.
@@ -110,9 +111,25 @@ impl Connection {
         if let Some(listing) = lock(&self.state.listing).as_ref().filter(is_latest) {
             return Ok(listing.entries.clone());
         }
+        // An emptied or swapped Redis knows nothing of our queues: what was listed before stands.
+        if let Err(error) = self.check_home().await {
+            let listing = lock(&self.state.listing);
+            let known = listing.as_ref().filter(|_| matches!(error, StoreError::NotDurable(_)));
+            return known.map(|listing| listing.entries.clone()).ok_or(error);
+        }
         let entries = self.list().await?;
         *lock(&self.state.listing) = Some(Listing { changes, epoch, entries: entries.clone() });
         Ok(entries)
+    }
+
+    /// Notes a queue that was made or changed, so that what is known stands should Redis be emptied before the next look.
+    fn note_listed(&self, entry: &QueueEntry) {
+        if let Some(listing) = lock(&self.state.listing).as_mut() {
+            match listing.entries.binary_search_by(|known| known.name.cmp(&entry.name)) {
+                Ok(place) => listing.entries[place] = entry.clone(),
+                Err(place) => listing.entries.insert(place, entry.clone()),
+            }
+        }
     }
 
     async fn list(&self) -> Result<Vec<QueueEntry>, StoreError> {
@@ -192,10 +209,39 @@ impl Connection {
         })
     }
 
+    /// Notes why nothing can be done with a queue that is listed, and whose hash is of another generation although it holds messages.
+    pub(super) async fn note_generation(&self, name: &QueueName) -> Result<(), StoreError> {
+        let key = Names::in_queue(&self.state.names.of_queue(name), Key::Counters);
+        let mut command = Cmd::new();
+        command.arg("HMGET").arg(&key).arg(&["gen", "pending", "scheduled", "leased", "dead"]);
+        let mut fields = Answer::of(self.link.send(&command, Effect::Reads).await?)?;
+        let is = fields.bytes()?;
+        let mut held = 0;
+        while fields.left() > 0 {
+            held += read_number(&fields.bytes()?);
+        }
+        let (_, kept) = self.kept(name).await?;
+        let Some(kept) = kept.filter(|kept| kept.generation.0.to_string().as_bytes() != &*is) else {
+            return Ok(());
+        };
+        if is.is_empty() || held == 0 {
+            return Ok(());
+        }
+        let (is, generation) = (String::from_utf8_lossy(&is).into_owned(), kept.generation.0);
+        let client = url::client(&self.state.settings.url, true);
+        let detail = format!(
+            "the field gen of the key {key} is {is:?}, and its entry says {generation}: it holds {held} messages, which are left as \
+             they are; if they are those of the queue, {client} HSET {key} gen {generation}, and it goes on"
+        );
+        self.state.troubled(name, Some((FOREIGN_TYPE, detail)));
+        Ok(())
+    }
+
     /// Gives the queue's own hash the generation and the settings of its entry.
     ///
     /// # Errors
-    /// [`StoreError::Gone`] when the hash has neither this generation nor the one that it is expected to have.
+    /// [`StoreError::Gone`] when the hash has neither this generation nor the one that it is expected to have;
+    /// [`StoreError::Foreign`] when it has another and holds messages: whose they are, an operator decides.
     async fn adopt(
         &self,
         name: &QueueName,
@@ -209,7 +255,11 @@ impl Connection {
         call.push(u8::from(kept.settings.lookup)).push(batches);
         call.push(&self.state.wake_channel).push(name.as_str());
         call.push(expected.map_or_else(String::new, |generation| generation.0.to_string()));
-        let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?)?;
+        let adopted = self.link.send(&call.finish(), Effect::Writes).await;
+        if let Err(StoreError::Foreign(detail)) = &adopted {
+            self.state.troubled(name, Some((FOREIGN_TYPE, detail.clone())));
+        }
+        let mut answer = Answer::ok(adopted?)?;
         let (paused, parked) = (answer.yes()?, read_park(&answer.bytes()?));
         let woken = answer.yes()?;
         self.tell(name, woken, None);
@@ -286,6 +336,7 @@ impl Connection {
 
     pub(super) async fn put(&self, name: QueueName, settings: Arc<QueueSettings>) -> Result<Put, StoreError> {
         self.state.check_open()?;
+        self.check_home().await?;
         let made = Generation(fastrand::u64(1..));
         let (was, entry) = self
             .change(&name, |was| match was {
@@ -298,6 +349,7 @@ impl Connection {
             })
             .await?;
         let Some(entry) = entry else { return Ok(Put::DeclaredInFile) };
+        self.note_listed(&entry);
         self.touch().await;
         Ok(if was.is_some() { Put::Updated(entry) } else { Put::Created(entry) })
     }
@@ -309,6 +361,7 @@ impl Connection {
         settings: Arc<QueueSettings>,
     ) -> Result<Changed, StoreError> {
         self.state.check_open()?;
+        self.check_home().await?;
         let (found, entry) = self
             .change(&queue.name, |kept| {
                 let kept = kept.filter(|kept| {
@@ -354,11 +407,7 @@ impl Connection {
                 .await;
             let (was, _) = match declared {
                 // That one is left as it is; the others are served.
-                Err(StoreError::Newer(_)) => continue,
-                Err(StoreError::Foreign(why)) => {
-                    log::warn!("queue.name" = name.as_str(), "cause" = why.as_str(); "a queue is left as it is");
-                    continue;
-                }
+                Err(StoreError::Newer(_) | StoreError::Foreign(_)) => continue,
                 declared => declared?,
             };
             if let Some(was) = was.filter(|was| was.settings != *settings) {
@@ -374,6 +423,7 @@ impl Connection {
 
     pub(super) async fn delete(&self, queue: QueueRef, force: bool) -> Result<Deleted, StoreError> {
         self.state.check_open()?;
+        self.check_home().await?;
         let mut is_deleted = false;
         for _ in 0..TRIES_MAX {
             let (bytes, kept) = self.kept(&queue.name).await?;
@@ -407,6 +457,7 @@ impl Connection {
 
     pub(super) async fn hold_queue(&self, queue: QueueRef, hold: Hold) -> Result<QueueEntry, StoreError> {
         self.state.check_open()?;
+        self.check_home().await?;
         let mut call = Call::of_queue(&self.state, script::HOLD, &queue, None);
         match hold {
             Hold::Pause => call.push("pause"),

@@ -50,8 +50,11 @@ pub(super) struct State {
     pub(super) announced: Mutex<Option<Arc<str>>>,
     /// Connections that were given up, of all links: whoever holds one that says nothing of itself learns that it may be dead.
     pub(super) broken: Arc<AtomicU64>,
-    /// Times that the server at the other end was found to be no master any more: what was connected before leads there.
+    /// Times that the server at the other end was found to be no master any more, or the address to lead elsewhere: what was
+    /// connected before leads there.
     pub(super) moves: Arc<AtomicU64>,
+    /// Connections that were begun, of all links.
+    pub(super) begun: Arc<AtomicU64>,
     /// The next moment that the last sweep, or a call since, named.
     next_at: Mutex<Option<Timestamp>>,
     is_closed: AtomicBool,
@@ -79,6 +82,7 @@ impl State {
             announced: Mutex::default(),
             broken: Arc::default(),
             moves: Arc::default(),
+            begun: Arc::default(),
             next_at: Mutex::default(),
             is_closed: AtomicBool::new(false),
         }

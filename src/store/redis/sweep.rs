@@ -23,7 +23,7 @@ use crate::store::health::{COUNTERS_DIFFER, FOREIGN_BESIDE, FOREIGN_TYPE};
 use crate::store::redis::answer::Answer;
 use crate::store::redis::call::Call;
 use crate::store::redis::connection::Connection;
-use crate::store::redis::error::Effect;
+use crate::store::redis::error::{Effect, FORBIDDEN};
 use crate::store::redis::keys::{Key, Names};
 use crate::store::redis::script;
 use crate::store::redis::state::lock;
@@ -136,10 +136,16 @@ impl Connection {
                     }
                     Some(look)
                 }
-                Err(StoreError::Gone) => None,
+                Err(StoreError::Gone) => {
+                    self.note_generation(&entry.name).await?;
+                    None
+                }
                 // It stays put off; its neighbours must not wait for it.
                 Err(error) => {
-                    if let StoreError::Foreign(detail) = &error {
+                    // One that broke off behind its first write says so in its own words.
+                    if let StoreError::Foreign(detail) | StoreError::Internal(detail) = &error
+                        && !detail.contains(FORBIDDEN)
+                    {
                         self.state.troubled(&entry.name, Some((FOREIGN_TYPE, detail.clone())));
                     }
                     failed = Some(error);

@@ -29,7 +29,7 @@ fn fields(path: &str, value: &Value, found: &mut BTreeSet<String>) {
             for (name, value) in fields_of {
                 let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
                 match path.as_str() {
-                    "totals" | "lanes" => drop(found.insert(path)),
+                    "totals" => drop(found.insert(path)),
                     // In full among what is not shown.
                     "store.warnings" | "store.durability.reasons" | "queues[].stalled" => {}
                     _ => fields(&path, value, found),

@@ -63,6 +63,41 @@ fn the_pile_of_junk_has_an_end() {
 }
 
 #[test]
+fn what_counts_as_pending_and_lies_nowhere_is_not_asked_for_again_at_once() {
+    run(async || {
+        let server = RedisServer::start(&[]);
+        let stand = stand_at(server.url(), &Clock::manual(START));
+        let queue = stand.queue("orders").await;
+        stand.publish_plain(&queue, 5).await;
+        ask::<i64>(&server, &[b"DEL", key("orders", "p1").as_bytes()]);
+        let leased = stand.lease(&queue, 1_000).await;
+        assert!(leased.leases.is_empty() && !leased.more, "{leased:?}");
+        let published = stand.publish_plain(&queue, 1).await;
+        assert_eq!(ids(&stand.lease(&queue, 1_000).await), published);
+    });
+}
+
+#[test]
+fn a_key_without_which_messages_stay_behind_is_not_said_to_be_removed() {
+    run(async || {
+        let server = RedisServer::start(&[]);
+        let stand = stand_at(server.url(), &Clock::manual(START));
+        stand.queue("orders").await;
+        for (name, is_removed) in [("l", false), ("s", false), ("p1", true)] {
+            let key = key("orders", name);
+            ask::<String>(&server, &[b"SET", key.as_bytes(), b"junk"]);
+            ask::<i64>(&server, &[b"ZADD", b"ph:{0}:due", b"0", b"orders"]);
+            let swept = stand.connection.sweep().await;
+            let health = stand.connection.health().await.expect("it answers");
+            let detail = &health.troubles.first().unwrap_or_else(|| panic!("{swept:?}")).detail;
+            assert!(detail.contains(&key), "{detail}");
+            assert_eq!(detail.contains("remove it"), is_removed, "{detail}");
+            ask::<i64>(&server, &[b"DEL", key.as_bytes()]);
+        }
+    });
+}
+
+#[test]
 fn a_byte_that_flips_inside_a_list_kills_its_own_message_alone() {
     run(async || {
         let server = RedisServer::start(&[]);

@@ -4,6 +4,7 @@ mod at_rest;
 mod away;
 mod bounded;
 mod faults;
+mod fields;
 mod foreign;
 mod idle;
 mod index;

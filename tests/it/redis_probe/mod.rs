@@ -2,6 +2,7 @@
 
 mod acl;
 mod address;
+mod moved;
 mod refusals;
 mod replicas;
 mod rights;

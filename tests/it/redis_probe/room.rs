@@ -3,7 +3,7 @@
 use posthaste::domain::retry::Verdict;
 use posthaste::store::error::StoreError;
 
-use super::{Duration, RedisServer, Rig, run, strict};
+use super::{Arc, Duration, Put, RedisServer, Rig, plain_settings, run, strict};
 use crate::conformance::stand::{Draft, attempt, draft, settlements};
 use crate::support::redis::STRICT;
 
@@ -55,6 +55,24 @@ fn a_full_redis_sheds_publishes_and_its_backlog_drains_though_half_of_it_is_retr
         );
         assert_eq!(rig.health().await.full, None);
         rig.publish().await;
+    });
+}
+
+#[test]
+fn messages_that_nobody_looks_for_count_as_well() {
+    let server = small();
+    run(async {
+        let rig = Rig::open(&strict(&server)).await;
+        let stored = fill(&rig).await;
+        // As a queue that is held leaves the index after a minute.
+        assert_eq!(server.ask(&["ZREM", "ph:{0}:due", "orders"]), ":1\r\n");
+        let put =
+            rig.connection.put_queue("others".parse().expect("a name"), Arc::new(plain_settings())).await;
+        let Ok(Put::Created(entry)) = put else { panic!("{put:?}") };
+        let other =
+            Rig { queue: entry.queue_ref(), store: Arc::clone(&rig.store), connection: rig.store.connect() };
+        let more = fill(&other).await;
+        assert!(more < stored / 10, "{more} more than {stored}");
     });
 }
 

@@ -242,3 +242,36 @@ fn a_gateway_that_takes_redis_as_it_is_still_wants_it_to_be_the_same() {
     gateway.publish("orders", &[], b"third");
     gateway.stop();
 }
+
+#[test]
+fn an_emptied_redis_takes_no_queues_and_hides_none() {
+    let server = RedisServer::start(&STRICT);
+    let settings = "[queues.orders]\nprocessor = 'pull'\n";
+    let mut gateway = Gateway::prepare(settings, &["--log", "info"]).wrapped(vec![], &server.url());
+    gateway.launch_until_ready();
+    let put = |name: &str| {
+        let headers = [("content-type", "application/json")];
+        gateway.request("PUT", &format!("/v1/queues/{name}"), &headers, b"{\"processor\":\"pull\"}")
+    };
+    assert_eq!(put("api").status, 201);
+    server.order("FLUSHALL");
+    // At once, and when it is known: nothing is told to be kept there.
+    for round in 0..20 {
+        let made = put(&format!("new{round}"));
+        assert_eq!(made.status, 503, "{}", made.text());
+        let published = gateway.request("POST", &format!("/v1/queues/new{round}/messages"), &[], b"x");
+        assert!([404, 503].contains(&published.status), "{}", published.text());
+        for (method, path) in [
+            ("POST", "/v1/queues/orders/pause"),
+            ("DELETE", "/v1/queues/api?force=true"),
+            ("POST", "/v1/queues/orders/messages"),
+        ] {
+            let answer = gateway.request(method, path, &[], b"");
+            assert_eq!(answer.status, 503, "{method} {path}: {}", answer.text());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(gateway.request("GET", "/v1/queues/orders", &[], b"").status, 200);
+    assert_eq!(server.ask(&["EXISTS", "ph:queues"]), ":0\r\n");
+    gateway.stop();
+}

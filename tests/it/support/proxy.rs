@@ -31,8 +31,17 @@ pub(crate) struct Proxy {
     shared: Arc<Shared>,
 }
 
+/// What is remembered of what a connection sent.
+const SEEN_BYTES_MAX: usize = 1 << 20;
+
+/// A connection, and what was sent on it.
+type Seen = (TcpStream, Arc<Mutex<Vec<u8>>>);
+
 struct Shared {
     socket: Mutex<PathBuf>,
+    /// Where every second connection comes to.
+    other: Mutex<Option<PathBuf>>,
+    seen: Mutex<Vec<Seen>>,
     armed: Mutex<Option<Fault>>,
     is_over: AtomicBool,
 }
@@ -52,6 +61,8 @@ impl Proxy {
         let address = listener.local_addr().expect("its address");
         let shared = Arc::new(Shared {
             socket: Mutex::new(socket),
+            other: Mutex::default(),
+            seen: Mutex::default(),
             armed: Mutex::default(),
             is_over: AtomicBool::new(false),
         });
@@ -78,6 +89,23 @@ impl Proxy {
         *self.shared.socket.lock().expect("nobody panics with it") = socket;
     }
 
+    /// Lets every second connection from now on come to another server.
+    pub(crate) fn share_with(&self, socket: PathBuf) {
+        *self.shared.other.lock().expect("nobody panics with it") = Some(socket);
+    }
+
+    /// Ends the connections on which these bytes were sent, and no others; gives how many those were.
+    pub(crate) fn cut_those_that_sent(&self, bytes: &[u8]) -> usize {
+        let mut cut = 0;
+        for (connection, sent) in &*self.shared.seen.lock().expect("nobody panics with it") {
+            let sent = sent.lock().expect("nobody panics with it");
+            if sent.windows(bytes.len()).any(|window| window == bytes) {
+                cut += usize::from(connection.shutdown(Shutdown::Both).is_ok());
+            }
+        }
+        cut
+    }
+
     /// Breaks the next call of a script.
     pub(crate) fn arm(&self, fault: Fault) {
         *self.shared.armed.lock().expect("nobody panics with it") = Some(fault);
@@ -98,7 +126,15 @@ impl Drop for Proxy {
 
 /// Serves one connection with two threads, which end with it.
 fn serve(client: TcpStream, shared: &Arc<Shared>) {
-    let socket = shared.socket.lock().expect("nobody panics with it").clone();
+    let sent: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let place = {
+        let mut seen = shared.seen.lock().expect("nobody panics with it");
+        seen.push((client.try_clone().expect("a socket"), Arc::clone(&sent)));
+        seen.len()
+    };
+    let other = shared.other.lock().expect("nobody panics with it").clone();
+    let first = shared.socket.lock().expect("nobody panics with it").clone();
+    let socket = other.filter(|_| place % 2 == 0).unwrap_or(first);
     let Ok(server) = UnixStream::connect(socket) else { return };
     client.set_nodelay(true).expect("a socket");
     let answer_fault: Arc<Mutex<Option<Fault>>> = Arc::default();
@@ -109,6 +145,11 @@ fn serve(client: TcpStream, shared: &Arc<Shared>) {
     thread::spawn(move || {
         let mut chunk = vec![0; 64 << 10];
         while let Ok(length @ 1..) = from_client.read(&mut chunk) {
+            let mut sent_before = sent.lock().expect("nobody panics with it");
+            if sent_before.len() < SEEN_BYTES_MAX {
+                sent_before.extend_from_slice(&chunk[..length]);
+            }
+            drop(sent_before);
             match shared.fault_of(&chunk[..length]) {
                 Some(Fault::LoseRequest) => break,
                 Some(Fault::Say(line)) => {

@@ -134,6 +134,16 @@ impl RedisServer {
         Some(String::from_utf8_lossy(&answer[..length]).into_owned())
     }
 
+    /// Sends commands as for `redis-cli` in one go, so that nobody's comes in between; each must be answered `OK`.
+    pub(crate) fn order_together(&self, commands: &[&str]) {
+        let mut stream = UnixStream::connect(self.socket()).expect("it listens");
+        let sent = commands.join("\r\n") + "\r\n";
+        stream.write_all(sent.as_bytes()).expect("it reads");
+        let mut answers = vec![0; commands.len() * "+OK\r\n".len()];
+        stream.read_exact(&mut answers).expect("it answers");
+        assert_eq!(String::from_utf8_lossy(&answers), "+OK\r\n".repeat(commands.len()));
+    }
+
     /// Lets it stand still, as a machine that swaps does: it takes connections and answers nothing.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::SIGSTOP);

@@ -6,13 +6,16 @@
 //! | `version` | which server it is |
 //! | `judge` | what that means, pure |
 //! | `epoch` | the mark of this very Redis |
+//! | `server` | which server a connection leads to |
 //! | `rights` | what the user may |
 //! | `room` | whether there is room for more, pure |
 //! | `vitals` | what the last looks found, shared by all connections |
 //! | `opening` | the look at start |
 //!
-//! Everything is looked at on each new connection before the first publish leaves on it, and every 30 s; every second while it is unfit. Health looks at memory
-//! and epoch each time: two commands. While there are publishes memory is looked at once a second, and after each 4 MiB.
+//! Everything is looked at on each new connection before the first publish leaves on it, and every 30 s; every second while it is unfit.
+//! What is found holds for the server that was looked at: a publish is judged by what is known of the one that it travels to. Health
+//! looks at memory and epoch each time: two commands. While there are publishes memory is looked at once a second, and after each
+//! 4 MiB.
 
 mod epoch;
 mod judge;
@@ -20,6 +23,7 @@ pub(super) mod opening;
 mod rights;
 mod room;
 mod seen;
+mod server;
 mod version;
 mod vitals;
 
@@ -27,7 +31,6 @@ use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value};
 
-use crate::domain::queue::QueueName;
 use crate::store::error::StoreError;
 use crate::store::health::{StoreHealth, Trouble};
 use crate::store::redis::answer::{Answer, read_number, unexpected};
@@ -38,16 +41,18 @@ use crate::store::redis::link::Link;
 use crate::store::redis::probe::epoch::Epoch;
 use crate::store::redis::probe::room::Room;
 use crate::store::redis::probe::seen::{Memory, Seen, ask_info, ask_memory, ask_settings};
+use crate::store::redis::probe::server::Met;
 use crate::store::redis::probe::version::WAITAOF_FROM;
 use crate::store::redis::state::lock;
 
+pub(super) use server::Server;
 pub(super) use version::Version;
 pub(super) use vitals::Vitals;
 
 /// Connections that are tried for one publish.
 const TRIES_MAX: usize = 3;
-/// Queues whose messages are counted, those with work first.
-const COUNTED_QUEUES_MAX: usize = 1_000;
+/// Queues whose messages are counted by commands that travel together.
+const COUNTED_AT_ONCE: usize = 1_000;
 /// How long replicas may take to acknowledge.
 const REPLICAS_WITHIN: Duration = Duration::from_secs(2);
 
@@ -58,32 +63,31 @@ enum Looked {
     Far,
     /// Messages need counting: they may come to use all there is.
     Near,
-    /// It is a replica, and its address may lead to another by now: nothing was noted, and the connection was given up.
+    /// Its address may lead elsewhere by now: nothing was noted, and the connection was given up.
     Moved,
 }
 
 impl Connection {
-    /// Makes sure that what is written next will be kept as promised.
+    /// Makes sure that what is written next will be kept as promised; gives the connection of `sending` that was judged.
     ///
     /// # Errors
     /// [`StoreError::NotDurable`] when it would not.
-    pub(super) async fn fit_to_write(&self) -> Result<(), StoreError> {
+    pub(super) async fn fit_to_write(&self) -> Result<u64, StoreError> {
         for _ in 0..TRIES_MAX {
             let before = self.sending.made();
             let made = self.sending.ready().await?;
-            let is_old = lock(&self.state.vitals).is_old();
-            if is_old || self.judged.get() != made {
-                let is_fresh = made != before;
-                let looked = self.look_at_everything(&self.sending, made, is_fresh, true).await?;
+            let known = self.sending.server(made);
+            if known.is_none_or(|server| lock(&self.state.vitals).is_old(&server)) {
+                let looked = self.look_at_everything(&self.sending, made, made != before, true).await?;
                 if looked == Looked::Moved {
                     continue;
                 }
-                self.judged.set(made);
             }
-            // Nothing yields between here and the publish: it leaves on the connection that was judged.
-            let fit = lock(&self.state.vitals).check();
-            if fit.is_err() || self.sending.is_on(made) {
-                return fit;
+            // Who looked may have come to another connection.
+            let Some(server) = self.sending.server(made) else { continue };
+            lock(&self.state.vitals).check(&server)?;
+            if self.sending.is_on(made) {
+                return Ok(made);
             }
         }
         Err(StoreError::Unavailable("Redis: one connection after another is lost".to_owned()))
@@ -112,35 +116,44 @@ impl Connection {
         lock(&self.state.vitals).room.why_full(0).is_some()
     }
 
-    /// Looks anew whether this still is the Redis that it was.
+    /// Looks anew whether this still is the Redis that it was, and fit for what a 202 promises.
     pub(super) async fn check_epoch(&self) -> Result<(), StoreError> {
-        let found = self.link.send(&self.ask_epoch(), Effect::Asks).await?;
-        self.found_epoch(&self.link, found).await?;
-        lock(&self.state.vitals).check()
+        let server = self.look_at_epoch().await?;
+        lock(&self.state.vitals).check(&server)
+    }
+
+    /// Looks anew whether this still is the Redis that it was, whatever else may be against it: nothing that it says of queues
+    /// counts otherwise.
+    pub(super) async fn check_home(&self) -> Result<(), StoreError> {
+        let server = self.look_at_epoch().await?;
+        lock(&self.state.vitals).check_home(&server)
+    }
+
+    /// Looks at the epoch by `link`; gives the server that has it.
+    async fn look_at_epoch(&self) -> Result<Server, StoreError> {
+        for _ in 0..TRIES_MAX {
+            let before = self.link.made();
+            let made = self.link.ready().await?;
+            if let Some(server) = self.link.server(made) {
+                let (on, mut answers) = self.link.send_numbered(vec![self.ask_epoch()], Effect::Asks).await?;
+                let found = answers.pop().unwrap_or_else(|| Err(unexpected()))?;
+                if on == made {
+                    self.found_epoch(&self.link, made, &server, found).await?;
+                    return Ok(server);
+                }
+            } else if self.look_at_everything(&self.link, made, made != before, true).await? != Looked::Moved
+                && let Some(server) = self.link.server(made)
+            {
+                return Ok(server);
+            }
+        }
+        Err(StoreError::Unavailable("Redis: one connection after another is lost".to_owned()))
     }
 
     pub(super) async fn look_at_health(&self) -> Result<StoreHealth, StoreError> {
         self.state.check_open()?;
         let asked = Instant::now();
-        let looked = loop {
-            let before = self.link.made();
-            let made = self.link.ready().await?;
-            let (is_old, is_at_home) = {
-                let vitals = lock(&self.state.vitals);
-                (vitals.is_old(), vitals.is_at_home())
-            };
-            let is_new = self.probed.get() != made;
-            if !is_old && !is_new {
-                break self.look_briefly().await?;
-            }
-            let (is_fresh, asks_epoch) = (made != before, is_new || !is_at_home);
-            let looked = self.look_at_everything(&self.link, made, is_fresh, asks_epoch).await?;
-            // A connection that is made for the look has not moved: this ends.
-            if looked != Looked::Moved {
-                self.probed.set(made);
-                break looked;
-            }
-        };
+        let looked = self.look_at_what_is_old().await?;
         let latency = asked.elapsed();
         if looked == Looked::Near {
             self.count_backlog().await?;
@@ -159,6 +172,30 @@ impl Connection {
         Ok(health)
     }
 
+    /// Looks at everything on a new connection and where what is known is old, else at what changes from one moment to the next.
+    async fn look_at_what_is_old(&self) -> Result<Looked, StoreError> {
+        if lock(&self.state.vitals).is_of_several() {
+            // Whether it still is, a connection that is open does not tell.
+            self.link.give_up();
+        }
+        for _ in 0..TRIES_MAX {
+            let before = self.link.made();
+            let made = self.link.ready().await?;
+            let server = self.link.server(made);
+            let is_old = |server: &Server| lock(&self.state.vitals).is_old(server);
+            if let Some(server) = server.as_ref().filter(|server| !is_old(server)) {
+                return self.look_briefly(made, server).await;
+            }
+            let is_at_home =
+                server.as_ref().is_some_and(|server| lock(&self.state.vitals).is_at_home(server));
+            let looked = self.look_at_everything(&self.link, made, made != before, !is_at_home).await?;
+            if looked != Looked::Moved {
+                return Ok(looked);
+            }
+        }
+        Err(StoreError::Unavailable("Redis: its address leads to one server after another".to_owned()))
+    }
+
     /// Looks at everything by a connection, which is fresh when it was made just now: only then what it finds is what the address
     /// leads to.
     async fn look_at_everything(
@@ -172,7 +209,9 @@ impl Connection {
         if asks_epoch {
             commands.push(self.ask_epoch());
         }
-        let mut answers = link.send_each(commands, Effect::Asks).await?.into_iter();
+        let (on, answers) = link.send_numbered(commands, Effect::Asks).await?;
+        let is_fresh = is_fresh || on != made;
+        let mut answers = answers.into_iter();
         let mut next = || answers.next().unwrap_or_else(|| Err(unexpected()));
         let (info, settings) = (permitted(next())?, permitted(next())?);
         let seen = Seen::of(info.as_ref(), settings.as_ref());
@@ -181,16 +220,31 @@ impl Connection {
         }
         let is_replica = seen.is_replica();
         if is_replica && !is_fresh {
-            link.has_moved(made);
+            link.has_moved(on);
             return Ok(Looked::Moved);
+        }
+        if link.made() != on {
+            return Ok(Looked::Moved);
+        }
+        let begun = link.begun();
+        let server = seen.run.clone().map_or(Server::Nameless(begun), Server::Run);
+        let met = lock(&self.state.vitals).meet(&server, begun);
+        match met {
+            Met::Same => {}
+            Met::Moved => link.is_first(on),
+            Met::Left => {
+                link.is_broken(on);
+                return Ok(Looked::Moved);
+            }
         }
         self.version.set(seen.version);
         let memory = seen.memory;
-        lock(&self.state.vitals).see(seen, &self.state.settings);
+        lock(&self.state.vitals).see(&server, seen, &self.state.settings);
         if asks_epoch {
-            self.found_epoch(link, next()?).await?;
+            self.found_epoch(link, on, &server, next()?).await?;
         }
-        if is_replica && link.is_on(made) {
+        link.leads_to(on, server);
+        if is_replica && link.is_on(on) {
             // The address may lead to the master soon: nobody waits for that on this connection.
             link.give_up();
         }
@@ -198,12 +252,16 @@ impl Connection {
     }
 
     /// Looks at what changes from one moment to the next.
-    async fn look_briefly(&self) -> Result<Looked, StoreError> {
+    async fn look_briefly(&self, made: u64, server: &Server) -> Result<Looked, StoreError> {
         let commands = vec![ask_memory(), self.ask_epoch()];
-        let mut answers = self.link.send_each(commands, Effect::Asks).await?.into_iter();
+        let (on, answers) = self.link.send_numbered(commands, Effect::Asks).await?;
+        if on != made {
+            return self.look_at_everything(&self.link, on, true, true).await;
+        }
+        let mut answers = answers.into_iter();
         let mut next = || answers.next().unwrap_or_else(|| Err(unexpected()));
         let memory = permitted(next())?.as_ref().and_then(seen::memory);
-        self.found_epoch(&self.link, next()?).await?;
+        self.found_epoch(&self.link, made, server, next()?).await?;
         Ok(self.see_memory(memory))
     }
 
@@ -221,25 +279,23 @@ impl Connection {
         if is_near { Looked::Near } else { Looked::Far }
     }
 
-    /// Counts what is pending and leased, in the queues that the due index names: those with work are among them.
+    /// Counts what is pending and leased, in all queues: also where it waits for days, without any work.
     async fn count_backlog(&self) -> Result<(), StoreError> {
-        let mut command = Cmd::new();
-        command.arg("ZRANGE").arg(self.state.names.of_store(Key::Due)).arg("-inf").arg("+inf");
-        command.arg("BYSCORE").arg("LIMIT").arg(0).arg(COUNTED_QUEUES_MAX);
-        let mut names = Answer::of(self.link.send(&command, Effect::Reads).await?)?;
-        let mut commands = Vec::with_capacity(names.left());
-        while names.left() > 0 {
-            let Ok(name) = names.text()?.parse::<QueueName>() else { continue };
-            let key = Names::in_queue(&self.state.names.of_queue(&name), Key::Counters);
-            let mut command = Cmd::new();
-            command.arg("HMGET").arg(key).arg(&["pending", "leased"]);
-            commands.push(command);
-        }
         let mut backlog = 0_u64;
-        for answer in self.link.send_each(commands, Effect::Reads).await? {
-            let mut gauges = Answer::of(answer?)?;
-            while gauges.left() > 0 {
-                backlog = backlog.saturating_add(read_number(&gauges.bytes()?));
+        for entries in self.listed().await?.chunks(COUNTED_AT_ONCE) {
+            let commands = entries.iter().map(|entry| {
+                let key = Names::in_queue(&self.state.names.of_queue(&entry.name), Key::Counters);
+                let mut command = Cmd::new();
+                command.arg("HMGET").arg(key).arg(&["pending", "leased"]);
+                command
+            });
+            for answer in self.link.send_each(commands.collect(), Effect::Asks).await? {
+                // What cannot be read is somebody else's.
+                let Ok(gauges) = answer else { continue };
+                let mut gauges = Answer::of(gauges)?;
+                while gauges.left() > 0 {
+                    backlog = backlog.saturating_add(read_number(&gauges.bytes()?));
+                }
             }
         }
         lock(&self.state.vitals).room.count(backlog);
@@ -253,11 +309,17 @@ impl Connection {
     }
 
     /// Judges the epoch that was found; makes one where nothing was and nothing else is against it.
-    async fn found_epoch(&self, link: &Link, found: Value) -> Result<(), StoreError> {
+    async fn found_epoch(
+        &self,
+        link: &Link,
+        made: u64,
+        server: &Server,
+        found: Value,
+    ) -> Result<(), StoreError> {
         let key = self.state.names.plain("epoch");
         let is_to_be_made = {
             let mut vitals = lock(&self.state.vitals);
-            vitals.find_epoch(&key, bytes_of(&found)) && vitals.check().is_ok()
+            vitals.find_epoch(server, &key, bytes_of(&found)) && vitals.check(server).is_ok()
         };
         if !is_to_be_made {
             return Ok(());
@@ -265,9 +327,9 @@ impl Connection {
         let own = Epoch::random().to_string();
         let mut command = Cmd::new();
         command.arg("SET").arg(&key).arg(&own).arg("NX").arg("GET");
-        let before = link.send(&command, Effect::Reads).await?;
+        let before = link.send_on(made, &command, Effect::Reads).await?;
         let is = bytes_of(&before).unwrap_or(own.as_bytes());
-        lock(&self.state.vitals).find_epoch(&key, Some(is));
+        lock(&self.state.vitals).find_epoch(server, &key, Some(is));
         Ok(())
     }
 
@@ -281,11 +343,6 @@ impl Connection {
         if wanted == 0 {
             return Ok(());
         }
-        if !self.sending.is_on(made) {
-            return Err(StoreError::Unknown(
-                "Redis: the connection was lost before replicas were asked".to_owned(),
-            ));
-        }
         let fsynced = self.version.get().is_some_and(|version| version >= WAITAOF_FROM);
         let mut command = Cmd::new();
         if fsynced {
@@ -294,7 +351,7 @@ impl Connection {
             command.arg("WAIT").arg(wanted);
         }
         command.arg(REPLICAS_WITHIN.as_millis().to_string());
-        let have = match self.sending.send(&command, Effect::Asks).await {
+        let have = match self.sending.send_on(made, &command, Effect::Asks).await {
             Ok(Value::Int(count)) => u64::try_from(count).unwrap_or(0),
             // How many fsynced: this server, its replicas.
             Ok(Value::Array(counts)) => match counts.get(1) {
@@ -310,7 +367,9 @@ impl Connection {
             return Ok(());
         }
         // Whether there still are as many is looked at before the next publish.
-        lock(&self.state.vitals).doubt();
+        if let Some(server) = self.sending.server(made) {
+            lock(&self.state.vitals).doubt(&server);
+        }
         Err(StoreError::Unacknowledged(format!(
             "Redis: {have} of {wanted} replicas (store.replicas_ack) acknowledged it within {REPLICAS_WITHIN:?}"
         )))

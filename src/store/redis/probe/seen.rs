@@ -1,6 +1,7 @@
 //! What Redis is asked about itself, and what it told.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use redis::{Cmd, Value};
 
@@ -45,6 +46,8 @@ pub(super) struct Memory {
 #[expect(clippy::struct_excessive_bools, reason = "each is a line of its own in what Redis tells")]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Seen {
+    /// What it calls itself since it was started.
+    pub(super) run: Option<Arc<str>>,
     pub(super) product: Product,
     pub(super) version: Option<Version>,
     pub(super) role: Option<Role>,
@@ -110,6 +113,7 @@ impl Seen {
         let setting = |name: &str| settings.get(name).cloned();
         let valkey = text.word("valkey_version");
         Self {
+            run: text.word("run_id").filter(|name| !name.is_empty()).map(Arc::from),
             product: if valkey.is_some() { Product::Valkey } else { Product::Redis },
             version: valkey.or_else(|| text.word("redis_version")).and_then(Version::read),
             role: text.role(),
@@ -217,6 +221,7 @@ pub(super) mod tests {
             "# Server",
             "redis_version:7.2.11",
             "redis_mode:standalone",
+            "run_id:5f0c",
             "used_memory:1000000",
             "maxmemory:8000000000",
             "total_system_memory:16000000000",
@@ -236,7 +241,7 @@ pub(super) mod tests {
     #[test]
     fn everything_told_is_seen() {
         let seen = sound();
-        assert_eq!(seen.version, Version::read("7.2.11"));
+        assert_eq!((seen.version, seen.run.as_deref()), (Version::read("7.2.11"), Some("5f0c")));
         assert_eq!((seen.role, seen.replicas, seen.aof), (Some(Role::Master), Some(1), Some(Aof::On)));
         assert_eq!(seen.fsync.as_deref(), Some("always"));
         assert_eq!((seen.fsync_pauses, seen.has_snapshots), (Some(false), Some(false)));

@@ -6,9 +6,14 @@ use crate::store::stats::{Counters, Gauges};
 
 const KEY: &str = "ph:epoch";
 
+fn here() -> Server {
+    Server::Run("5f0c".into())
+}
+
 fn looked() -> Vitals {
     let mut vitals = Vitals::default();
-    vitals.see(sound(), &StoreSettings::default());
+    vitals.meet(&here(), 1);
+    vitals.see(&here(), sound(), &StoreSettings::default());
     vitals
 }
 
@@ -32,29 +37,29 @@ fn codes(vitals: &Vitals) -> Vec<&'static str> {
 #[test]
 fn the_first_epoch_is_adopted_and_another_one_refuses_publishes() {
     let mut vitals = looked();
-    assert!(vitals.find_epoch(KEY, None), "one is to be made");
-    assert!(!vitals.find_epoch(KEY, Some(b"1:aa")));
-    assert_eq!((vitals.id().as_deref(), vitals.check()), (Some("aa"), Ok(())));
+    assert!(vitals.find_epoch(&here(), KEY, None), "one is to be made");
+    assert!(!vitals.find_epoch(&here(), KEY, Some(b"1:aa")));
+    assert_eq!((vitals.id().as_deref(), vitals.check(&here())), (Some("aa"), Ok(())));
     for (found, said) in
         [(Some(&b"1:bb"[..]), "1:bb and was 1:aa"), (None, "gone and was 1:aa"), (Some(b"?"), "overwritten")]
     {
-        assert!(!vitals.find_epoch(KEY, found), "nothing is made in its place");
-        let Err(StoreError::NotDurable(why)) = vitals.check() else { panic!("{found:?}") };
+        assert!(!vitals.find_epoch(&here(), KEY, found), "nothing is made in its place");
+        let Err(StoreError::NotDurable(why)) = vitals.check(&here()) else { panic!("{found:?}") };
         assert!(why.contains(said) && why.contains("restart"), "{why}");
         assert_eq!(vitals.health(None).durability, Durability::Unknown);
         assert_eq!(vitals.id().as_deref(), Some("aa"));
     }
-    vitals.find_epoch(KEY, Some(b"1:aa"));
-    assert_eq!(vitals.check(), Ok(()), "the old one is back");
+    vitals.find_epoch(&here(), KEY, Some(b"1:aa"));
+    assert_eq!(vitals.check(&here()), Ok(()), "the old one is back");
 }
 
 #[test]
 fn a_newer_format_is_refused_whether_known_or_not() {
     for known in [None, Some(&b"1:aa"[..])] {
         let mut vitals = looked();
-        vitals.find_epoch(KEY, known);
-        vitals.find_epoch(KEY, Some(b"2:aa"));
-        assert!(vitals.check().is_err());
+        vitals.find_epoch(&here(), KEY, known);
+        vitals.find_epoch(&here(), KEY, Some(b"2:aa"));
+        assert!(vitals.check(&here()).is_err());
         assert!(vitals.health(None).newer.expect("said").contains("format 2"));
         assert!(!vitals.is_fit_for_relaxed());
     }
@@ -64,8 +69,8 @@ fn a_newer_format_is_refused_whether_known_or_not() {
 fn an_aof_that_was_turned_on_counts_when_its_rewrite_ended() {
     let mut vitals = looked();
     let see = |vitals: &mut Vitals, aof, is_rewriting| {
-        vitals.see(Seen { aof: Some(aof), is_rewriting, ..sound() }, &StoreSettings::default());
-        vitals.check().is_ok()
+        vitals.see(&here(), Seen { aof: Some(aof), is_rewriting, ..sound() }, &StoreSettings::default());
+        vitals.check(&here()).is_ok()
     };
     assert!(see(&mut vitals, Aof::On, true), "an ordinary rewrite is no flaw");
     assert!(!see(&mut vitals, Aof::Off, false));
@@ -99,4 +104,46 @@ fn junk_is_warned_of_until_its_queue_is_gone() {
     assert_eq!(codes(&vitals), ["foreign_keys"]);
     vitals.retain(|_| false);
     assert_eq!(codes(&vitals), [""; 0]);
+}
+
+#[test]
+fn each_server_is_judged_for_itself() {
+    let mut vitals = looked();
+    vitals.find_epoch(&here(), KEY, Some(b"1:aa"));
+    let there = Server::Run("b".into());
+    assert_eq!(vitals.meet(&there, 2), Met::Moved);
+    assert!(vitals.is_old(&there) && !vitals.is_old(&here()));
+    vitals.see(&there, Seen { aof: Some(Aof::Off), ..sound() }, &StoreSettings::default());
+    vitals.find_epoch(&there, KEY, None);
+    // Who still is on the other one says nothing of this one.
+    vitals.see(&here(), sound(), &StoreSettings::default());
+    vitals.find_epoch(&here(), KEY, Some(b"1:aa"));
+    let Err(StoreError::NotDurable(why)) = vitals.check(&there) else { panic!("it is unfit") };
+    assert!(why.contains("appendonly is no") && why.contains("its epoch is gone"), "{why}");
+    assert_eq!(vitals.check(&here()), Ok(()));
+    assert_eq!(vitals.health(None).durability, Durability::Unknown, "the address leads to the unfit one");
+}
+
+#[test]
+fn an_address_of_several_servers_takes_no_publishes() {
+    let mut vitals = looked();
+    let there = Server::Run("b".into());
+    for (connection, server) in (2..).zip([&there, &here(), &there, &here()]) {
+        vitals.meet(server, connection);
+        vitals.see(server, sound(), &StoreSettings::default());
+    }
+    let Err(StoreError::NotDurable(why)) = vitals.check(&here()) else { panic!("it is taken") };
+    assert!(why.contains("now to one server, now to another"), "{why}");
+    assert!(codes(&vitals).contains(&"servers_differ"));
+    assert_eq!(vitals.health(None).durability, Durability::Unknown);
+}
+
+#[test]
+fn what_one_connection_sees_of_a_server_without_a_name_refuses_on_all() {
+    let mut vitals = Vitals::default();
+    let unfit = || Seen { fsync: Some("no".to_owned()), ..sound() };
+    vitals.see(&Server::Nameless(1), sound(), &StoreSettings::default());
+    assert_eq!(vitals.check(&Server::Nameless(1)), Ok(()));
+    vitals.see(&Server::Nameless(2), unfit(), &StoreSettings::default());
+    assert!(vitals.check(&Server::Nameless(1)).is_err() && vitals.is_old(&Server::Nameless(3)));
 }

@@ -1,11 +1,23 @@
 -- Gives a queue its generation and settings. What an earlier making left behind goes.
 -- ARGV: 1 generation, 2 settings, 3 whether messages can be looked up, 4 prefix of the keys of batches, 5 channel of
 -- wake-ups, 6 name of the queue, 7 generation that is expected beside the new one ('' none).
--- Gives {'ok', paused, parked, woken}; {'gone'} when there is another.
+-- Gives {'ok', paused, parked, woken}; {'gone'} when there is another; refuses where another holds messages.
 local call = redis.call
 local generation = call('HGET', K.c, 'gen')
 if (generation or '') ~= ARGV[7] and generation ~= ARGV[1] then return {'gone'} end
-if generation and generation ~= ARGV[1] then wipe(ARGV[4]) end
+if generation and generation ~= ARGV[1] then
+  -- An earlier making is deleted before its entry goes, so what holds messages is none: somebody else wrote there.
+  local held = 0
+  for _, number in ipairs(call('HMGET', K.c, 'pending', 'scheduled', 'leased', 'dead')) do
+    held = held + (tonumber(number or 0) or 1)
+  end
+  if held > 0 then
+    return redis.error_reply(string.format('FOREIGNKEY the field gen of the key %s is %s, and its entry says %s: it holds %.0f '
+      .. 'messages, which are left as they are; if they are those of the queue, HSET %s gen %s, and it goes on',
+      K.c, (string.gsub(generation, '%c', ' ')), ARGV[1], held, K.c, ARGV[1]))
+  end
+  wipe(ARGV[4])
+end
 local numbers = '>I6I6I6I6I6I6I6I6I6BB'
 -- Behind the numbers of the settings: whether messages can be looked up, then the destination to the end.
 local function destination_of(settings) return string.sub(settings or '', 58) end

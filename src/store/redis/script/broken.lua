@@ -1,10 +1,20 @@
 -- Comes last in every script of a queue, when it broke off: names the key that is of another type than ours. KINDS stands before
 -- this file, in the order of KEYS. Nothing was written unless the script said so before.
+local NEEDED = {l = true, b = true, s = true, sb = true, d = true, dm = true, db = true}
 for place, kind in ipairs(KINDS) do
   local is = redis.call('TYPE', KEYS[place]).ok
   if is ~= 'none' and is ~= kind then
     local words = 'the key ' .. KEYS[place] .. ' holds a ' .. is .. ' instead of a ' .. kind
+    -- Without these, messages that others know of are found by nobody.
+    if NEEDED[KEYS[place]:match('[^:]*$')] then
+      words = words .. '; put back what was there, and the queue goes on (where it is only removed, what it named stays behind)'
+    end
     return redis.error_reply((is_writing and 'WRONGTYPE ' or 'FOREIGNKEY ') .. words)
   end
+end
+-- What breaks off by what it read, without a reply of Redis, and wrote nothing, refuses the call: that is known.
+if not is_writing and type(answer) == 'string' then
+  local words = 'what lies under ' .. KEYS[1] .. ' or beside it cannot be read; put back what was there, and the queue goes on'
+  return redis.error_reply('FOREIGNKEY ' .. words .. ' (' .. string.gsub(answer, '%c', ' ') .. ')')
 end
 error(answer)

@@ -232,5 +232,10 @@ end
 local turned = string.char(slot, returned_next[0], returned_next[1], returned_next[2])
 if turned ~= turn then call('HSET', K.c, 'turn', turned) end
 flush()
-if #taken == 0 then return {'ok', '', 0, some_wait(), parked} end
+if #taken == 0 then
+  -- What counts as pending and lies nowhere is not asked for again at once; a sweep looks at it every second, and tells of it.
+  local moved_on = #dying > 0 or #foreign > 0
+  for _, source in pairs(sources) do moved_on = moved_on or source.stopped end
+  return {'ok', '', 0, moved_on and some_wait() or 0, parked}
+end
 return {'ok', ARGV[6], deadline, some_wait(), parked, unpack(taken)}
