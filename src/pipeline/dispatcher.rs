@@ -37,16 +37,17 @@ use crate::actor::{Actor, Address, Exit, Inbox, Life};
 use crate::clock::Clock;
 use crate::domain::queue::QueueName;
 use crate::pipeline::backoff::Backoff;
-use crate::pipeline::batch::{Batch, Ended, Held, SuspectPermit, Suspects, Taken, Until};
+use crate::pipeline::batch::{Batch, Ended, Held, Suspects, Taken, Until};
 use crate::pipeline::catalog::Catalog;
 use crate::pipeline::lanes::{Lanes, Way};
+use crate::pipeline::order::{Aside, Order};
 use crate::pipeline::ring::Ring;
 use crate::pipeline::settings::WorkerSettings;
 use crate::pipeline::share::{Share, Shares};
 use crate::pipeline::worker::{Work, pass_on};
 use crate::pipeline::{is_late, slots, until_late};
 use crate::processor::Registry;
-use crate::store::error::{StoreError, Stored};
+use crate::store::error::StoreError;
 use crate::store::lease::{BatchId, LeaseKind, LeaseRequest, Leased};
 use crate::store::wake::{WakeBoard, WakeSubscription};
 use crate::store::{MessageStore, QueueEntry, Store};
@@ -55,9 +56,6 @@ use crate::store::{MessageStore, QueueEntry, Store};
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// How soon a queue is looked at again at the latest that rests: what shut its lane may end sooner than it was said to.
 const REST_MAX: Duration = Duration::from_secs(1);
-/// Answers that leave a lease unknown after which others are asked for first, and when it is asked for again then.
-const ASIDE_AFTER: u32 = 3;
-const ASIDE_FOR: Duration = Duration::from_millis(500);
 /// Bytes of one lease: what a store reads in one go without keeping others waiting.
 const LEASE_BYTES_MAX: u64 = 4 << 20;
 
@@ -90,33 +88,8 @@ pub(super) struct Dispatcher {
     ring: Ring,
     /// Queues with work for which there was no room here: the other threads were told.
     told_others: HashSet<QueueName>,
-    /// Leases whose fate stays unknown while the store answers, and when each is asked for again: at most one of a queue.
-    aside: Vec<(Instant, Order)>,
+    aside: Aside,
     backoff: Backoff,
-}
-
-/// A lease to ask for, with the room that it takes.
-struct Order {
-    request: LeaseRequest,
-    first_sent: Instant,
-    entry: Arc<QueueEntry>,
-    share: Arc<Share>,
-    way: Way,
-    thread: usize,
-    /// Messages that it may take of the share, and of the lane where it is booked; given back when it is dropped.
-    reserved: usize,
-    suspect: Option<SuspectPermit>,
-    /// Answers that left it unknown.
-    tries: u32,
-}
-
-impl Drop for Order {
-    fn drop(&mut self) {
-        self.share.give_back(self.thread, self.reserved);
-        if let Some(lane) = self.way.booked() {
-            lane.give_back(self.reserved);
-        }
-    }
 }
 
 /// What may be leased of a queue.
@@ -181,7 +154,7 @@ impl Dispatcher {
             known: HashMap::new(),
             ring: Ring::default(),
             told_others: HashSet::new(),
-            aside: Vec::new(),
+            aside: Aside::default(),
             backoff: Backoff::default(),
         }
     }
@@ -226,16 +199,14 @@ impl Dispatcher {
         if let Some(next) = self.unanswered() {
             return next;
         }
-        let (now, mut longest) = (Instant::now(), None);
-        if let Some(place) = self.aside.iter().position(|(at, _)| *at <= now) {
-            return Next::Lease(self.aside.remove(place).1);
+        let now = Instant::now();
+        if let Some(order) = self.aside.due(now) {
+            return Next::Lease(order);
         }
-        if let Some(at) = self.aside.iter().map(|(at, _)| *at).min() {
-            longest = Some(at - now);
-        }
+        let mut longest = self.aside.rests_for(now);
         for _ in 0..self.ring.len() {
             let Some(name) = self.ring.next() else { break };
-            if self.aside.iter().any(|(_, order)| order.entry.name == name) {
+            if self.aside.has(&name) {
                 // It is posted again when that is known.
                 continue;
             }
@@ -369,7 +340,7 @@ impl Dispatcher {
     async fn lease(&mut self, mut order: Order, life: &Life) {
         lock(&self.tools.unanswered).replace((order.request.clone(), order.first_sent));
         let leasing = self.tools.shares.leasing(&order.share);
-        let was_aside = order.tries >= ASIDE_AFTER;
+        let was_aside = order.is_aside();
         loop {
             let answer = tokio::select! {
                 biased;
@@ -386,13 +357,13 @@ impl Dispatcher {
                     self.forget_unanswered();
                     return;
                 }
-                Err(error) if may_be_leased(&error, &order) && !is_late(life) => {
+                Err(error) if order.may_be_leased(&error) && !is_late(life) => {
                     order.tries += 1;
                     // The store answers, and says that it does not know: the other queues do not wait until it does.
-                    if order.tries >= ASIDE_AFTER && matches!(error, StoreError::Unknown(_)) {
+                    if order.is_aside() && matches!(error, StoreError::Unknown(_)) {
                         drop(leasing);
                         self.forget_unanswered();
-                        self.aside.push((Instant::now() + ASIDE_FOR, order));
+                        self.aside.put(order, Instant::now());
                         return;
                     }
                     self.note(Some(&error));
@@ -507,16 +478,6 @@ impl Dispatcher {
                 }
             }
         }
-    }
-}
-
-/// Whether the store may have leased what this order asks for, so that it must be asked again: a store that cannot be reached
-/// says nothing of what it did with an earlier sending. In vain once the lease would be over.
-fn may_be_leased(error: &StoreError, order: &Order) -> bool {
-    match error {
-        StoreError::Gone | StoreError::Newer(_) | StoreError::Foreign(_) => false,
-        _ if order.first_sent.elapsed() >= order.request.lease => false,
-        _ => order.tries > 0 || error.stored() == Stored::Unknown,
     }
 }
 

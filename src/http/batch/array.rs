@@ -110,9 +110,9 @@ impl<'b> Array<'b> {
             self.open(pace).await?;
         }
         let found = self.element(is_first, pace).await;
-        let found = found.map_err(|wrong| match self.is_within {
-            true => no_json(wrong).index(self.index),
-            false => no_json(wrong),
+        let found = found.map_err(|wrong| {
+            let refusal = no_json(wrong);
+            if self.is_within { refusal.index(self.index) } else { refusal }
         })?;
         self.is_within = false;
         self.index += u64::from(found.is_some());

@@ -1,5 +1,6 @@
 //! Handshakes: receivers whose TLS is wrong in one way each get nothing, and say so in the attempt.
 
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -87,9 +88,10 @@ fn a_receiver_whose_tls_is_wrong_gets_nothing() {
     let queues: Vec<_> = of_servers.chain(of_peers).collect();
     let mut settings = "workers.threads = 1\n".to_owned();
     for (name, url) in &queues {
-        settings.push_str(&format!(
-            "[queues.{name}]\nprocessor = \"http\"\ndestination = \"{url}\"\ntimeout = \"1s\"\nconnect_timeout = \"1s\"\nretry.schedule = [\"1h\"]\n"
-        ));
+        let queue = format!(
+            "[queues.{name}]\nprocessor = \"http\"\ndestination = \"{url}\"\nretry.schedule = [\"1h\"]"
+        );
+        writeln!(settings, "{queue}\ntimeout = \"1s\"\nconnect_timeout = \"1s\"").expect("a string grows");
     }
     let wrapper = ["env", "-u", "SSL_CERT_DIR", &format!("SSL_CERT_FILE={FILE}")].map(str::to_owned);
     let mut gateway = Gateway::prepare(&settings, &["--dev"]).wrapped(wrapper.into(), "sqlite:posthaste.db");

@@ -41,8 +41,8 @@ if not (gauge.pending and gauge.scheduled and gauge.leased and gauge.dead and ga
   refuse('the key ' .. K.c .. ' has a gauge that is no number; write one there, and the queue goes on')
 end
 if #(q[4] or '') < 59 or #q[4] ~= 59 + unpack_from('>H', q[4], 58) then
-  refuse('the field settings of the key ' .. K.c .. ' is not what was written there; PUT the settings of the queue again, or start '
-    .. 'a gateway that declares it anew, and it goes on')
+  refuse('the field settings of the key ' .. K.c .. ' is not what was written there; PUT the settings of the queue '
+    .. 'again, or start a gateway that declares it anew, and it goes on')
 end
 local set = {}
 set.length_max, set.bytes_max, set.window, set.keys_max, set.dead_length_max, set.dead_bytes_max,
