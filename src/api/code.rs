@@ -57,6 +57,8 @@ codes! {
     MethodNotAllowed "method_not_allowed" 405 "The method is not allowed here" false 0;
     /// The body was too slow.
     RequestTimeout "request_timeout" 408 "The body did not arrive in time" true 0;
+    /// Nothing says how long the body is.
+    LengthRequired "length_required" 411 "The body has no length" false 0;
     /// A message's record can be found by id only while its queue keeps an index, and this one does not.
     LookupOff "lookup_off" 409 "The queue keeps no index of its messages" false 0;
     /// A worker or consumer has the message.

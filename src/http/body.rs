@@ -32,6 +32,15 @@ pub(super) struct Body {
     _share: Share,
 }
 
+/// Refuses what is to be stored when nothing says how long it is, and be it 0: somebody lost the body on its way (RFC 9110, 15.5.12).
+pub(super) fn has_length(headers: &HeaderMap) -> Result<(), Refusal> {
+    if headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(header::TRANSFER_ENCODING) {
+        return Ok(());
+    }
+    let detail = "a body comes with Content-Length or in chunks; one that is empty with Content-Length: 0";
+    Err(Refusal::new(Code::LengthRequired, detail).header("Content-Length"))
+}
+
 /// The setting of the most bytes that a batch may have, which is refused in words of its own.
 pub(super) const BATCH_BYTES_MAX: &str = "server.limits.batch_bytes_max";
 

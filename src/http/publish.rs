@@ -95,6 +95,7 @@ impl Publish<'_> {
         let state = &self.desk.state;
         let name = queue_name(segment)?;
         parameters(&self.head.uri, &[])?;
+        body::has_length(&self.head.headers)?;
         let options = Options::read(&self.head.headers, state.limits(), self.now)?;
         self.is_keyed = options.key.is_some();
         // Nearly no request has one, and the id is no constant.

@@ -233,7 +233,8 @@ pub(super) fn request(line: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<
     for (name, value) in headers {
         bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
     }
-    if !body.is_empty() && !framed {
+    let is_post = line.starts_with("POST ");
+    if (is_post || !body.is_empty()) && !framed {
         bytes.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
     }
     bytes.extend_from_slice(b"\r\n");

@@ -146,12 +146,7 @@ fn without_the_store(path: &str, method: &str) -> Option<u16> {
         // What is known of a queue is shown.
         ("GET", "/" | "/health" | "/status" | "/v1/queues/{queue}") => Some(200),
         // Of this queue, which has workers, nobody leases, whatever the store says.
-        (
-            "POST",
-            "/v1/queues/{queue}/leases"
-            | "/v1/queues/{queue}/leases/extend"
-            | "/v1/queues/{queue}/leases/settle",
-        ) => Some(409),
+        ("POST", "/v1/queues/{queue}/leases") => Some(409),
         _ => None,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use reqwest::{Method, RequestBuilder};
 
 use super::{Answer, Client, ClientError, with_query};
@@ -78,6 +78,10 @@ impl Client {
             publication.apply(self.request(Method::POST, &format!("/v1/queues/{queue}/messages")));
         if let Some(content_type) = &publication.content_type {
             request = request.header(CONTENT_TYPE, content_type);
+        }
+        if payload.is_empty() {
+            // The HTTP client leaves it out, and the gateway asks for it.
+            request = request.header(CONTENT_LENGTH, 0);
         }
         self.ask(request.body(payload)).await
     }

@@ -107,6 +107,7 @@ impl Batch<'_> {
         let state = &self.desk.state;
         let name = queue_name(segment)?;
         let is_atomic = is_atomic(self.head)?;
+        body::has_length(&self.head.headers)?;
         let mut common = Options::read(&self.head.headers, state.limits(), self.now)?;
         // Items that are each for themselves may have keys; which, only the body says.
         self.is_keyed = common.key.is_some() || !is_atomic;

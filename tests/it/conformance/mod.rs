@@ -212,6 +212,7 @@ macro_rules! every_behaviour {
             ;
             replay:
                 a_replayed_message_starts_anew_and_keeps_its_history
+                a_replayed_message_keeps_no_longer_a_log_than_others
                 a_replayed_suspect_is_none_any_more
                 a_replayed_message_may_die_and_be_replayed_again
                 a_replay_by_ids_takes_those_that_are_dead

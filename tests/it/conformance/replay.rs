@@ -44,6 +44,23 @@ pub(super) async fn a_replayed_message_starts_anew_and_keeps_its_history(stand: 
     assert_eq!((found.state, found.history), (State::Pending, vec![attempt(1, 500), attempt(2, 500)]));
 }
 
+pub(super) async fn a_replayed_message_keeps_no_longer_a_log_than_others(stand: &mut Stand) {
+    let queue = stand.queue_with("orders", |settings| settings.history.attempts = 1).await;
+    let id = stand.publish_one(&queue, draft()).await;
+    let mut settle = async |verdict: Verdict, status: u16| {
+        let leased = stand.lease(&queue, 1).await;
+        let batch = leased.batch.clone();
+        let settled =
+            leased.leases.into_iter().map(|lease| lease.settle(verdict.clone(), Some(attempt(1, status))));
+        stand.settle(&batch, settled.collect()).await;
+    };
+    settle(dead(DeadReason::Rejected), 404).await;
+    assert_eq!(replay(stand, &queue, all()).await.replayed, 1);
+    settle(Verdict::Ack, 200).await;
+    let found = stand.find(&queue, id).await.expect("it is there");
+    assert_eq!((found.state, found.history), (State::Delivered, vec![attempt(1, 200)]));
+}
+
 pub(super) async fn a_replayed_suspect_is_none_any_more(stand: &mut Stand) {
     let queue = stand.queue("orders").await;
     let published = stand.publish(&queue, &vec![Draft { attempts_max: 1, ..draft() }; 3]).await;

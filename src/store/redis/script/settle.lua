@@ -59,7 +59,9 @@ local delivered = 0
 local function acknowledge(record, attempt)
   delivered = delivered + 1
   if set.attempts == 0 then attempt = '' end
-  if byte(record, 18) > 0 then cut_again(id_of(record), attempt ~= '' and 1 or 0) end
+  -- A replay begins to count anew, and what was tried before stays in the log.
+  local was_tried = byte(record, 18) > 0 or (byte(record, 22) or 0) % (2 * REPLAYED) >= REPLAYED
+  if was_tried then cut_again(id_of(record), attempt ~= '' and 1 or 0) end
   finish(record, true, attempt)
 end
 
