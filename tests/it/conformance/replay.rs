@@ -47,7 +47,7 @@ pub(super) async fn a_replayed_message_starts_anew_and_keeps_its_history(stand: 
 pub(super) async fn a_replayed_message_keeps_no_longer_a_log_than_others(stand: &mut Stand) {
     let queue = stand.queue_with("orders", |settings| settings.history.attempts = 1).await;
     let id = stand.publish_one(&queue, draft()).await;
-    let mut settle = async |verdict: Verdict, status: u16| {
+    let settle = async |verdict: Verdict, status: u16| {
         let leased = stand.lease(&queue, 1).await;
         let batch = leased.batch.clone();
         let settled =
