@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::api::status::LaneStatus;
 use crate::domain::destination::Destination;
-use crate::domain::queue::{DestinationOverride, QueueSettings};
+use crate::domain::queue::QueueSettings;
 use crate::domain::timestamp::Timestamp;
 use crate::http::state::State;
 use crate::pipeline::lanes::{Phase, Why};
@@ -19,7 +19,7 @@ const HELD_UP_MIN: Duration = Duration::from_secs(1);
 
 /// The lane through which all messages of a queue go.
 pub(super) fn only_lane(settings: &QueueSettings) -> Option<String> {
-    let is_mixed = settings.is_pull() || settings.destination_override != DestinationOverride::None;
+    let is_mixed = settings.is_pull() || settings.takes_destinations();
     settings.destination.as_ref().filter(|_| !is_mixed).map(Destination::lane_key)
 }
 

@@ -15,7 +15,6 @@ use crate::clock::Clock;
 use crate::domain::destination::Destination;
 use crate::domain::message::Headers;
 use crate::domain::outcome::{Attempt, AttemptOutcome, DeadReason, Outcome};
-use crate::domain::queue::DestinationOverride;
 use crate::domain::retry::{RetryPolicy, Verdict, decide};
 use crate::domain::timestamp::Timestamp;
 use crate::pipeline::batch::{Batch, Ended, Taken};
@@ -142,7 +141,7 @@ impl Bench {
     fn course(&self, batch: &Batch, key: &Key) -> Option<Course> {
         let own = |is_retry| Course { lane: batch.lane.clone(), is_own: true, is_retry };
         let settings = &batch.entry.settings;
-        if batch.lane.is_none() && settings.destination_override == DestinationOverride::None {
+        if batch.lane.is_none() && !settings.takes_destinations() {
             return Some(own(false));
         }
         let in_hand = self.in_hand.borrow();

@@ -337,6 +337,12 @@ impl QueueSettings {
         self.processor == PULL
     }
 
+    /// Whether messages may bring destinations of their own.
+    #[must_use]
+    pub fn takes_destinations(&self) -> bool {
+        self.destination_override != DestinationOverride::None
+    }
+
     /// How long a lease lasts before it must be extended.
     #[must_use]
     pub fn lease(&self) -> Duration {

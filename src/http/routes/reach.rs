@@ -9,7 +9,7 @@ use super::Call;
 use crate::domain::destination::Destination;
 use crate::domain::id::MessageId;
 use crate::domain::message::Headers;
-use crate::domain::queue::{DestinationOverride, HTTP};
+use crate::domain::queue::HTTP;
 use crate::http::error::{Refusal, of_store};
 use crate::http::state::Occasion;
 use crate::store::QueueEntry;
@@ -43,7 +43,7 @@ impl<'c> Reach<'c> {
     pub(super) async fn refusal(&mut self, id: MessageId) -> Result<Option<String>, Refusal> {
         let settings = &self.entry.settings;
         let own_passes = matches!(self.own, Some(Ok(())));
-        let may_be_brought = settings.destination_override != DestinationOverride::None;
+        let may_be_brought = settings.takes_destinations();
         // What was brought when that was still allowed is judged at its delivery.
         if settings.processor != HTTP || (own_passes && !may_be_brought) {
             return Ok(None);

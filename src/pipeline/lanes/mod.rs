@@ -35,7 +35,7 @@ pub(super) use self::lane::{Lane, NoWay, Pass};
 use self::settings::LaneSettings;
 use crate::clock::{Clock, Tick};
 use crate::domain::format::Rate;
-use crate::domain::queue::{DestinationOverride, QueueSettings};
+use crate::domain::queue::QueueSettings;
 use crate::pipeline::pace::Pace;
 
 /// Lanes that are remembered. Messages may bring any destination; a lane takes about half a kilobyte, so this is 5 MB, and it is far
@@ -128,7 +128,7 @@ impl Lanes {
     /// Where the messages of a queue with these settings go.
     pub(super) fn way(&self, settings: &QueueSettings) -> Way {
         let lane = settings.destination.as_ref().map(|destination| self.of(&destination.lane_key()));
-        Way { lane, is_mixed: settings.destination_override != DestinationOverride::None }
+        Way { lane, is_mixed: settings.takes_destinations() }
     }
 
     /// Why the lane of this key is shut, and for how long; `None` when it is not.
