@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 
 use crate::Arguments;
 use crate::gateway::{Gateway, wait_for};
-use crate::report::{Report, quantile};
+use crate::report::{Report, median, quantile};
 
 const HEALTHY: usize = 17;
 const RUNS: usize = 5;
@@ -104,7 +104,7 @@ async fn converse(mut stream: TcpStream, manner: Manner, seen: &Seen) -> io::Res
 }
 
 /// The lengths of the head and the body of a request that is all there.
-fn whole(bytes: &[u8]) -> Option<(usize, usize)> {
+pub(crate) fn whole(bytes: &[u8]) -> Option<(usize, usize)> {
     let head = bytes.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
     let text = std::str::from_utf8(&bytes[..head]).ok()?.to_ascii_lowercase();
     let length = text.lines().find_map(|line| line.strip_prefix("content-length:"));
@@ -184,11 +184,6 @@ fn post_steadily(gateway: &Gateway, seen: &Seen) {
     }
     let all = before + u64::from(posted);
     wait_for("the last one came", || (seen.count.load(Ordering::Relaxed) >= all).then_some(()));
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_unstable_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }
 
 /// Measures it.

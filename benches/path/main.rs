@@ -1,5 +1,5 @@
 //! Measures the path of a message with the real release binary:
-//! `cargo bench --bench path -- [pending|store|calls|redis|latency|consumers|isolation] [FLAGS]`.
+//! `cargo bench --bench path -- [pending|store|calls|redis|latency|consumers|isolation|delivery] [FLAGS]`.
 //!
 //! - `pending`: what a million waiting messages cost: `/status`, lease and settle, memory, the start.
 //! - `store`: lease and settle alone, on the embedded store, with and without a million messages behind.
@@ -10,6 +10,7 @@
 //! - `consumers`: the same until a consumer that waits has it, and the CPU and the Redis commands of a thousand that wait.
 //! - `isolation`: what seventeen destinations lose while one refuses, one hangs and one trickles; `--binary PATH` measures another
 //!   release binary in turn with this one.
+//! - `delivery`: CPU and rate of draining a backlog over HTTP, beside the same client in a bare loop; `--binary PATH` as above.
 //!
 //! Without a name all are run. `--messages N` is how many wait (1,000,000), `--posts N` how many are timed (2,000),
 //! `--json` prints one object a line instead of tables. Nothing is asserted: what a figure must be is judged by who reads it.
@@ -19,6 +20,10 @@ mod calls;
 #[expect(dead_code, reason = "the tests look at headers, the benches do not")]
 mod client;
 mod consumers;
+mod delivery;
+#[path = "../../tests/it/support/delivery.rs"]
+#[expect(dead_code, reason = "the tests make more kinds")]
+mod delivery_by_hand;
 mod gateway;
 mod isolation;
 mod latency;
@@ -47,7 +52,7 @@ struct Arguments {
 type Bench = fn(&Arguments, &mut Report);
 
 /// Every bench by its name.
-const BENCHES: [(&str, Bench); 7] = [
+const BENCHES: [(&str, Bench); 8] = [
     ("pending", pending::run),
     ("store", store::run),
     ("calls", calls::run),
@@ -55,11 +60,23 @@ const BENCHES: [(&str, Bench); 7] = [
     ("latency", latency::run),
     ("consumers", consumers::run),
     ("isolation", isolation::run),
+    ("delivery", delivery::run),
 ];
 
 #[expect(clippy::print_stderr, reason = "a bench talks to a person")]
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.split_first() {
+        Some((word, [])) if word == delivery::RECEIVER => {
+            delivery::receive();
+            return ExitCode::SUCCESS;
+        }
+        Some((word, rest)) if word == delivery::LOOP => {
+            delivery::post(rest);
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
+    }
     // Without `cargo bench` this is a test run, which has nothing to measure and lists no tests.
     if !words.iter().any(|word| word == "--bench") {
         return ExitCode::SUCCESS;

@@ -83,3 +83,9 @@ pub(crate) fn quantile(sorted: &[Duration], part: f64) -> Duration {
     let place = (sorted.len() as f64 * part).ceil() as usize;
     sorted[place.clamp(1, sorted.len()) - 1]
 }
+
+/// The middle one of some figures, at least one.
+pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_unstable_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}

@@ -26,7 +26,7 @@ async fn read(guarded: &mut Guarded) -> usize {
 
 /// What the future gives, and no time passes meanwhile: paused time would run on while the system carries bytes.
 async fn timeless<F: Future>(future: F) -> F::Output {
-    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let (end, ended) = std::sync::mpsc::sync_channel::<()>(0);
     let held = tokio::task::spawn_blocking(move || ended.recv());
     let output = future.await;
     drop(end);

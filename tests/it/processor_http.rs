@@ -7,11 +7,10 @@ use futures_util::future::join_all;
 use posthaste::domain::message::Headers;
 use posthaste::domain::outcome::{Outcome, RetryHint};
 use posthaste::domain::queue::QueueSettings;
-use posthaste::processor::http::Http;
-use posthaste::processor::{Delivery, Processor, Report, Signal};
+use posthaste::processor::{Delivery, Report, Signal};
 use sha2::{Digest, Sha256};
 
-use crate::support::delivery::{AT, delivery, http, push, settings};
+use crate::support::delivery::{AT, delivery, http, process, push, settings};
 use crate::support::sink::{Answer, Keep, Sink};
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -36,7 +35,7 @@ async fn a_payload_arrives_byte_for_byte() {
         vec![Vec::new(), vec![0], b"{\"a\": 1}\r\n".to_vec(), (0..=255).collect()];
     payloads.extend([1_000, 65_536, 1 << 20].map(|length| (0..length).map(|_| fastrand::u8(..)).collect()));
     for payload in &payloads {
-        assert_eq!(http.process(delivery(&settings, Headers::default(), payload)).await, delivered());
+        assert_eq!(process(&http, delivery(&settings, Headers::default(), payload)).await, delivered());
     }
     let received = sink.received();
     assert_eq!(received.len(), payloads.len());
@@ -53,7 +52,7 @@ async fn a_plain_message_carries_these_headers_and_no_others() {
     let sink = Sink::start(|_| Answer::status(204));
     let delivery = delivery(&Arc::new(settings(&sink.url("/"))), Headers::default(), b"x");
     let id = delivery.record.id().to_string();
-    http().process(delivery).await;
+    process(&http(), delivery).await;
     let received = sink.only();
     let expected = [
         ("accept", "*/*"),
@@ -104,7 +103,7 @@ async fn what_was_published_with_a_message_is_passed_on() {
     delivery.attempt = 7;
     delivery.at = AT.saturating_add(Duration::from_millis(60_749));
     let id = delivery.record.id().to_string();
-    assert_eq!(http().process(delivery).await, delivered());
+    assert_eq!(process(&http(), delivery).await, delivered());
     let received = sink.only();
     for (name, value) in [
         ("content-type", "application/json; charset=utf-8"),
@@ -142,7 +141,7 @@ async fn a_queue_may_keep_credentials_back_and_a_message_may_name_its_method() {
         forward: forward.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         ..Headers::default()
     };
-    http().process(delivery(&Arc::new(settings), headers, b"x")).await;
+    process(&http(), delivery(&Arc::new(settings), headers, b"x")).await;
     let received = sink.only();
     assert_eq!((received.method.as_str(), received.header("x-else")), ("DELETE", Some("1")));
     assert_eq!((received.header("authorization"), received.header("cookie")), (None, None));
@@ -153,7 +152,7 @@ async fn a_message_whose_header_cannot_be_sent_is_rejected_and_a_queue_with_one_
     let sink = Sink::start(|_| Answer::status(200));
     let plain = Arc::new(settings(&sink.url("/")));
     let forward = vec![("x-a".to_owned(), "1\r\nx-b: 2".to_owned())];
-    let report = http().process(delivery(&plain, Headers { forward, ..Headers::default() }, b"x")).await;
+    let report = process(&http(), delivery(&plain, Headers { forward, ..Headers::default() }, b"x")).await;
     assert!(
         matches!(&report.outcome, Outcome::Reject { reason } if reason.contains("\"x-a\"")),
         "{report:?}"
@@ -232,9 +231,9 @@ async fn new_settings_hold_from_the_next_attempt_on() {
     let (first, second) = (Sink::start(|_| Answer::status(200)), Sink::start(|_| Answer::status(500)));
     let http = http();
     let to = |sink: &Sink| delivery(&Arc::new(settings(&sink.url("/"))), Headers::default(), b"x");
-    assert_eq!(http.process(to(&first)).await, delivered());
-    assert_eq!(http.process(to(&second)).await, retried(500));
-    assert_eq!(http.process(to(&first)).await, delivered());
+    assert_eq!(process(&http, to(&first)).await, delivered());
+    assert_eq!(process(&http, to(&second)).await, retried(500));
+    assert_eq!(process(&http, to(&first)).await, delivered());
     assert_eq!((first.count(), second.count()), (2, 1));
     assert_eq!(first.connections(), 1, "the same client serves both settings");
 }
@@ -244,7 +243,7 @@ async fn five_hundred_deliveries_are_under_way_at_once() {
     let sink = Sink::keeping(Keep::Digests, |_| Answer::HangBeforeHead);
     let (http, settings) = (http(), Arc::new(settings(&sink.url("/"))));
     let settings = Arc::new(QueueSettings { timeout: Duration::from_mins(1), ..(*settings).clone() });
-    let attempts = join_all((0..500).map(|_| http.process(delivery(&settings, Headers::default(), b"x"))));
+    let attempts = join_all((0..500).map(|_| process(&http, delivery(&settings, Headers::default(), b"x"))));
     let all_arrived = sink.until("500 requests under way", DEADLINE, |sink| sink.count() == 500);
     tokio::select! {
         () = all_arrived => assert_eq!(sink.connections_open(), 500),
@@ -270,7 +269,7 @@ async fn what_failed_is_delivered_by_a_second_attempt() {
     let (http, settings) = (http(), Arc::new(settings(&sink.url("/"))));
     let made: Vec<Delivery> =
         (0..60_u8).map(|byte| delivery(&settings, Headers::default(), &[byte])).collect();
-    let first = join_all(made.iter().cloned().map(|delivery| http.process(delivery))).await;
+    let first = join_all(made.iter().cloned().map(|delivery| process(&http, delivery))).await;
     let failed: Vec<Delivery> = made
         .iter()
         .zip(&first)
@@ -278,11 +277,8 @@ async fn what_failed_is_delivered_by_a_second_attempt() {
         .map(|(made, _)| made.clone())
         .collect();
     assert!(failed.iter().all(|delivery| fails(&delivery.record.id().to_string())));
-    let retry = |http: &Http, mut delivery: Delivery| {
-        delivery.attempt = 2;
-        http.process(delivery)
-    };
-    let second = join_all(failed.iter().cloned().map(|delivery| retry(&http, delivery))).await;
+    let again = failed.iter().cloned().map(|delivery| process(&http, Delivery { attempt: 2, ..delivery }));
+    let second = join_all(again).await;
     assert!(second.iter().all(|report| *report == delivered()));
     let received = sink.wait_for(60 + failed.len(), DEADLINE);
     let (first, second) = received.split_at(60);

@@ -10,10 +10,10 @@ use posthaste::domain::message::Headers;
 use posthaste::domain::outcome::Outcome;
 use posthaste::domain::queue::QueueSettings;
 use posthaste::processor::settings::EgressSettings;
-use posthaste::processor::{Guard, Processor, Report, Signal};
+use posthaste::processor::{Guard, Report, Signal};
 use tokio::time::timeout;
 
-use crate::support::delivery::{delivery, http, http_with, push, settings};
+use crate::support::delivery::{delivery, http, http_with, process, push, settings};
 use crate::support::sink::{Answer, Sink};
 
 const TIMEOUT: Duration = Duration::from_millis(400);
@@ -147,7 +147,7 @@ async fn a_refused_destination_is_undeliverable_and_never_connected_to() {
         "mixed.example",
     ] {
         let settings = Arc::new(settings(&format!("http://{host}:{port}/")));
-        let report = http.process(delivery(&settings, Headers::default(), b"x")).await;
+        let report = process(&http, delivery(&settings, Headers::default(), b"x")).await;
         let Outcome::Undeliverable { reason } = &report.outcome else { panic!("{host}: {report:?}") };
         assert!(reason.contains("egress.allow = [\"http://"), "{host}: {reason}");
         assert_eq!((report.status, report.error), (None, None));
@@ -166,7 +166,7 @@ async fn a_name_that_passes_leads_to_the_address_that_passed() {
     let allow = vec![origin.parse().expect("an origin")];
     let http = http_with(Guard::with_lookup(&EgressSettings { allow }, false, Arc::new(lookup)));
     let settings = Arc::new(settings(&format!("{origin}/hook")));
-    let report = http.process(delivery(&settings, Headers::default(), b"x")).await;
+    let report = process(&http, delivery(&settings, Headers::default(), b"x")).await;
     assert_eq!(report.outcome, Outcome::Done, "{report:?}");
     assert_eq!(sink.only().header("host"), origin.strip_prefix("http://"));
 }
@@ -189,7 +189,7 @@ async fn a_name_that_does_not_resolve_is_a_retry() {
     ] {
         let settings = settings(&format!("http://{name}/"));
         let settings = Arc::new(QueueSettings { connect_timeout: Duration::from_millis(200), ..settings });
-        let report = http.process(delivery(&settings, Headers::default(), b"x")).await;
+        let report = process(&http, delivery(&settings, Headers::default(), b"x")).await;
         let (error, signal) = (Some(error.to_owned()), Signal::NoAnswer);
         assert_eq!(report, Report { error, signal, ..Report::from(Outcome::retry()) });
     }
@@ -207,9 +207,9 @@ async fn after_any_of_this_the_next_message_is_delivered() {
     });
     let (http, settings) = (http(), Arc::new(QueueSettings { timeout: TIMEOUT, ..settings(&sink.url("/")) }));
     for _ in 0..5 {
-        http.process(delivery(&settings, Headers::default(), b"x")).await;
+        process(&http, delivery(&settings, Headers::default(), b"x")).await;
     }
-    let report = http.process(delivery(&settings, Headers::default(), b"last")).await;
+    let report = process(&http, delivery(&settings, Headers::default(), b"last")).await;
     assert_eq!(report.outcome, Outcome::Done, "{report:?}");
     assert_eq!(sink.received().last().and_then(|last| last.body.clone()).as_deref(), Some(&b"last"[..]));
 }

@@ -1,9 +1,11 @@
 //! Reading what comes after the head of an answer: no more than is allowed, and keeping what a person may look at.
 
-use reqwest::Response;
+use std::error::Error;
+
 use tokio::time::{Instant, timeout_at};
 
-use super::classify::{Failure, causes};
+use super::classify::{Failure, chain};
+use super::client::Answer;
 use crate::domain::queue::AnswerSettings;
 
 /// The longest error kept with an attempt, bytes.
@@ -21,12 +23,12 @@ pub(super) struct Rest {
 
 /// Reads at most `settings.bytes_max`, not beyond `until`, then lets go of the connection: it is used again only when the answer
 /// ended by itself.
-pub(super) async fn read(mut response: Response, settings: &AnswerSettings, until: Instant) -> Rest {
+pub(super) async fn read(mut answer: Answer, settings: &AnswerSettings, until: Instant) -> Rest {
     let excerpt_max = usize::try_from(settings.excerpt_max).unwrap_or(usize::MAX);
     let kept_max = excerpt_max.saturating_add(CHARACTER_REST_BYTES);
     let (mut kept, mut read_bytes, mut error) = (Vec::new(), 0_u64, None);
     while read_bytes < settings.bytes_max {
-        match timeout_at(until, response.chunk()).await {
+        match timeout_at(until, answer.chunk()).await {
             Ok(Ok(Some(chunk))) => {
                 let allowed = usize::try_from(settings.bytes_max - read_bytes).unwrap_or(usize::MAX);
                 let room = allowed.min(kept_max - kept.len()).min(chunk.len());
@@ -80,9 +82,9 @@ pub(super) fn describe(failure: Failure, detail: impl AsRef<str>) -> String {
     excerpt(format!("{failure}: {detail}").as_bytes(), ERROR_BYTES_MAX)
 }
 
-/// What an error comes from in the end; it names no URL, which may hold a secret.
-pub(super) fn innermost(error: &reqwest::Error) -> String {
-    causes(error).last().map_or_else(|| "no cause is known".to_owned(), ToString::to_string)
+/// What an error comes from in the end.
+pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
+    chain(Some(error)).last().unwrap_or(error).to_string()
 }
 
 #[cfg(test)]

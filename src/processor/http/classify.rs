@@ -14,12 +14,14 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, UNIX_EPOCH};
 
-use reqwest::StatusCode;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use hyper::StatusCode;
+use hyper::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 
 use crate::domain::outcome::{Outcome, RetryHint};
 use crate::domain::timestamp::Timestamp;
 use crate::processor::Signal;
+use crate::processor::http::client::SendError;
+use crate::processor::http::connect::ConnectError;
 
 const WEBHOOK_DELIVERY: &str = "webhook-delivery";
 const NON_RETRYABLE: &str = "upstash-nonretryable-error";
@@ -54,9 +56,8 @@ pub(super) fn signal(status: StatusCode, outcome: &Outcome) -> Signal {
 }
 
 fn says(headers: &HeaderMap, name: &str, word: &str) -> bool {
-    let is_word = |value: &reqwest::header::HeaderValue| {
-        value.to_str().is_ok_and(|value| value.trim().eq_ignore_ascii_case(word))
-    };
+    let is_word =
+        |value: &HeaderValue| value.to_str().is_ok_and(|value| value.trim().eq_ignore_ascii_case(word));
     headers.get_all(name).iter().any(is_word)
 }
 
@@ -107,23 +108,23 @@ impl Failure {
 
     /// What kept the head of an answer from coming.
     #[must_use]
-    pub fn of(error: &reqwest::Error) -> Self {
-        if error.is_timeout() {
-            return Self::Timeout;
+    pub(super) fn of(error: &SendError) -> Self {
+        match error {
+            SendError::Connect(ConnectError::Resolve(_)) => Self::Dns,
+            SendError::Connect(ConnectError::TimedOut) => Self::Timeout,
+            SendError::Connect(ConnectError::Tls(_)) => Self::Tls,
+            SendError::Connect(ConnectError::Connect(_) | ConnectError::Refused(_)) => Self::Connect,
+            SendError::Connect(ConnectError::Http(error)) | SendError::Http(error) => Self::of_http(error),
         }
-        if error.is_dns() {
-            return Self::Dns;
-        }
-        if causes(error).any(is_tls) {
-            return Self::Tls;
-        }
-        if error.is_connect() {
-            return Self::Connect;
-        }
-        let hyper = causes(error).find_map(|cause| cause.downcast_ref::<hyper::Error>());
-        match hyper {
-            Some(error) if error.is_parse() => Self::Protocol,
-            _ => Self::Reset,
+    }
+
+    fn of_http(error: &hyper::Error) -> Self {
+        if chain(Some(error)).any(<dyn Error>::is::<rustls::Error>) {
+            Self::Tls
+        } else if error.is_parse() {
+            Self::Protocol
+        } else {
+            Self::Reset
         }
     }
 }
@@ -134,12 +135,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Everything that `error` says it comes from, outermost first; also what `io::Error` wraps without calling it a source.
-pub(super) fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    chain(error.source())
-}
-
-/// An error and everything that it says it comes from.
+/// An error and everything that it says it comes from; also what `io::Error` wraps without calling it a source.
 pub(super) fn chain<'e>(
     first: Option<&'e (dyn Error + 'static)>,
 ) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
@@ -151,10 +147,6 @@ fn cause_of<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'st
         Some(wrapped) => Some(wrapped),
         None => error.source(),
     }
-}
-
-fn is_tls(cause: &(dyn Error + 'static)) -> bool {
-    cause.is::<rustls::Error>()
 }
 
 #[cfg(test)]
@@ -293,10 +285,7 @@ mod tests {
             assert_eq!(hint(503, value), None, "{value:?}");
         }
         let mut map = HeaderMap::new();
-        map.append(
-            RETRY_AFTER,
-            reqwest::header::HeaderValue::from_bytes(b"\xff\xfe").expect("bytes are allowed"),
-        );
+        map.append(RETRY_AFTER, HeaderValue::from_bytes(b"\xff\xfe").expect("bytes are allowed"));
         assert_eq!(classify(StatusCode::SERVICE_UNAVAILABLE, &map, &REJECT), Outcome::retry());
     }
 }

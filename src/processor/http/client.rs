@@ -1,161 +1,220 @@
-//! The HTTP clients of one thread.
+//! The HTTP client of one thread: sends a request to an origin, on a connection that was kept or on a new one.
 //!
-//! A client has one time-out for connecting and one idea of which addresses it may be given, so there is one for each pair that
-//! is in use. Connections that were let in by an exempt origin are thus never used for another one.
-//!
-//! TLS is set up for each client, so that a program needs to install nothing: with the provider that it has installed, else
-//! with ring, and with the certificates that the machine trusts. A client for https whose certificates could not be read is never
-//! kept, for they may be readable the next moment; one for http needs none.
+//! A connection belongs to its origin and to what the egress guard grants that origin; it is never used for another one. It is kept
+//! when an answer ended by itself, and used again last in, first out. What an idle one misses is found when it is taken up: nothing
+//! of the request has left then, and it goes out on another one.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::error::Error;
-use std::net::SocketAddr;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Client, ClientBuilder, redirect, retry};
-use rustls::crypto::{CryptoProvider, ring};
-use rustls::{ClientConfig, RootCertStore};
-use rustls_platform_verifier::Verifier;
+use bytes::Bytes;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::HeaderValue;
+use hyper::{HeaderMap, StatusCode};
+use rustls::ClientConfig;
+use tokio::time::Instant;
 
+use super::connect::{ConnectError, Site};
+use super::connection::{Connection, Outgoing};
 use super::guard::{Guard, Trust};
-use super::shortage;
+use super::tls::{self, TlsError};
+use super::watch::{Phase, Watch};
+use crate::domain::destination::Destination;
 
-/// Clients kept by a thread. Queues rarely differ in `connect_timeout`; beyond, the one that was not used for longest is
-/// dropped with its idle connections.
-const CLIENTS_MAX: usize = 16;
-
-/// Idle connections kept per destination: as many as a lane has slots.
+/// Idle connections kept per origin: as many as a lane has slots.
 const IDLE_MAX: usize = 64;
+
+/// Idle connections kept by a thread: each has a descriptor and some 20 KiB of buffers. Beyond, one that becomes idle is closed.
+const IDLE_ALL_MAX: usize = 1_024;
 
 /// How long an idle connection is kept. Many receivers close theirs after a minute; closing first avoids the race.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Addresses tried to reach a name: the time to connect is divided among them.
-const ADDRESSES_MAX: usize = 8;
+/// Origins remembered by a thread, also while nothing is kept for them: some hundred bytes each.
+const ORIGINS_MAX: usize = 4_096;
 
-/// Header lines read of an answer; one with more is not HTTP to us.
-const ANSWER_HEADERS_MAX: usize = 128;
-
-/// What makes a client another one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Kind {
-    /// How long it waits for a connection.
-    pub(super) connect_timeout: Duration,
-    /// Which addresses it may be given.
-    pub(super) trust: Trust,
-    /// Whether it is for https destinations.
-    pub(super) is_secure: bool,
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SendError {
+    /// There was no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The connection broke, or what came on it is not HTTP.
+    #[error(transparent)]
+    Http(hyper::Error),
 }
 
-/// The clients made so far, the last used first.
-pub(super) struct Clients {
+/// Sends requests from one thread.
+pub(super) struct Client {
     guard: Guard,
-    made: RefCell<VecDeque<(Kind, Client)>>,
+    tls: OnceCell<Arc<ClientConfig>>,
+    origins: RefCell<HashMap<String, Rc<Origin>>>,
+    idle: Rc<Cell<usize>>,
 }
 
-/// No client can be made now.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub(super) enum ClientError {
-    /// For lack of descriptors or memory.
-    #[error("no HTTP client: {0}")]
-    Short(String),
-    /// There are no certificates to judge those of receivers by.
-    #[error("no HTTP client for https: {0}")]
-    Roots(String),
-    /// TLS or the client refuse their settings.
-    #[error("no HTTP client: {0}")]
-    Settings(String),
+/// Where requests go: one scheme, host and port, and the idle connections to it.
+pub(super) struct Origin {
+    site: Site,
+    host: HeaderValue,
+    idle: RefCell<VecDeque<(Instant, Box<Connection>)>>,
+    idle_all: Rc<Cell<usize>>,
 }
 
-impl Clients {
+/// The head of an answer, and the connection on which the rest comes. Dropping it closes the connection, unless all has come.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    body: Incoming,
+    /// Whether its last part was read.
+    is_whole: bool,
+    /// `None` once it was given back.
+    connection: Option<Box<Connection>>,
+    origin: Rc<Origin>,
+}
+
+impl Client {
     pub(super) fn new(guard: Guard) -> Self {
-        Self { guard, made: RefCell::new(VecDeque::with_capacity(CLIENTS_MAX)) }
+        Self { guard, tls: OnceCell::new(), origins: RefCell::default(), idle: Rc::default() }
     }
 
-    /// The client of this kind. Whatever keeps it from being made is tried again the next time.
-    pub(super) fn client(&self, kind: Kind) -> Result<Client, ClientError> {
-        let mut made = self.made.borrow_mut();
-        let entry = match made.iter().position(|(made, _)| *made == kind) {
-            Some(0) => return Ok(made[0].1.clone()),
-            Some(place) => made.remove(place).expect("its place was just found"),
-            None => (kind, build(&self.guard, kind)?),
-        };
-        let client = entry.1.clone();
-        made.truncate(CLIENTS_MAX - 1);
-        made.push_front(entry);
-        Ok(client)
+    /// The origin of a destination that the guard let pass with this.
+    ///
+    /// # Errors
+    /// There is no TLS for it. Whatever keeps that from being set up is tried again the next time.
+    pub(super) fn origin(&self, destination: &Destination, trust: Trust) -> Result<Rc<Origin>, TlsError> {
+        let key = destination.origin();
+        let mut origins = self.origins.borrow_mut();
+        if let Some(known) = origins.get(&key).filter(|known| known.site.trust == trust) {
+            return Ok(known.clone());
+        }
+        let tls = if destination.url().scheme() == "https" { Some(self.tls()?) } else { None };
+        let (guard, destination) = (self.guard.clone(), destination.clone());
+        let site = Site { guard, destination, trust, tls };
+        let idle_all = self.idle.clone();
+        let origin = Rc::new(Origin { host: host(&key), site, idle: RefCell::default(), idle_all });
+        if origins.len() >= ORIGINS_MAX {
+            origins.retain(|_, origin| Rc::strong_count(origin) > 1);
+        }
+        if origins.len() < ORIGINS_MAX {
+            origins.insert(key, origin.clone());
+        }
+        Ok(origin)
+    }
+
+    fn tls(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        if let Some(tls) = self.tls.get() {
+            return Ok(tls.clone());
+        }
+        let tls = Arc::new(tls::config()?);
+        Ok(self.tls.get_or_init(|| tls).clone())
+    }
+
+    /// Lets go of connections that were closed by the other end, and of those that nobody has used for long.
+    pub(super) fn tick(&self) {
+        for origin in self.origins.borrow().values() {
+            origin.sweep();
+        }
     }
 }
 
-fn build(guard: &Guard, kind: Kind) -> Result<Client, ClientError> {
-    let resolver = CheckedResolver { guard: guard.clone(), trust: kind.trust };
-    let builder = settings(Client::builder())
-        .connect_timeout(kind.connect_timeout)
-        .dns_resolver(resolver)
-        .tls_backend_preconfigured(tls(kind.is_secure)?);
-    let cause = |error: reqwest::Error| error.source().map_or_else(|| error.to_string(), ToString::to_string);
-    builder.build().map_err(|error| ClientError::Settings(cause(error)))
+/// The `Host` of requests to an origin.
+fn host(origin: &str) -> HeaderValue {
+    let authority = origin.split_once("://").map_or(origin, |(_, authority)| authority);
+    HeaderValue::from_str(authority).expect("the host of a URL is ASCII")
 }
 
-/// TLS 1.2 and 1.3 to receivers whose certificates the machine trusts, HTTP/1.1 inside; to nobody unless `is_secure`.
-fn tls(is_secure: bool) -> Result<ClientConfig, ClientError> {
-    let provider = CryptoProvider::get_default().cloned();
-    let provider = provider.unwrap_or_else(|| Arc::new(ring::default_provider()));
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| ClientError::Settings(error.to_string()))?;
-    let mut tls = if is_secure {
-        let verifier = Arc::new(verifier(provider)?);
-        // "Dangerous" is what takes any verifier; this one is the platform's.
-        builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
-    } else {
-        builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
-    };
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(tls)
+impl Origin {
+    /// The `Host` of requests to it.
+    pub(super) fn host(&self) -> HeaderValue {
+        self.host.clone()
+    }
+
+    /// Sends a request, whose target is a path, and waits for the head of its answer; a new connection is waited for so long.
+    /// Dropping the future closes the connection.
+    ///
+    /// # Errors
+    /// There is no answer. Where the request may have left it is never sent again.
+    pub(super) async fn send(
+        self: &Rc<Self>,
+        mut request: Outgoing,
+        connect_timeout: Duration,
+        watch: &mut Watch,
+    ) -> Result<Answer, SendError> {
+        while let Some(mut kept) = self.take() {
+            watch.enter(Phase::Wait);
+            match kept.send(request).await {
+                Ok(answer) => return Ok(self.answer(answer, kept)),
+                Err(mut refused) => match refused.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(SendError::Http(refused.into_error())),
+                },
+            }
+        }
+        let mut made = Box::new(self.site.connect(connect_timeout, watch).await?);
+        watch.enter(Phase::Wait);
+        match made.send(request).await {
+            Ok(answer) => Ok(self.answer(answer, made)),
+            Err(refused) => Err(SendError::Http(refused.into_error())),
+        }
+    }
+
+    fn answer(self: &Rc<Self>, answer: hyper::Response<Incoming>, connection: Box<Connection>) -> Answer {
+        let (head, body) = answer.into_parts();
+        let (status, headers, origin) = (head.status, head.headers, self.clone());
+        let is_whole = body.is_end_stream();
+        Answer { status, headers, body, is_whole, connection: Some(connection), origin }
+    }
+
+    fn take(&self) -> Option<Box<Connection>> {
+        let (_, connection) = self.idle.borrow_mut().pop_back()?;
+        self.idle_all.set(self.idle_all.get() - 1);
+        Some(connection)
+    }
+
+    fn keep(&self, mut connection: Box<Connection>) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < IDLE_MAX && self.idle_all.get() < IDLE_ALL_MAX && connection.is_free() {
+            idle.push_back((Instant::now(), connection));
+            self.idle_all.set(self.idle_all.get() + 1);
+        }
+    }
+
+    fn sweep(&self) {
+        let mut idle = self.idle.borrow_mut();
+        let before = idle.len();
+        idle.retain_mut(|(since, connection)| since.elapsed() < IDLE_TIMEOUT && connection.is_still_free());
+        self.idle_all.set(self.idle_all.get() - (before - idle.len()));
+    }
 }
 
-/// Judges certificates by those that the machine trusts, which are read here, all of them.
-fn verifier(provider: Arc<CryptoProvider>) -> Result<Verifier, ClientError> {
-    let enough = || shortage::now().map_or(Ok(()), |error| Err(ClientError::Short(error.to_string())));
-    enough()?;
-    let verifier = Verifier::new(provider);
-    // It passes over files that it could not open, so it may have read some of them only.
-    enough()?;
-    verifier.map_err(|error| ClientError::Roots(error.to_string()))
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.idle_all.set(self.idle_all.get() - self.idle.borrow().len());
+    }
 }
 
-/// What all clients have in common. Their other time-outs are kept by the attempt itself.
-fn settings(builder: ClientBuilder) -> ClientBuilder {
-    builder
-        .no_proxy()
-        .redirect(redirect::Policy::none())
-        .referer(false)
-        .retry(retry::never())
-        .http1_max_headers(ANSWER_HEADERS_MAX)
-        .pool_max_idle_per_host(IDLE_MAX)
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .tcp_nodelay(true)
+impl Answer {
+    /// The next part of what comes after the head, `None` at its end. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// The connection broke, or what came on it is not HTTP.
+    pub(super) async fn chunk(&mut self) -> hyper::Result<Option<Bytes>> {
+        let Some(connection) = self.connection.as_mut().filter(|_| !self.is_whole) else { return Ok(None) };
+        let chunk = connection.chunk(&mut self.body).await?;
+        self.is_whole = chunk.is_none() || self.body.is_end_stream();
+        Ok(chunk)
+    }
 }
 
-/// Gives a client only addresses that the guard let through.
-struct CheckedResolver {
-    guard: Guard,
-    trust: Trust,
-}
-
-impl Resolve for CheckedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let (guard, trust) = (self.guard.clone(), self.trust);
-        Box::pin(async move {
-            let mut addresses = guard.resolve(name.as_str(), trust).await?;
-            addresses.truncate(ADDRESSES_MAX);
-            // Port 0: the client puts that of the URL in its place.
-            let addresses: Addrs = Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0)));
-            Ok(addresses)
-        })
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if self.is_whole
+            && let Some(connection) = self.connection.take()
+        {
+            self.origin.keep(connection);
+        }
     }
 }

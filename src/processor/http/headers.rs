@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 
 use crate::domain::header::{is_credential, never};
 use crate::domain::queue::QueueName;
@@ -21,6 +21,7 @@ static QUEUE: HeaderName = HeaderName::from_static("posthaste-queue");
 static VIA: HeaderName = HeaderName::from_static("posthaste-via");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+static ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
 static IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 static AGENT: HeaderValue = HeaderValue::from_static(concat!("Posthaste/", env!("CARGO_PKG_VERSION")));
 
@@ -37,6 +38,7 @@ pub(super) fn of_queue(
 ) -> Result<HeaderMap, HeaderError> {
     let mut map = HeaderMap::with_capacity(16 + added.len());
     map.insert(USER_AGENT, AGENT.clone());
+    map.insert(ACCEPT, ANYTHING.clone());
     map.insert(ACCEPT_ENCODING, IDENTITY.clone());
     map.insert(&QUEUE, value("posthaste-queue", queue.as_str().as_bytes())?);
     map.insert(&VIA, via.clone());

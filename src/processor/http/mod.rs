@@ -7,10 +7,14 @@
 mod answer;
 pub mod classify;
 mod client;
+mod connect;
+mod connection;
 pub mod guard;
 pub mod headers;
 mod shortage;
 pub(super) mod sign;
+mod tls;
+mod watch;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
@@ -19,17 +23,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{LocalBoxFuture, ready};
-use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
-use reqwest::{Body, Client, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
+use hyper::{Method, Request, StatusCode, Uri};
 use tokio::time::{Instant, timeout_at};
+use url::Position;
 
 pub use self::answer::excerpt;
 use self::answer::{describe, innermost};
-use self::classify::{Failure, causes, classify, signal};
-use self::client::{ClientError, Clients, Kind};
-use self::guard::{Guard, LookupError, Refusal, ResolveError, Trust};
+use self::classify::{Failure, classify, signal};
+use self::client::{Answer, Client, Origin, SendError};
+use self::connect::ConnectError;
+use self::connection::Outgoing;
+use self::guard::{Guard, LookupError, Refusal, ResolveError};
 use self::shortage::{Lack, Shortages};
 use self::sign::Signer;
+use self::tls::TlsError;
+use self::watch::{Phase, Watch};
 use crate::domain::destination::Destination;
 use crate::domain::format::duration;
 use crate::domain::outcome::{Outcome, RetryHint};
@@ -54,7 +64,7 @@ pub struct Http {
     guard: Guard,
     keyring: Keyring,
     store_id: StoreId,
-    clients: Clients,
+    client: Client,
     routes: RefCell<HashMap<QueueName, Rc<Route>>>,
     shortages: Arc<Shortages>,
 }
@@ -83,16 +93,16 @@ struct Target {
     destination: Destination,
     /// Whether it came with the message.
     is_brought: bool,
-    trust: Trust,
-    client: Client,
+    /// Its path and query, as requests have it.
+    path: Uri,
+    origin: Rc<Origin>,
 }
 
 /// One request on its way.
 struct Attempt {
-    guard: Guard,
     route: Rc<Route>,
     target: Rc<Target>,
-    request: Request,
+    request: Outgoing,
     timeout: Duration,
     shortages: Arc<Shortages>,
 }
@@ -113,6 +123,10 @@ impl Processor for Http {
             Err(report) => Box::pin(ready(report)),
         }
     }
+
+    fn tick(&self) {
+        self.client.tick();
+    }
 }
 
 impl Http {
@@ -123,8 +137,8 @@ impl Http {
     }
 
     fn saying(guard: Guard, keyring: Keyring, store_id: StoreId, shortages: Arc<Shortages>) -> Self {
-        let clients = Clients::new(guard.clone());
-        Self { guard, keyring, store_id, clients, routes: RefCell::default(), shortages }
+        let client = Client::new(guard.clone());
+        Self { guard, keyring, store_id, client, routes: RefCell::default(), shortages }
     }
 
     fn prepare(&self, delivery: &Delivery) -> Result<Attempt, Report> {
@@ -133,17 +147,20 @@ impl Http {
             delivery.headers.method.as_deref().and_then(|method| Method::from_bytes(method.as_bytes()).ok());
         let method = method.unwrap_or_else(|| route.method.clone());
         let target = self.target(&route, delivery)?;
-        let mut request = Request::new(method, target.destination.url().clone());
-        *request.headers_mut() = headers::of_attempt(&route.headers, delivery, route.signer.as_deref())
+        let mut headers = headers::of_attempt(&route.headers, delivery, route.signer.as_deref())
             .map_err(|error| Report::from(Outcome::reject(error.to_string())))?;
+        headers.insert(HOST, target.origin.host());
         let payload = delivery.record.payload();
-        if payload.is_empty() && request.method() != Method::GET {
+        if payload.is_empty() && method != Method::GET {
             // The client leaves it out, and receivers answer 411 (RFC 9110, 8.6).
-            request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
-        *request.body_mut() = Some(Body::from(payload));
-        let (guard, shortages) = (self.guard.clone(), self.shortages.clone());
-        Ok(Attempt { guard, route, target, request, timeout: delivery.timeout(), shortages })
+        let mut request = Request::new(Full::new(payload));
+        *request.method_mut() = method;
+        *request.uri_mut() = target.path.clone();
+        *request.headers_mut() = headers;
+        let shortages = self.shortages.clone();
+        Ok(Attempt { route, target, request, timeout: delivery.timeout(), shortages })
     }
 
     /// The route of the delivery's queue, made anew when its settings are others than last time.
@@ -176,38 +193,31 @@ impl Http {
 
     /// Where the delivery goes to: the destination that came with its message, else its queue's own.
     fn target(&self, route: &Route, delivery: &Delivery) -> Result<Rc<Target>, Report> {
-        let undeliverable = |reason: &str| Report::from(Outcome::Undeliverable { reason: reason.to_owned() });
         let settings = &route.settings;
         if let Some(brought) = &delivery.headers.destination {
-            let destination = brought.parse();
-            let unreadable = |_| undeliverable("the destination that came with the message cannot be read");
-            return self.aim(destination.map_err(unreadable)?, settings, true).map(Rc::new);
+            let destination = brought.parse().map_err(|_| unreadable())?;
+            return self.aim(destination, true).map(Rc::new);
         }
         if let Some(own) = route.own.get() {
             return Ok(own.clone());
         }
         let own = settings.destination.clone();
         let own = own.ok_or_else(|| undeliverable("neither the message nor its queue has a destination"))?;
-        let target = Rc::new(self.aim(own, settings, false)?);
+        let target = Rc::new(self.aim(own, false)?);
         Ok(route.own.get_or_init(|| target).clone())
     }
 
     /// A destination as it can be reached now. Of one that came with a message nothing is kept.
-    fn aim(
-        &self,
-        destination: Destination,
-        settings: &QueueSettings,
-        is_brought: bool,
-    ) -> Result<Target, Report> {
+    fn aim(&self, destination: Destination, is_brought: bool) -> Result<Target, Report> {
         let trust = self.guard.trust(&destination).map_err(|refusal| refused(&refusal))?;
-        let is_secure = destination.url().scheme() == "https";
-        let kind = Kind { connect_timeout: settings.connect_timeout, trust, is_secure };
-        let client = self.clients.client(kind).map_err(|error| match &error {
-            ClientError::Short(cause) => self.shortages.defer(Lack::Resources, cause),
-            ClientError::Roots(cause) => self.shortages.defer(Lack::Roots, cause),
-            ClientError::Settings(_) => mendable(error.to_string()),
+        let origin = self.client.origin(&destination, trust).map_err(|error| match &error {
+            TlsError::Short(cause) => self.shortages.defer(Lack::Resources, cause),
+            TlsError::Roots(cause) => self.shortages.defer(Lack::Roots, cause),
+            TlsError::Settings(_) => mendable(error.to_string()),
         })?;
-        Ok(Target { destination, is_brought, trust, client })
+        let path = &destination.url()[Position::BeforePath..Position::AfterQuery];
+        let path = path.parse().map_err(|_| unreadable())?;
+        Ok(Target { destination, is_brought, path, origin })
     }
 }
 
@@ -218,64 +228,69 @@ fn mendable(error: String) -> Report {
 
 impl Attempt {
     async fn make(self) -> Report {
+        let mut watch = Watch::default();
+        let report = self.follow(&mut watch).await;
+        Report { phases: watch.stop(), ..report }
+    }
+
+    async fn follow(self, watch: &mut Watch) -> Report {
         let began = Instant::now();
-        let Self { guard, route, target, request, timeout, shortages } = self;
-        let response = match timeout_at(began + timeout, target.client.execute(request)).await {
-            Ok(Ok(response)) => response,
+        let Self { route, target, request, timeout, shortages } = self;
+        let sent = target.origin.send(request, route.settings.connect_timeout, watch);
+        let answer = match timeout_at(began + timeout, sent).await {
+            Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return failed(&error, &route, &target, &shortages),
             Err(_) => {
                 return unanswered(Failure::Timeout, format!("no answer within {}", duration::show(timeout)));
             }
         };
         let margin = (timeout / MARGIN_PART).min(MARGIN_MAX);
-        received(&guard, &route, &target, response, began + timeout.saturating_sub(margin)).await
+        watch.enter(Phase::Body);
+        answered(&route, &target, answer, began + timeout.saturating_sub(margin)).await
     }
 }
 
 /// What an answer means once its head is here.
-async fn received(
-    guard: &Guard,
-    route: &Route,
-    target: &Target,
-    response: Response,
-    until: Instant,
-) -> Report {
-    let judged = match response.remote_addr() {
-        Some(peer) => guard.judge_peer(&target.destination, peer, target.trust),
-        None => return unanswered(Failure::Connect, "the address of the peer is not known"),
-    };
-    if let Err(refusal) = judged {
-        return refused(&refusal);
-    }
-    let (status, settings) = (response.status(), &route.settings);
-    let outcome = classify(status, response.headers(), &settings.delivery.reject);
-    let rest = answer::read(response, &settings.answer, until).await;
+async fn answered(route: &Route, target: &Target, answer: Answer, until: Instant) -> Report {
+    let (status, settings) = (answer.status, &route.settings);
+    let outcome = classify(status, &answer.headers, &settings.delivery.reject);
+    let rest = answer::read(answer, &settings.answer, until).await;
     let is_gone = status == StatusCode::GONE && !target.is_brought;
     let signal = signal(status, &outcome);
     let (status, error, excerpt) = (Some(status.as_u16()), rest.error, rest.excerpt);
-    Report { outcome, status, error, excerpt, is_gone, signal }
+    Report { status, error, excerpt, is_gone, signal, ..Report::from(outcome) }
 }
 
 /// No answer came.
-fn failed(error: &reqwest::Error, route: &Route, target: &Target, shortages: &Shortages) -> Report {
+fn failed(error: &SendError, route: &Route, target: &Target, shortages: &Shortages) -> Report {
     if let Some(lack) = shortage::behind(error) {
         return shortages.defer(Lack::Resources, &lack.to_string());
     }
-    let unresolved = causes(error).find_map(|cause| cause.downcast_ref::<ResolveError>());
-    match unresolved {
-        Some(ResolveError::Refused(rules)) => {
+    let SendError::Connect(unconnected) = error else {
+        return unanswered(Failure::of(error), innermost(error));
+    };
+    match unconnected {
+        ConnectError::Refused(refusal) => refused(refusal),
+        ConnectError::Resolve(ResolveError::Refused(rules)) => {
             refused(&Refusal::of_resolved(&target.destination, rules.clone()))
         }
-        Some(ResolveError::Lookup(LookupError::Short { cause, .. })) => {
+        ConnectError::Resolve(ResolveError::Lookup(LookupError::Short { cause, .. })) => {
             shortages.defer(Lack::Resources, cause)
         }
-        Some(ResolveError::Lookup(cause)) => unanswered(Failure::Dns, cause.to_string()),
-        None if error.is_timeout() && error.is_connect() => {
+        ConnectError::TimedOut => {
             let waited = duration::show(route.settings.connect_timeout);
             unanswered(Failure::Timeout, format!("no connection within {waited}"))
         }
-        None => unanswered(Failure::of(error), innermost(error)),
+        _ => unanswered(Failure::of(error), innermost(error)),
     }
+}
+
+fn undeliverable(reason: &str) -> Report {
+    Outcome::Undeliverable { reason: reason.to_owned() }.into()
+}
+
+fn unreadable() -> Report {
+    undeliverable("the destination that came with the message cannot be read")
 }
 
 fn unanswered(failure: Failure, detail: impl AsRef<str>) -> Report {

@@ -13,7 +13,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use tokio::time::Instant;
 
-use super::classify::causes;
+use super::classify::chain;
+use super::client::SendError;
+use super::connect::ConnectError;
 use crate::domain::outcome::{Outcome, RetryHint};
 use crate::processor::Report;
 
@@ -93,12 +95,15 @@ pub(super) fn is_lack(error: &io::Error) -> bool {
 
 /// The shortage that kept a connection from being made, if it was one. What breaks a connection that was made is not
 /// looked at: the receiver may have the message.
-pub(super) fn behind(error: &reqwest::Error) -> Option<&io::Error> {
-    if error.is_connect() { lack_among(causes(error)) } else { None }
+pub(super) fn behind(error: &SendError) -> Option<&io::Error> {
+    match error {
+        SendError::Connect(ConnectError::Connect(error) | ConnectError::Tls(error)) => lack_among(error),
+        SendError::Connect(_) | SendError::Http(_) => None,
+    }
 }
 
-fn lack_among<'e>(mut causes: impl Iterator<Item = &'e (dyn Error + 'static)>) -> Option<&'e io::Error> {
-    causes.find_map(|cause| cause.downcast_ref::<io::Error>().filter(|error| is_lack(error)))
+fn lack_among<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
+    chain(Some(error)).find_map(|cause| cause.downcast_ref::<io::Error>().filter(|error| is_lack(error)))
 }
 
 /// A shortage that holds at this moment. Resolvers and readers of certificates often hide theirs behind other words.
@@ -116,7 +121,6 @@ pub(super) fn now() -> Option<io::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::processor::http::classify::chain;
 
     #[derive(Debug, thiserror::Error)]
     #[error("outer")]
@@ -140,7 +144,7 @@ mod tests {
             let plain = || io::Error::from_raw_os_error(errno as i32);
             let (shallow, deep) = (plain(), Outer(io::Error::other(Outer(io::Error::other(plain())))));
             let found = [&shallow as &(dyn Error + 'static), &deep]
-                .map(|error| lack_among(chain(Some(error))).and_then(io::Error::raw_os_error));
+                .map(|error| lack_among(error).and_then(io::Error::raw_os_error));
             assert_eq!(found[0], found[1], "{errno}");
             found[0]
         };
@@ -152,22 +156,17 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn no_address_to_connect_from_and_nobody_there_count() {
-        let provider = rustls::crypto::ring::default_provider();
-        let tls = rustls::ClientConfig::builder_with_provider(provider.into());
-        let tls = tls.with_safe_default_protocol_versions().expect("ring has them");
-        let tls = tls.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
-        let builder = || reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls.clone());
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let url = format!("http://{}/", listener.local_addr().expect("bound"));
-        drop(listener);
-        // An address of documents (RFC 5737): no machine has it.
-        let nowhere = builder().local_address(std::net::IpAddr::from([192, 0, 2, 1])).build();
-        let error = nowhere.expect("a client").get(&url).send().await.expect_err("no such address here");
-        assert!(error.is_connect() && behind(&error).is_none(), "{error:?}");
-        let error = builder().build().expect("a client").get(&url).send().await.expect_err("nobody there");
-        assert!(error.is_connect() && behind(&error).is_none(), "{error:?}");
+    #[test]
+    fn no_address_to_connect_from_and_nobody_there_count() {
+        for errno in RECEIVERS {
+            let error = io::Error::from_raw_os_error(errno as i32);
+            assert!(behind(&ConnectError::Connect(error).into()).is_none(), "{errno}");
+        }
+        for errno in LACKS {
+            let error = || io::Error::from_raw_os_error(errno as i32);
+            assert!(behind(&ConnectError::Connect(error()).into()).is_some(), "{errno}");
+            assert!(behind(&ConnectError::Tls(io::Error::other(error())).into()).is_some(), "{errno}");
+        }
     }
 
     #[test]

@@ -50,8 +50,8 @@ fn peers() -> Vec<(&'static str, Peer, &'static str)> {
         ("alert", Peer::start(says(b"\x15\x03\x03\x00\x02\x02\x28")), "tls: "),
         ("huge-record", Peer::start(says(b"\x16\x03\x03\xff\xff\x02\x00\x00\x00")), "tls: "),
         ("old-version", Peer::start(says(b"\x15\x03\x01\x00\x02\x02\x46")), "tls: "),
-        ("closing", Peer::start(|mut stream| hear(&mut stream)), "connect: "),
-        ("resetting", Peer::start(resets), "connect: "),
+        ("closing", Peer::start(|mut stream| hear(&mut stream)), "tls: "),
+        ("resetting", Peer::start(resets), "tls: "),
     ]
 }
 

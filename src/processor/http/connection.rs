@@ -1,0 +1,169 @@
+//! One HTTP/1.1 connection to a receiver: a request at a time, driven by the attempt that uses it.
+//!
+//! Whoever awaits an answer also turns the wheels of the connection, so a delivery needs no task of its own and nobody has to be
+//! woken to hand it on. A connection that nobody uses stands still.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::future::poll_fn;
+use futures_util::task::noop_waker_ref;
+use http_body_util::Full;
+use hyper::body::{Body as _, Incoming};
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+/// Header lines read of an answer; one with more is not HTTP to us.
+const ANSWER_HEADERS_MAX: usize = 128;
+
+/// What is sent.
+pub(super) type Outgoing = Request<Full<Bytes>>;
+
+/// A socket to a receiver, perhaps with TLS.
+pub(super) enum Stream {
+    /// http.
+    Plain(TcpStream),
+    /// https.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A connection with a receiver. Dropping it closes it.
+pub(super) struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    driver: Driver,
+}
+
+/// What moves the bytes.
+struct Driver {
+    http: http1::Connection<TokioIo<Stream>, Full<Bytes>>,
+    is_over: bool,
+}
+
+impl Driver {
+    /// Moves what can be moved now. What breaks it is told to who waits for the answer.
+    fn turn(&mut self, context: &mut Context<'_>) {
+        if !self.is_over {
+            self.is_over = Pin::new(&mut self.http).poll(context).is_ready();
+        }
+    }
+}
+
+impl Connection {
+    /// Speaks HTTP/1.1 on a socket.
+    pub(super) async fn open(stream: Stream) -> hyper::Result<Self> {
+        let mut builder = http1::Builder::new();
+        builder.max_headers(ANSWER_HEADERS_MAX);
+        let (sender, http) = builder.handshake(TokioIo::new(stream)).await?;
+        Ok(Self { sender, driver: Driver { http, is_over: false } })
+    }
+
+    /// Sends a request and waits for the head of its answer. Dropping the future leaves a connection that is good for nothing.
+    ///
+    /// # Errors
+    /// What broke it; with the request, where nothing of it was sent.
+    pub(super) async fn send(
+        &mut self,
+        request: Outgoing,
+    ) -> Result<Response<Incoming>, TrySendError<Outgoing>> {
+        let mut answer = pin!(self.sender.try_send_request(request));
+        poll_fn(|context| {
+            self.driver.turn(context);
+            answer.as_mut().poll(context)
+        })
+        .await
+    }
+
+    /// The next part of the answer's body, `None` at its end. Dropping the future loses nothing.
+    pub(super) async fn chunk(&mut self, body: &mut Incoming) -> hyper::Result<Option<Bytes>> {
+        loop {
+            let frame = poll_fn(|context| {
+                self.driver.turn(context);
+                Pin::new(&mut *body).poll_frame(context)
+            });
+            match frame.await {
+                // Trailers say nothing to us.
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => return Ok(Some(data)),
+                    Err(_trailers) => {}
+                },
+                Some(Err(error)) => return Err(error),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Whether another request can be sent, as far as is known here: the receiver may have closed it this very moment.
+    pub(super) fn is_free(&mut self) -> bool {
+        if !self.sender.is_ready() || self.driver.is_over {
+            self.driver.turn(&mut Context::from_waker(noop_waker_ref()));
+        }
+        self.sender.is_ready() && !self.driver.is_over
+    }
+
+    /// The same for one that nobody has used for a while.
+    pub(super) fn is_still_free(&mut self) -> bool {
+        self.driver.turn(&mut Context::from_waker(noop_waker_ref()));
+        self.is_free()
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
