@@ -6,6 +6,7 @@ pub mod header;
 pub mod id;
 pub mod message;
 pub mod outcome;
+pub mod phases;
 pub mod queue;
 pub mod record;
 pub mod retry;

@@ -4,6 +4,7 @@
 //! reports how the attempt ended, and `domain::retry::decide` says what follows.
 
 pub mod function;
+#[expect(clippy::result_large_err, reason = "a report is moved once an attempt, and rarely as an error")]
 pub mod http;
 pub mod log;
 mod registry;
@@ -26,6 +27,7 @@ pub use self::signal::Signal;
 pub use self::signing::Keyring;
 use crate::domain::message::Headers;
 use crate::domain::outcome::Outcome;
+use crate::domain::phases::Phases;
 use crate::domain::queue::{QueueName, QueueSettings};
 use crate::domain::record::Record;
 use crate::domain::timestamp::Timestamp;
@@ -71,11 +73,21 @@ pub struct Report {
     pub is_gone: bool,
     /// What it showed of the destination.
     pub signal: Signal,
+    /// Where the time of the attempt went, as far as the processor knows.
+    pub phases: Phases,
 }
 
 impl From<Outcome> for Report {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, status: None, error: None, excerpt: None, is_gone: false, signal: Signal::Nothing }
+        Self {
+            outcome,
+            status: None,
+            error: None,
+            excerpt: None,
+            is_gone: false,
+            signal: Signal::Nothing,
+            phases: Phases::NONE,
+        }
     }
 }
 

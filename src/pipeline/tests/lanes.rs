@@ -11,6 +11,7 @@ use super::rig::{Bed, Crowd, Rig, build, message_with, until};
 use crate::domain::destination::Destination;
 use crate::domain::message::Headers;
 use crate::domain::outcome::{Outcome, RetryHint};
+use crate::domain::phases::Phases;
 use crate::domain::queue::{DestinationOverride, QueueSettings};
 use crate::pipeline::lanes::Phase;
 use crate::processor::{Delivery, Report, Signal};
@@ -24,6 +25,7 @@ const OK: Report = Report {
     excerpt: None,
     is_gone: false,
     signal: Signal::Answered { status: 200, hold: None },
+    phases: Phases::NONE,
 };
 
 fn no_answer() -> Report {

@@ -253,7 +253,7 @@ async fn received(
     let is_gone = status == StatusCode::GONE && !target.is_brought;
     let signal = signal(status, &outcome);
     let (status, error, excerpt) = (Some(status.as_u16()), rest.error, rest.excerpt);
-    Report { outcome, status, error, excerpt, is_gone, signal }
+    Report { status, error, excerpt, is_gone, signal, ..Report::from(outcome) }
 }
 
 /// No answer came.
