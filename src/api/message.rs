@@ -83,9 +83,11 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use std::str::FromStr as _;
+    use std::time::Duration;
 
     use super::*;
     use crate::domain::outcome::AttemptOutcome;
+    use crate::domain::phases::Phases;
 
     fn message() -> Message {
         Message {
@@ -111,6 +113,8 @@ mod tests {
                 status: Some(503),
                 error: None,
                 excerpt: None,
+                phases: Phases { wait: Some(Duration::from_micros(2_740)), ..Phases::NONE },
+                next_at: Some(Timestamp::from_millis(5_008)),
             }],
             next_attempt_at: Some(Timestamp::from_millis(5_008)),
             payload: None,
@@ -127,7 +131,8 @@ mod tests {
                 r#"{"id":"0192f0c1-5e3a-7c4d-9b21-3f6a52e8d400","queue":"orders","state":"scheduled","priority":"high","#,
                 r#""published_at":"1970-01-01T00:00:00.000Z","content_type":"text/plain","payload_bytes":2,"#,
                 r#""max_attempts":12,"attempt_count":1,"attempts":[{"number":1,"at":"1970-01-01T00:00:00.005Z","#,
-                r#""duration_ms":3,"outcome":"retry","status":503}],"next_attempt_at":"1970-01-01T00:00:05.008Z"}"#
+                r#""duration_ms":3,"outcome":"retry","status":503,"phases_us":{"wait":2740},"#,
+                r#""next_attempt_at":"1970-01-01T00:00:05.008Z"}],"next_attempt_at":"1970-01-01T00:00:05.008Z"}"#
             )
         );
         assert_eq!(serde_json::from_str::<Message>(&text).expect("valid"), message());

@@ -1,5 +1,7 @@
 //! One message for a person to read, dead letters included.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -9,6 +11,7 @@ use crate::cli::output::give_bytes;
 use crate::cli::table::{Cell, Table, pairs};
 use crate::domain::format::duration;
 use crate::domain::outcome::Attempt;
+use crate::domain::phases::Phases;
 
 /// What is known of a message, and its attempts.
 pub(super) fn describe(message: &Message) -> String {
@@ -71,9 +74,9 @@ fn attempts_of(message: &Message) -> String {
 }
 
 fn table_of(attempts: &[Attempt]) -> Table {
-    let mut table = Table::new(&["ATTEMPT", "AT", "TOOK", "OUTCOME", "STATUS", "ERROR"]);
+    let mut table = Table::new(&["ATTEMPT", "AT", "TOOK", "OUTCOME", "STATUS", "PHASES", "NEXT", "ERROR"]);
     for attempt in attempts {
-        let took = duration::show(std::time::Duration::from_millis(attempt.duration_ms));
+        let took = duration::show(Duration::from_millis(attempt.duration_ms));
         let error = attempt.error.as_ref().or(attempt.excerpt.as_ref());
         table.row(vec![
             Cell::number(Some(attempt.number)),
@@ -81,10 +84,20 @@ fn table_of(attempts: &[Attempt]) -> Table {
             Cell::number(Some(took)),
             word(&attempt.outcome).into(),
             Cell::number(attempt.status),
+            phases_of(&attempt.phases).into(),
+            attempt.next_at.map_or_else(String::new, |at| at.to_string()).into(),
             error.map_or("", String::as_str).into(),
         ]);
     }
     table
+}
+
+/// The phases of an attempt that happened, in their order.
+fn phases_of(phases: &Phases) -> String {
+    let named =
+        [("dns", phases.dns), ("connect", phases.connect), ("wait", phases.wait), ("body", phases.body)];
+    let shown = |(name, phase): (&str, Option<Duration>)| phase.map(|phase| format!("{name} {phase:.1?}"));
+    named.into_iter().filter_map(shown).collect::<Vec<_>>().join(", ")
 }
 
 /// A value of the API that is one word there.
@@ -92,5 +105,20 @@ pub(super) fn word(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         _ => "?".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_phases_that_happened_are_shown() {
+        let micros = |micros| Some(Duration::from_micros(micros));
+        assert_eq!(phases_of(&Phases::NONE), "");
+        let kept = Phases { wait: micros(31_250), body: micros(9), ..Phases::NONE };
+        assert_eq!(phases_of(&kept), "wait 31.2ms, body 9.0µs");
+        let fresh = Phases { dns: micros(1_000), connect: micros(2_000_000), ..kept };
+        assert_eq!(phases_of(&fresh), "dns 1.0ms, connect 2.0s, wait 31.2ms, body 9.0µs");
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::phases::Phases;
 use crate::domain::timestamp::Timestamp;
 
 /// When a receiver wants the next attempt: never sooner than the queue's own backoff.
@@ -162,14 +163,27 @@ pub struct Attempt {
     /// The beginning of the receiver's answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub excerpt: Option<String>,
+    /// Where its time went, as far as its processor knows.
+    #[serde(rename = "phases_us", default, skip_serializing_if = "Phases::is_empty")]
+    pub phases: Phases,
+    /// When the next attempt was due, where this one put it off. The store knows: what is said when it is settled is not looked
+    /// at.
+    #[serde(rename = "next_attempt_at", default, skip_serializing_if = "Option::is_none")]
+    pub next_at: Option<Timestamp>,
 }
 
 impl Attempt {
-    /// What is remembered of the attempt that delivered a message: when, how long, and the status. What was read of the answer
-    /// is not, so that a message which went well costs the history a few bytes.
+    /// What is remembered of the attempt that delivered a message: when, how long, where the time went, and the status. What was
+    /// read of the answer is not, so that a message which went well costs the history a few bytes.
     #[must_use]
     pub const fn of_delivered(&self) -> Self {
-        let Self { number, at, duration_ms, outcome, status, .. } = *self;
-        Self { number, at, duration_ms, outcome, status, error: None, excerpt: None }
+        let Self { number, at, duration_ms, outcome, status, phases, .. } = *self;
+        Self { number, at, duration_ms, outcome, status, error: None, excerpt: None, phases, next_at: None }
+    }
+
+    /// The same, with when the next one is due if another follows.
+    #[must_use]
+    pub fn followed_at(&self, next_at: Option<Timestamp>) -> Self {
+        Self { next_at, ..self.clone() }
     }
 }

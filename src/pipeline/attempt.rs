@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::domain::destination::Destination;
 use crate::domain::message::Headers;
 use crate::domain::outcome::{Attempt, AttemptOutcome, DeadReason, Outcome};
+use crate::domain::phases::Phases;
 use crate::domain::retry::{RetryPolicy, Verdict, decide};
 use crate::domain::timestamp::Timestamp;
 use crate::pipeline::batch::{Batch, Ended, Taken};
@@ -224,6 +225,8 @@ pub(super) fn lost(taken: Taken, now: Timestamp) -> Ended {
         status: None,
         error: Some("the worker broke".to_owned()),
         excerpt: None,
+        phases: Phases::NONE,
+        next_at: None,
     };
     end(taken, verdict, Some(attempt))
 }
@@ -249,6 +252,8 @@ fn note(number: u8, at: Timestamp, took: Duration, report: &Report) -> Option<At
         status: report.status,
         error: report.error.as_ref().or(reason).cloned(),
         excerpt: report.excerpt.clone(),
+        phases: report.phases,
+        next_at: None,
     })
 }
 

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use posthaste::api::{Message, Published};
 use posthaste::domain::message::{Priority, State};
 use posthaste::domain::outcome::{Attempt, AttemptOutcome, DeadReason};
+use posthaste::domain::phases::Phases;
 use posthaste::domain::retry::Verdict;
 use posthaste::http::ServerSettings;
 use posthaste::store::lease::{BatchId, LeaseKind, LeaseRequest, Settlement};
@@ -103,6 +104,8 @@ fn settle(gateway: &TestGateway, verdict: &Verdict, outcome: AttemptOutcome, sta
             status: Some(status),
             error: None,
             excerpt: Some("no".to_owned()),
+            phases: Phases { wait: Some(Duration::from_micros(6_100)), ..Phases::NONE },
+            next_at: None,
         };
         let settlements: Vec<_> = leased
             .leases
@@ -125,12 +128,17 @@ fn a_message_is_shown_through_its_life_and_death() {
     let found = message(&gateway, &failing, "");
     assert_eq!((found.state, found.attempt_count, found.attempts.len()), (State::Scheduled, 1, 1));
     assert_eq!((found.attempts[0].status, found.attempts[0].excerpt.as_deref()), (Some(503), Some("no")));
+    assert_eq!(found.attempts[0].next_at, found.next_attempt_at);
+    let json = gateway.look(failing.header("location").expect("a location")).json();
+    assert_eq!(json["attempts"][0]["phases_us"], json!({ "wait": 6_100 }), "{json}");
+    assert_eq!(json["attempts"][0]["next_attempt_at"], json["next_attempt_at"], "{json}");
     assert!(found.next_attempt_at.is_some() && found.died_at.is_none() && found.reason.is_none());
 
     let rejected = gateway.publish("default", &[("Content-Type", "text/plain")], b"abc");
     let verdict = Verdict::Dead { reason: DeadReason::Rejected, detail: Some("422".to_owned()) };
     settle(&gateway, &verdict, AttemptOutcome::Rejected, 422);
     let found = message(&gateway, &rejected, "?payload=true");
+    assert_eq!(found.attempts[0].next_at, None, "none follows");
     assert_eq!((found.state, found.reason), (State::Dead, Some(DeadReason::Rejected)));
     assert!(found.died_at.is_some() && found.next_attempt_at.is_none());
     assert_eq!(found.payload.as_deref(), Some("abc"));

@@ -20,6 +20,7 @@ use crate::api::lease::{
 use crate::api::message::Message;
 use crate::domain::message::{HEADERS_BYTES_MAX, Headers, State};
 use crate::domain::outcome::{Attempt, AttemptOutcome, DeadReason};
+use crate::domain::phases::Phases;
 use crate::domain::queue::QueueName;
 use crate::domain::retry::{RetryPolicy, Verdict};
 use crate::domain::timestamp::Timestamp;
@@ -298,6 +299,8 @@ fn settlement(entry: &QueueEntry, receipt: &Receipt, ending: &Ending, now: Times
         status: None,
         error,
         excerpt: None,
+        phases: Phases::NONE,
+        next_at: None,
     };
     Settlement { index: receipt.index, verdict, attempt: Some(attempt) }
 }

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use super::peer::{Act, Call, Kind};
 use super::rig::{Bed, Crowd, Inside, Seen, build, build_done, message, message_with, until};
 use crate::domain::outcome::{AttemptOutcome, DeadReason, Outcome, RetryHint};
+use crate::domain::phases::Phases;
 use crate::domain::queue::ParkReason;
 use crate::pipeline::phase;
 use crate::processor::{Build, Report};
@@ -162,12 +163,13 @@ async fn a_message_whose_processor_panics_is_dead_after_its_attempts_and_the_oth
 #[tokio::test]
 async fn every_outcome_reaches_the_store() {
     let mut bed = Bed::new();
-    let process = build(|delivery| {
+    let phases = Phases { wait: Some(Duration::from_millis(3)), ..Phases::NONE };
+    let process = build(move |delivery| {
         let report = match &delivery.record.payload()[..] {
             b"reject" => Report { status: Some(422), ..Outcome::reject("not mine").into() },
             b"nowhere" => Outcome::Undeliverable { reason: "no address".to_owned() }.into(),
             b"defer" => Outcome::Deferred { until: RetryHint::After(Duration::from_secs(200)) }.into(),
-            b"retry" => Report { error: Some("not now".to_owned()), ..Outcome::retry().into() },
+            b"retry" => Report { error: Some("not now".to_owned()), phases, ..Outcome::retry().into() },
             _ => Outcome::Done.into(),
         };
         Box::pin(async { report })
@@ -189,6 +191,7 @@ async fn every_outcome_reaches_the_store() {
     let retried = rig.find(&queue, ids[3]).await;
     assert_eq!(retried.history[0].outcome, AttemptOutcome::Retry);
     assert_eq!(retried.history[0].error.as_deref(), Some("not now"));
+    assert_eq!((retried.history[0].phases, retried.history[0].next_at), (phases, retried.due_at));
     rig.stop().await;
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::outcome::{Attempt, AttemptOutcome, DeadReason};
+use crate::domain::phases::Phases;
 use crate::domain::record::{Record, RecordError};
 use crate::domain::retry::Verdict;
 use crate::domain::timestamp::Timestamp;
@@ -193,8 +194,14 @@ impl Queue {
     /// Carries out a verdict. What is released goes back when the whole call is known, see [`Queue::settle`].
     fn apply(&mut self, seq: Seq, settlement: &Settlement, released: &mut Vec<(u16, Seq)>, now: Now) {
         if let Some(attempt) = &settlement.attempt {
-            let delivered = settlement.verdict == Verdict::Ack;
-            self.log(seq, if delivered { attempt.of_delivered() } else { attempt.clone() });
+            let noted = match settlement.verdict {
+                Verdict::Ack => attempt.of_delivered(),
+                Verdict::Retry { delay } if self.has_attempts_left(seq) => {
+                    attempt.followed_at(Some(now.wall.saturating_add(delay)))
+                }
+                _ => attempt.followed_at(None),
+            };
+            self.log(seq, noted);
         }
         let status = settlement.attempt.as_ref().and_then(|attempt| attempt.status);
         match &settlement.verdict {
@@ -221,6 +228,12 @@ impl Queue {
             }
             Verdict::Release => released.push((settlement.index, seq)),
         }
+    }
+
+    /// Whether another attempt may follow the one that is under way.
+    fn has_attempts_left(&self, seq: Seq) -> bool {
+        let record = self.message(seq).record();
+        record.is_ok_and(|record| record.attempts().saturating_add(1) < record.attempts_max())
     }
 
     /// Moves the deadline of a batch.
@@ -258,8 +271,17 @@ impl Queue {
         let record = self.count_attempt(seq, true, kind == LeaseKind::Worker);
         let duration_ms = u64::try_from(now.wall.since(leased_at).as_millis()).unwrap_or(u64::MAX);
         let (number, outcome) = (record.attempts(), AttemptOutcome::Lost);
-        let attempt =
-            Attempt { number, at: leased_at, duration_ms, outcome, status: None, error: None, excerpt: None };
+        let attempt = Attempt {
+            number,
+            at: leased_at,
+            duration_ms,
+            outcome,
+            status: None,
+            error: None,
+            excerpt: None,
+            phases: Phases::NONE,
+            next_at: None,
+        };
         self.log(seq, attempt);
         if record.attempts() >= record.attempts_max() {
             self.bury(seq, DeadReason::Poison, None, None, now);

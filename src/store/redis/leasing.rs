@@ -278,7 +278,9 @@ fn push_settlement(call: &mut Call, settlement: &Settlement, forgets: bool) {
     call.push(settlement.index).push(letter).push(amount).push(words).push(status);
     let remembered = attempt.filter(|_| !forgets).map(|attempt| match settlement.verdict {
         Verdict::Ack => pack::attempt(&attempt.of_delivered()),
-        _ => pack::attempt(attempt),
+        // The script writes there when that will be.
+        Verdict::Retry { .. } => pack::attempt(&attempt.followed_at(Some(Timestamp::default()))),
+        _ => pack::attempt(&attempt.followed_at(None)),
     });
     call.push(remembered.unwrap_or_default());
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::domain::id::MessageId;
 use crate::domain::message::{Headers, Priority};
 use crate::domain::outcome::{Attempt, AttemptOutcome, DeadReason};
+use crate::domain::phases::Phases;
 use crate::domain::queue::{QueueSettings, WhenFull};
 use crate::domain::record::{FIXED_BYTES, MILLIS_MAX};
 use crate::domain::timestamp::Timestamp;
@@ -29,6 +30,9 @@ const FINISHED_MAX: u64 = 100_000;
 const STATUS: u8 = 1;
 const ERROR: u8 = 2;
 const EXCERPT: u8 = 4;
+const PHASES: u8 = 8;
+/// Its last six bytes are when the next attempt is due; all zero: none followed after all.
+const NEXT: u8 = 16;
 
 /// Six bytes of a number.
 pub(super) fn u48(bytes: &[u8]) -> u64 {
@@ -117,13 +121,22 @@ pub(super) fn attempt(attempt: &Attempt) -> Vec<u8> {
     let present = |there: bool, bit: u8| if there { bit } else { 0 };
     let flags = present(attempt.status.is_some(), STATUS)
         | present(attempt.error.is_some(), ERROR)
-        | present(attempt.excerpt.is_some(), EXCERPT);
+        | present(attempt.excerpt.is_some(), EXCERPT)
+        | present(!attempt.phases.is_empty(), PHASES)
+        | present(attempt.next_at.is_some(), NEXT);
     let mut out = vec![0, 0, attempt.number, attempt.outcome.index(), flags];
     push_u48(&mut out, attempt.at.as_millis());
     push_u48(&mut out, attempt.duration_ms);
     out.extend_from_slice(&attempt.status.unwrap_or_default().to_be_bytes());
     for words in [&attempt.error, &attempt.excerpt].into_iter().flatten() {
         push_words(&mut out, words);
+    }
+    // Versions that do not know what follows leave it unread.
+    if !attempt.phases.is_empty() {
+        attempt.phases.pack(&mut out);
+    }
+    if let Some(next_at) = attempt.next_at {
+        push_u48(&mut out, next_at.as_millis());
     }
     let length = u16::try_from(out.len() - 2).expect("the words are cut");
     out[..2].copy_from_slice(&length.to_be_bytes());
@@ -142,6 +155,12 @@ pub(super) fn attempts(mut bytes: &[u8]) -> Vec<Attempt> {
 
 fn read_attempt(bytes: &mut &[u8]) -> Option<Attempt> {
     let &[number, outcome, flags] = take(bytes, 3)? else { return None };
+    let mut next_at = None;
+    if flags & NEXT != 0 {
+        let (rest, next) = bytes.split_at_checked(bytes.len().checked_sub(6)?)?;
+        *bytes = rest;
+        next_at = Some(u48(next)).filter(|next| *next > 0).map(Timestamp::from_millis);
+    }
     let outcome = AttemptOutcome::from_index(outcome)?;
     let at = Timestamp::from_millis(u48(take(bytes, 6)?));
     let duration_ms = u48(take(bytes, 6)?);
@@ -155,7 +174,8 @@ fn read_attempt(bytes: &mut &[u8]) -> Option<Attempt> {
         Some(Some(String::from_utf8_lossy(words).into_owned()))
     };
     let (error, excerpt) = (words(ERROR)?, words(EXCERPT)?);
-    Some(Attempt { number, at, duration_ms, outcome, status, error, excerpt })
+    let phases = if flags & PHASES == 0 { Phases::NONE } else { Phases::unpack(bytes)? };
+    Some(Attempt { number, at, duration_ms, outcome, status, error, excerpt, phases, next_at })
 }
 
 /// What is known of a death.

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::id::Shard;
+use crate::domain::phases::tests::some_phases;
 use crate::domain::record::{Head, Record, charged_bytes, encode};
 use crate::store::enqueue::Due;
 
@@ -17,11 +18,13 @@ fn words(bytes_max: usize) -> impl Strategy<Value = Option<String>> {
 
 fn an_attempt(words_bytes_max: usize) -> impl Strategy<Value = Attempt> {
     let times = (0..=MILLIS_MAX, 0..=MILLIS_MAX);
+    let more = (some_phases(), proptest::option::of(1..=MILLIS_MAX));
     let texts = (words(words_bytes_max), words(words_bytes_max));
-    (any::<u8>(), times, an_outcome(), proptest::option::of(any::<u16>()), texts).prop_map(
-        |(number, (at, duration_ms), outcome, status, (error, excerpt))| {
+    (any::<u8>(), times, an_outcome(), proptest::option::of(any::<u16>()), texts, more).prop_map(
+        |(number, (at, duration_ms), outcome, status, (error, excerpt), (phases, next_ms))| {
             let at = Timestamp::from_millis(at);
-            Attempt { number, at, duration_ms, outcome, status, error, excerpt }
+            let next_at = next_ms.map(Timestamp::from_millis);
+            Attempt { number, at, duration_ms, outcome, status, error, excerpt, phases, next_at }
         },
     )
 }
@@ -111,6 +114,32 @@ proptest! {
         prop_assert_eq!(bytes.len() + body.len(), message.record.len() + 4);
         prop_assert_eq!(&*whole(&bytes, body), &message.record[..]);
     }
+}
+
+#[test]
+fn attempts_written_before_they_had_phases_are_read() {
+    let old = [
+        &[0, 23, 1, 1, STATUS | ERROR][..],
+        &1_700_000_000_000_u64.to_be_bytes()[2..],
+        &31_u64.to_be_bytes()[2..],
+        &503_u16.to_be_bytes(),
+        &[0, 4],
+        b"busy",
+    ]
+    .concat();
+    let expected = Attempt {
+        number: 1,
+        at: Timestamp::from_millis(1_700_000_000_000),
+        duration_ms: 31,
+        outcome: AttemptOutcome::Retry,
+        status: Some(503),
+        error: Some("busy".to_owned()),
+        excerpt: None,
+        phases: Phases::NONE,
+        next_at: None,
+    };
+    assert_eq!(attempts(&old.repeat(2)), [expected.clone(), expected.clone()]);
+    assert_eq!(attempt(&expected), old, "what has none is written as before");
 }
 
 #[test]

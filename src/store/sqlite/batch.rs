@@ -72,6 +72,11 @@ impl Held {
         }
     }
 
+    /// Whether another attempt may follow the one that is under way.
+    pub(super) const fn has_attempts_left(&self) -> bool {
+        self.attempts.saturating_add(1) < self.attempts_max
+    }
+
     const fn priority(&self) -> Priority {
         self.moving.priority
     }

@@ -93,14 +93,14 @@ impl Work<'_> {
     }
 
     /// Remembers an attempt of a message, unless there is no room for it.
-    pub(super) fn log(&mut self, number: QueueNumber, id: MessageId, attempt: &Attempt) -> Sql<()> {
+    pub(super) fn log(&mut self, number: QueueNumber, id: MessageId, attempt: Attempt) -> Sql<()> {
         let most = usize::from(self.queue(number).entry.settings.history.attempts);
         if self.shed || self.queue(number).tally.log_bytes >= LOG_BYTES_MAX {
             return Ok(());
         }
         let before = self.take_log(number, id)?;
         let mut log: VecDeque<Attempt> = before.into();
-        log.push_back(attempt.clone());
+        log.push_back(attempt);
         while log.len() > most {
             log.pop_front();
         }

@@ -6,12 +6,15 @@
 use crate::domain::id::MessageId;
 use crate::domain::message::Priority;
 use crate::domain::outcome::{Attempt, AttemptOutcome};
+use crate::domain::phases::Phases;
 use crate::domain::timestamp::Timestamp;
 use crate::store::stats::Finished;
 
 const STATUS: u8 = 1;
 const ERROR: u8 = 2;
 const EXCERPT: u8 = 4;
+const PHASES: u8 = 8;
+const NEXT: u8 = 16;
 
 /// One message that was delivered or cancelled.
 #[derive(Clone, PartialEq, Debug)]
@@ -62,7 +65,9 @@ fn pack_attempt(out: &mut Vec<u8>, attempt: &Attempt) {
     let present = |there: bool, bit: u8| if there { bit } else { 0 };
     let flags = present(attempt.status.is_some(), STATUS)
         | present(attempt.error.is_some(), ERROR)
-        | present(attempt.excerpt.is_some(), EXCERPT);
+        | present(attempt.excerpt.is_some(), EXCERPT)
+        | present(!attempt.phases.is_empty(), PHASES)
+        | present(attempt.next_at.is_some(), NEXT);
     out.extend_from_slice(&[attempt.number, attempt.outcome.index(), flags]);
     out.extend_from_slice(&attempt.at.as_millis().to_be_bytes());
     out.extend_from_slice(&attempt.duration_ms.to_be_bytes());
@@ -71,6 +76,13 @@ fn pack_attempt(out: &mut Vec<u8>, attempt: &Attempt) {
     }
     for words in [&attempt.error, &attempt.excerpt].into_iter().flatten() {
         text(out, words);
+    }
+    // Versions that do not know what follows leave it unread.
+    if !attempt.phases.is_empty() {
+        attempt.phases.pack(out);
+    }
+    if let Some(next_at) = attempt.next_at {
+        out.extend_from_slice(&next_at.as_millis().to_be_bytes());
     }
 }
 
@@ -82,7 +94,10 @@ fn unpack_attempt(bytes: &mut &[u8]) -> Option<Attempt> {
     let status = if flags & STATUS == 0 { None } else { Some(u16::from_be_bytes(take(bytes)?)) };
     let error = if flags & ERROR == 0 { None } else { Some(untext(bytes)?) };
     let excerpt = if flags & EXCERPT == 0 { None } else { Some(untext(bytes)?) };
-    Some(Attempt { number, at, duration_ms, outcome, status, error, excerpt })
+    let phases = if flags & PHASES == 0 { Phases::NONE } else { Phases::unpack(bytes)? };
+    let next_at = if flags & NEXT == 0 { None } else { Some(u64::from_be_bytes(take(bytes)?)) };
+    let next_at = next_at.map(Timestamp::from_millis);
+    Some(Attempt { number, at, duration_ms, outcome, status, error, excerpt, phases, next_at })
 }
 
 fn unpack_ending(bytes: &mut &[u8]) -> Option<Ending> {
@@ -137,11 +152,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::domain::phases::tests::some_phases;
 
     fn attempt() -> impl Strategy<Value = Attempt> {
         let words = || prop::option::of(".{0,40}");
         let fixed = (any::<u8>(), any::<u64>(), any::<u64>(), 0_u8..5, prop::option::of(any::<u16>()));
-        (fixed, words(), words()).prop_map(|((number, at, duration_ms, outcome, status), error, excerpt)| {
+        let more = (some_phases(), prop::option::of(any::<u64>()));
+        (fixed, words(), words(), more).prop_map(|(fixed, error, excerpt, (phases, next_ms))| {
+            let (number, at, duration_ms, outcome, status) = fixed;
             Attempt {
                 number,
                 at: Timestamp::from_millis(at),
@@ -150,6 +168,8 @@ mod tests {
                 status,
                 error,
                 excerpt,
+                phases,
+                next_at: next_ms.map(Timestamp::from_millis),
             }
         })
     }
@@ -169,6 +189,39 @@ mod tests {
                 Ending { id: MessageId::from_bytes(id), delivered, finished, log }
             },
         )
+    }
+
+    #[test]
+    fn attempts_written_before_they_had_phases_are_read() {
+        let mut page = Vec::new();
+        for status in [503_u16, 500] {
+            let entry = [
+                &[1, 1, STATUS | ERROR][..],
+                &1_700_000_000_000_u64.to_be_bytes(),
+                &31_u64.to_be_bytes(),
+                &status.to_be_bytes(),
+                &[0, 0, 0, 4],
+                b"busy",
+            ];
+            let entry = entry.concat();
+            page.extend_from_slice(&[0, 0, 0, 29]);
+            page.extend_from_slice(&entry);
+        }
+        let expected = |status| Attempt {
+            number: 1,
+            at: Timestamp::from_millis(1_700_000_000_000),
+            duration_ms: 31,
+            outcome: AttemptOutcome::Retry,
+            status: Some(status),
+            error: Some("busy".to_owned()),
+            excerpt: None,
+            phases: Phases::NONE,
+            next_at: None,
+        };
+        assert_eq!(unpack_attempts(&page), [expected(503), expected(500)]);
+        let mut again = Vec::new();
+        pack_attempts(&mut again, &[expected(503), expected(500)]);
+        assert_eq!(again, page, "what has none is written as before");
     }
 
     proptest! {

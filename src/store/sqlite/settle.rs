@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::domain::outcome::{Attempt, AttemptOutcome, DeadReason};
+use crate::domain::phases::Phases;
 use crate::domain::record::Record;
 use crate::domain::retry::Verdict;
 use crate::store::lease::{BatchId, BatchRef, Extended, LeaseKind, Settled, Settlement};
@@ -90,7 +91,7 @@ impl Work<'_> {
         released.sort_unstable_by_key(|(index, ..)| *index);
         for (_, held, attempt) in released.iter().rev() {
             if let Some(attempt) = attempt {
-                self.log(number, held.id(), attempt)?;
+                self.log(number, held.id(), attempt.followed_at(None))?;
             }
             self.unlease(number, held);
             self.put_first(held.seq, &held.moving, None)?;
@@ -142,7 +143,11 @@ impl Work<'_> {
     ) -> Sql<()> {
         let wall = self.now.wall;
         if let Some(attempt) = attempt {
-            self.log(number, held.id(), attempt)?;
+            let next_at = match verdict {
+                Verdict::Retry { delay } if held.has_attempts_left() => Some(wall.saturating_add(*delay)),
+                _ => None,
+            };
+            self.log(number, held.id(), attempt.followed_at(next_at))?;
         }
         let delay = match verdict {
             Verdict::Defer { delay } => {
@@ -301,8 +306,10 @@ impl Work<'_> {
             status: None,
             error: None,
             excerpt: None,
+            phases: Phases::NONE,
+            next_at: None,
         };
-        self.log(number, held.id(), &attempt)?;
+        self.log(number, held.id(), attempt)?;
         self.state.leased.remove(&held.seq);
         let mut moving = held.moving;
         moving.suspect = suspect;

@@ -3,6 +3,7 @@
 use posthaste::domain::message::{Headers, Priority, State};
 use posthaste::domain::outcome::{Attempt, AttemptOutcome, DeadReason};
 use posthaste::domain::retry::Verdict;
+use posthaste::domain::timestamp::Timestamp;
 use posthaste::store::QueueRef;
 use posthaste::store::enqueue::Due;
 use posthaste::store::lease::{Lease, LeaseRequest, Settled};
@@ -197,6 +198,7 @@ pub(super) async fn the_attempt_that_delivered_a_message_is_shown_once(stand: &m
     };
     let shown = |number| Attempt { error: None, excerpt: None, ..delivered(number) };
 
+    let followed = failed.followed_at(Some(START));
     let first = stand.publish_plain(&queue, 1).await[0];
     settle_twice(stand, &queue, Verdict::Ack, delivered(1)).await;
     let second = stand.publish_plain(&queue, 1).await[0];
@@ -211,12 +213,39 @@ pub(super) async fn the_attempt_that_delivered_a_message_is_shown_once(stand: &m
     stand.settle(&name, settled).await;
     for look in 0..2 {
         let mut expected =
-            vec![(first, vec![shown(1)]), (second, vec![failed.clone(), shown(2)]), (silent, vec![])];
+            vec![(first, vec![shown(1)]), (second, vec![followed.clone(), shown(2)]), (silent, vec![])];
         expected.extend(batch.iter().map(|id| (*id, vec![shown(1)])));
         for (id, history) in expected {
             let found = stand.find(&queue, id).await.expect("it is remembered");
             assert_eq!((found.state, found.history), (State::Delivered, history), "look {look}");
         }
+        if !stand.restart().await {
+            break;
+        }
+    }
+}
+
+pub(super) async fn an_attempt_says_when_the_next_one_was_due_if_one_followed(stand: &mut Stand) {
+    let queue = stand.queue("orders").await;
+    // What the caller says of the next attempt is not looked at: another clock may be wrong.
+    let failed = |number| attempt(number, 503).followed_at(Some(Timestamp::from_millis(7)));
+    let settle = async |stand: &Stand, verdict, attempt| settle_twice(stand, &queue, verdict, attempt).await;
+    let id = stand.publish_one(&queue, Draft { attempts_max: 2, ..draft() }).await;
+    settle(stand, retry_after(seconds(60)), failed(1)).await;
+    let found = stand.find(&queue, id).await.expect("it is scheduled");
+    let due = START.saturating_add(seconds(60));
+    assert_eq!((found.due_at, found.history), (Some(due), vec![attempt(1, 503).followed_at(Some(due))]));
+
+    stand.pass(seconds(60)).await;
+    let put_off = Verdict::Defer { delay: seconds(5) };
+    settle(stand, put_off, failed(2)).await;
+    stand.pass(seconds(5)).await;
+    // A consumer asks for another attempt where none is left.
+    settle(stand, retry_after(seconds(60)), failed(2)).await;
+    for look in 0..2 {
+        let found = stand.find(&queue, id).await.expect("it is dead");
+        let history = vec![attempt(1, 503).followed_at(Some(due)), attempt(2, 503), attempt(2, 503)];
+        assert_eq!((found.state, found.history), (State::Dead, history), "look {look}");
         if !stand.restart().await {
             break;
         }
@@ -245,7 +274,7 @@ pub(super) async fn attempts_are_remembered_up_to_a_number_and_to_the_end(stand:
         let numbers: Vec<u8> = history.iter().map(|attempt| attempt.number).collect();
         let expected: Vec<u8> = (number.saturating_sub(2).max(1)..=number).collect();
         assert_eq!(numbers, expected);
-        assert_eq!(history.last(), Some(&attempt(number, 500)));
+        assert_eq!(history.last(), Some(&attempt(number, 500).followed_at((number < 6).then_some(START))));
     }
 }
 

@@ -235,6 +235,7 @@ macro_rules! every_behaviour {
                 finished_messages_are_forgotten_after_their_retention
                 without_lookup_what_is_scheduled_or_dead_is_still_found
                 the_attempt_that_delivered_a_message_is_shown_once
+                an_attempt_says_when_the_next_one_was_due_if_one_followed
                 a_queue_that_remembers_no_attempts_shows_none_of_what_it_delivered
                 attempts_are_remembered_up_to_a_number_and_to_the_end
                 a_purge_empties_what_waits_and_leaves_what_is_leased_or_dead

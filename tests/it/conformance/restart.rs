@@ -257,7 +257,10 @@ pub(super) async fn keys_attempts_and_purges_survive_a_restart(stand: &mut Stand
     }
     assert_eq!(stand.find(&queue, first).await, None, "what was purged does not come back");
     assert_eq!(stand.stats(&queue).await.gauges.pending, 1);
-    assert_eq!(stand.find(&queue, id).await.expect("it is there").history, [attempt(1, 500)]);
+    assert_eq!(
+        stand.find(&queue, id).await.expect("it is there").history,
+        [attempt(1, 500).followed_at(Some(START))]
+    );
     assert_eq!(stand.offer(stand.keyed(&queue, "k", 1)).await, GroupResult::Duplicate(vec![first]));
     stand.clock.advance(seconds(100));
     assert_eq!(stand.offer(stand.keyed(&queue, "k", 2)).await, GroupResult::Accepted);

@@ -9,6 +9,7 @@ use posthaste::clock::Clock;
 use posthaste::domain::id::{MessageId, Shard};
 use posthaste::domain::message::{Headers, Priority};
 use posthaste::domain::outcome::{Attempt, AttemptOutcome, DeadReason};
+use posthaste::domain::phases::Phases;
 use posthaste::domain::queue::QueueSettings;
 use posthaste::domain::record::{self, Head};
 use posthaste::domain::retry::Verdict;
@@ -109,10 +110,28 @@ pub(crate) fn settlement(index: u16, verdict: Verdict) -> Settlement {
     Settlement { index, verdict, attempt: None }
 }
 
+/// Where the time of an attempt went that [`attempt`] makes.
+pub(crate) const PHASES: Phases = Phases {
+    dns: None,
+    connect: Some(Duration::from_micros(640)),
+    wait: Some(Duration::from_micros(5_900)),
+    body: Some(Duration::from_micros(12)),
+};
+
 /// An attempt that failed with a status.
 pub(crate) fn attempt(number: u8, status: u16) -> Attempt {
     let (at, outcome) = (START, AttemptOutcome::Retry);
-    Attempt { number, at, duration_ms: 7, outcome, status: Some(status), error: None, excerpt: None }
+    Attempt {
+        number,
+        at,
+        duration_ms: 7,
+        outcome,
+        status: Some(status),
+        error: None,
+        excerpt: None,
+        phases: PHASES,
+        next_at: None,
+    }
 }
 
 pub(crate) const fn retry_after(delay: Duration) -> Verdict {

@@ -163,6 +163,10 @@ fn varying(before: &str, rest: &str) -> Option<(Kind, usize)> {
     if number > 0 && before.ends_with("\nretry-after: ") {
         return Some((Kind::Measure, number));
     }
+    if rest.starts_with('{') && before.ends_with("\"phases_us\":") {
+        // Which there are depends on whether the connection was kept.
+        return rest.find('}').map(|end| (Kind::Measure, end + 1));
+    }
     let number = if rest.starts_with("null") { "null".len() } else { number };
     if number > 0 && MEASURED.iter().any(|field| before.ends_with(&format!("\"{field}\":"))) {
         return Some((Kind::Measure, number));
@@ -259,6 +263,8 @@ mod tests {
         let mut names = Names::default();
         assert!(names.agree("{\"oldest_pending_ms\":12}", "{\"oldest_pending_ms\":null}"));
         assert!(!names.agree("{\"oldest_pending\":12}", "{\"oldest_pending\":null}"));
+        assert!(names.agree("\"phases_us\":{\"connect\":4,\"wait\":2},", "\"phases_us\":{\"wait\":31},"));
+        assert!(!names.agree("\"phases_us\":{\"wait\":2},", "\"phases_us\":null,"));
         assert!(!names.agree("\"5be0a3d1c2f94e67\"", "\"019f0c1e-5e3a-7c4d-9b21-3f6a52e8d400\""));
         assert!(names.agree("{\"cursor\":\"MWEy\"}", "{\"cursor\":\"b\"}"));
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use posthaste::clock::{Clock, Tick};
 use posthaste::domain::id::MessageId;
 use posthaste::domain::outcome::{Attempt, AttemptOutcome};
+use posthaste::domain::phases::Phases;
 use posthaste::domain::queue::{Generation, QueueSettings};
 use posthaste::store::dead::{DeadFilter, DeadGrouping, DeadLetter, Selection};
 use posthaste::store::enqueue::{CallId, Group, GroupResult, IdempotencyKey, NewMessage};
@@ -335,6 +336,8 @@ impl Twin {
                 status: Some(status),
                 error: None,
                 excerpt: None,
+                phases: Phases::NONE,
+                next_at: None,
             }),
         };
         let settlements: Arc<Vec<Settlement>> = Arc::new(sent.iter().map(settlement).collect());

@@ -1,6 +1,7 @@
 -- Attempts remembered, and dead letters.
 
--- One attempt at rest: length u16, number, outcome, flags (1 status, 2 error, 4 excerpt), began 6, took 6, status 2, words.
+-- One attempt at rest: length u16, number, outcome, flags (1 status, 2 error, 4 excerpt, 8 phases, 16 next), began 6, took 6,
+-- status 2, words, phases, when the next is due 6.
 -- Forgets the oldest beyond what the settings allow.
 local function cut(log, room)
   local starts, at = {}, 1

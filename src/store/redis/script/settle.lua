@@ -1,7 +1,8 @@
 -- Ends leases of a batch.
 -- ARGV: 5 batch, 6 token, 7 how long the mark of an ended batch holds (ms), 8 acknowledgements: for each an index in two bytes
 -- and the entry of its attempt (length 0: none), 9 count of others; then for each: index, verdict (a acknowledge, r retry,
--- x dead, d defer, l release), delay (ms) or reason, words, status, entry of its attempt ('' none).
+-- x dead, d defer, l release), delay (ms) or reason, words, status, entry of its attempt ('' none; of a retry it ends with
+-- six bytes for when the next is due).
 -- Gives {'ok', woken, soonest or 0, parked, results}: a letter each, S settled or L lost, acknowledgements first.
 local batch, token, acks = ARGV[5], ARGV[6], ARGV[8]
 local others = tonumber(ARGV[9])
@@ -81,7 +82,12 @@ for other = 1, others do
   local record, result = take(index)
   results[#results + 1] = result
   if record then
-    if attempt ~= '' and verdict ~= 'a' and verdict ~= 'l' then remember(id_of(record), attempt) end
+    if attempt ~= '' and verdict ~= 'a' and verdict ~= 'l' then
+      if verdict == 'r' and byte(record, 18) + 1 < byte(record, 20) then
+        attempt = sub(attempt, 1, -7) .. pack('>I6', now + amount)
+      end
+      remember(id_of(record), attempt)
+    end
     if verdict == 'a' then
       acknowledge(record, attempt)
     elseif verdict == 'r' then

@@ -4,6 +4,7 @@ use rusqlite::params;
 
 use super::*;
 use crate::domain::outcome::{Attempt, AttemptOutcome};
+use crate::domain::phases::Phases;
 use crate::store::error::OpenError;
 use crate::store::sqlite::key::{Band, Seq};
 
@@ -196,6 +197,8 @@ fn delivering_at_the_first_attempt_writes_no_row_to_the_attempt_log() {
             status: Some(200),
             error: None,
             excerpt: Some("thank you".repeat(100)),
+            phases: Phases::NONE,
+            next_at: None,
         };
         let settle =
             |settlement: &Settlement| Settlement { attempt: Some(attempt.clone()), ..settlement.clone() };
