@@ -243,12 +243,14 @@ async fn five_hundred_deliveries_are_under_way_at_once() {
     let sink = Sink::keeping(Keep::Digests, |_| Answer::HangBeforeHead);
     let (http, settings) = (http(), Arc::new(settings(&sink.url("/"))));
     let settings = Arc::new(QueueSettings { timeout: Duration::from_mins(1), ..(*settings).clone() });
-    let attempts = join_all((0..500).map(|_| process(&http, delivery(&settings, Headers::default(), b"x"))));
+    let attempts = (0..500).map(|_| process(&http, delivery(&settings, Headers::default(), b"x")));
+    let mut attempts = Box::pin(join_all(attempts));
     let all_arrived = sink.until("500 requests under way", DEADLINE, |sink| sink.count() == 500);
     tokio::select! {
         () = all_arrived => assert_eq!(sink.connections_open(), 500),
-        reports = attempts => panic!("nobody was answered: {reports:?}"),
+        reports = &mut attempts => panic!("nobody was answered: {reports:?}"),
     }
+    drop(attempts);
     let digest: [u8; 32] = Sha256::digest(b"x").into();
     for received in sink.received() {
         assert_eq!((&received.body, received.body_bytes, received.sha256), (&None, 1, digest));
