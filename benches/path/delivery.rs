@@ -172,7 +172,10 @@ fn drain_once(binary: &str, store: &str, threads: usize, secret: Option<&str>) -
     let mut receiver = Receiver::start();
     let folder = tempfile::tempdir().expect("a folder");
     let threads = format!("workers.threads={threads}");
-    let flags = ["--dev", "--log", "warn,posthaste::http=info", "--set", &threads];
+    let mut flags = vec!["--dev", "--set", &threads];
+    if store == "memory:" {
+        flags.extend(["--durability", "none"]);
+    }
     let gateway = Gateway::start_as(binary, folder.path(), store, &flags);
     let secret = secret.map_or_else(String::new, |secret| format!(",\"secret\":\"{secret}\""));
     let settings = format!("{{\"processor\":\"http\",\"destination\":\"{}\"{secret}}}", receiver.url);

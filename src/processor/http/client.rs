@@ -153,7 +153,8 @@ impl Origin {
                 },
             }
         }
-        let mut made = Box::new(self.site.connect(connect_timeout, watch).await?);
+        // In a box of its own: few attempts connect, and what each attempt holds is moved and kept for as long as it runs.
+        let mut made = Box::new(Box::pin(self.site.connect(connect_timeout, watch)).await?);
         watch.enter(Phase::Wait);
         match made.send(request).await {
             Ok(answer) => Ok(self.answer(answer, made)),
