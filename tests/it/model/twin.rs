@@ -11,7 +11,7 @@ use posthaste::domain::queue::{Generation, QueueSettings};
 use posthaste::store::dead::{DeadFilter, DeadGrouping, DeadLetter, Selection};
 use posthaste::store::enqueue::{CallId, Group, GroupResult, IdempotencyKey, NewMessage};
 use posthaste::store::error::StoreError;
-use posthaste::store::lease::{BatchId, BatchRef, LeaseRequest, Leased, Settlement, Token};
+use posthaste::store::lease::{BatchId, BatchRef, LeaseRequest, Leased, Settled, Settlement, Token, Way};
 use posthaste::store::stats::{Counters, QueueStats};
 use posthaste::store::{CALL_MEMORY, Put, QueueEntry, QueueRef};
 
@@ -39,6 +39,8 @@ struct Batch {
     request: Both<LeaseRequest>,
     names: Both<BatchRef>,
     places: u16,
+    /// In which way each lease was settled first.
+    ways: Vec<Option<Way>>,
 }
 
 /// Both stores and what was done so far.
@@ -60,6 +62,9 @@ pub(super) struct Reached {
     pub(super) full: u64,
     pub(super) gone: u64,
     pub(super) restarts: u64,
+    /// Settlements of what was settled before: in the same way, and in another.
+    pub(super) settled_again: u64,
+    pub(super) settled_otherwise: u64,
 }
 
 /// Both answers, which must be the same up to the words of an error.
@@ -179,13 +184,14 @@ impl Twin {
                 self.lease(batch.request.clone()).await;
             }
             Operation::Settle { batch, wrong, sent } => {
-                let Some(batch) = batch.of(&self.batches) else { return };
-                self.settle(&named(&batch.names, *wrong), sent).await;
+                let Some(batch) = batch.place_of(&self.batches) else { return };
+                self.settle(batch, *wrong, sent, reached).await;
             }
             Operation::SettleAll { batch, verdict } => {
-                let Some(batch) = batch.of(&self.batches) else { return };
+                let Some(batch) = batch.place_of(&self.batches) else { return };
                 let sent = |place| Sent { place, verdict: verdict.clone(), status: None };
-                self.settle(&batch.names, &(0..batch.places).map(sent).collect::<Vec<_>>()).await;
+                let sent: Vec<_> = (0..self.batches[batch].places).map(sent).collect();
+                self.settle(batch, false, &sent, reached).await;
             }
             Operation::Extend { batch, wrong, lease } => {
                 let Some(batch) = batch.of(&self.batches) else { return };
@@ -319,10 +325,11 @@ impl Twin {
         let Some(last) = model.leases.last() else { return };
         let places = last.index + 1;
         let names = Both { subject: subject.batch, model: model.batch };
-        self.batches.push(Batch { request, names, places });
+        self.batches.push(Batch { request, names, places, ways: vec![None; usize::from(places)] });
     }
 
-    async fn settle(&self, names: &Both<BatchRef>, sent: &[Sent]) {
+    async fn settle(&mut self, batch: usize, wrong: bool, sent: &[Sent], reached: &mut Reached) {
+        let names = named(&self.batches[batch].names, wrong);
         let now = self.now();
         let settlement = |sent: &Sent| Settlement {
             index: sent.place,
@@ -341,7 +348,21 @@ impl Twin {
         let subject =
             self.stands.subject.connection.settle(names.subject.clone(), Arc::clone(&settlements)).await;
         let model = self.stands.model.connection.settle(names.model.clone(), settlements).await;
-        same("settle", subject, model);
+        let results = same("settle", subject, model).unwrap_or_default();
+        let ways = &mut self.batches[batch].ways;
+        for (sent, result) in sent.iter().zip(results) {
+            let way = Way::of(&sent.verdict);
+            match (ways.get_mut(usize::from(sent.place)), result) {
+                (Some(first @ None), Settled::Settled) => *first = Some(way),
+                (Some(Some(first)), Settled::Settled) => {
+                    assert_eq!(way, *first, "what was settled otherwise is not settled so");
+                    reached.settled_again += 1;
+                }
+                (Some(Some(first)), Settled::Lost) => reached.settled_otherwise += u64::from(way != *first),
+                (Some(None), Settled::Lost) => {}
+                (None, _) => assert_eq!(result, Settled::Lost, "there is no such lease"),
+            }
+        }
     }
 
     async fn put(&mut self, place: usize, settings: &QueueSettings) {
