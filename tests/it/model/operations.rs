@@ -34,13 +34,8 @@ pub(super) struct Past {
 impl Past {
     /// The one that is meant; `None` when there is none yet.
     pub(super) fn of<T>(self, all: &[T]) -> Option<&T> {
-        self.place_of(all).map(|place| &all[place])
-    }
-
-    /// Where it is.
-    pub(super) fn place_of<T>(self, all: &[T]) -> Option<usize> {
-        let first = if self.recent { all.len().saturating_sub(4) } else { 0 };
-        (first < all.len()).then(|| first + self.index.index(all.len() - first))
+        let few = if self.recent { &all[all.len().saturating_sub(4)..] } else { all };
+        (!few.is_empty()).then(|| self.index.get(few))
     }
 }
 

@@ -1,5 +1,6 @@
 //! A store under test beside the model: the same operations on both, the same answers from both.
 
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::mem::discriminant;
 use std::sync::Arc;
@@ -39,8 +40,6 @@ struct Batch {
     request: Both<LeaseRequest>,
     names: Both<BatchRef>,
     places: u16,
-    /// In which way each lease was settled first.
-    ways: Vec<Option<Way>>,
 }
 
 /// Both stores and what was done so far.
@@ -50,6 +49,8 @@ pub(super) struct Twin {
     queues: [Vec<Both<QueueRef>>; QUEUES.len()],
     messages: Vec<(usize, MessageId)>,
     batches: Vec<Batch>,
+    /// In which way each lease was settled first: the one at that place of the batch with that token in the model.
+    ways: HashMap<(Token, u16), Way>,
     call: Option<Call>,
 }
 
@@ -113,6 +114,7 @@ impl Twin {
             queues: Default::default(),
             messages: Vec::new(),
             batches: Vec::new(),
+            ways: HashMap::new(),
             call: None,
         }
     }
@@ -184,14 +186,14 @@ impl Twin {
                 self.lease(batch.request.clone()).await;
             }
             Operation::Settle { batch, wrong, sent } => {
-                let Some(batch) = batch.place_of(&self.batches) else { return };
-                self.settle(batch, *wrong, sent, reached).await;
+                let Some(batch) = batch.of(&self.batches) else { return };
+                self.settle(named(&batch.names, *wrong), sent, reached).await;
             }
             Operation::SettleAll { batch, verdict } => {
-                let Some(batch) = batch.place_of(&self.batches) else { return };
+                let Some(batch) = batch.of(&self.batches) else { return };
                 let sent = |place| Sent { place, verdict: verdict.clone(), status: None };
-                let sent: Vec<_> = (0..self.batches[batch].places).map(sent).collect();
-                self.settle(batch, false, &sent, reached).await;
+                let sent: Vec<_> = (0..batch.places).map(sent).collect();
+                self.settle(batch.names.clone(), &sent, reached).await;
             }
             Operation::Extend { batch, wrong, lease } => {
                 let Some(batch) = batch.of(&self.batches) else { return };
@@ -325,11 +327,10 @@ impl Twin {
         let Some(last) = model.leases.last() else { return };
         let places = last.index + 1;
         let names = Both { subject: subject.batch, model: model.batch };
-        self.batches.push(Batch { request, names, places, ways: vec![None; usize::from(places)] });
+        self.batches.push(Batch { request, names, places });
     }
 
-    async fn settle(&mut self, batch: usize, wrong: bool, sent: &[Sent], reached: &mut Reached) {
-        let names = named(&self.batches[batch].names, wrong);
+    async fn settle(&mut self, names: Both<BatchRef>, sent: &[Sent], reached: &mut Reached) {
         let now = self.now();
         let settlement = |sent: &Sent| Settlement {
             index: sent.place,
@@ -349,18 +350,16 @@ impl Twin {
             self.stands.subject.connection.settle(names.subject.clone(), Arc::clone(&settlements)).await;
         let model = self.stands.model.connection.settle(names.model.clone(), settlements).await;
         let results = same("settle", subject, model).unwrap_or_default();
-        let ways = &mut self.batches[batch].ways;
         for (sent, result) in sent.iter().zip(results) {
-            let way = Way::of(&sent.verdict);
-            match (ways.get_mut(usize::from(sent.place)), result) {
-                (Some(first @ None), Settled::Settled) => *first = Some(way),
-                (Some(Some(first)), Settled::Settled) => {
+            let (lease, way) = ((names.model.token, sent.place), Way::of(&sent.verdict));
+            match (self.ways.get(&lease), result) {
+                (None, Settled::Settled) => drop(self.ways.insert(lease, way)),
+                (Some(first), Settled::Settled) => {
                     assert_eq!(way, *first, "what was settled otherwise is not settled so");
                     reached.settled_again += 1;
                 }
-                (Some(Some(first)), Settled::Lost) => reached.settled_otherwise += u64::from(way != *first),
-                (Some(None), Settled::Lost) => {}
-                (None, _) => assert_eq!(result, Settled::Lost, "there is no such lease"),
+                (Some(first), Settled::Lost) => reached.settled_otherwise += u64::from(way != *first),
+                (None, Settled::Lost) => {}
             }
         }
     }
