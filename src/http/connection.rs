@@ -5,7 +5,8 @@
 //! answer. Both the socket and the request under way know the [`Connection`], which carries the one timer they share.
 //!
 //! The socket also tells the request under way that its client has closed its end, and those who care that an answer has left
-//! this process whole.
+//! this process whole. The end comes behind all that was sent, and the server reads only so far ahead of the request that it
+//! serves: so who cares asks the system, which knows of an end that nobody has read yet, unless it has no room for more itself.
 //!
 //! That timer is what wakes a connection on which nothing happens, so whenever the socket has nothing to read it is set, also
 //! while a request is served: it may ring then, and when the request is answered nobody looks at the socket any more.
@@ -14,11 +15,12 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures_util::FutureExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -120,6 +122,8 @@ enum End {
 
 /// What a request and its socket know of their connection.
 pub(super) struct Connection {
+    /// There as long as it is guarded.
+    stream: Weak<RefCell<TcpStream>>,
     phase: Cell<Phase>,
     timer: RefCell<Option<Pin<Box<Sleep>>>>,
     patience: Patience,
@@ -134,13 +138,14 @@ pub(super) struct Connection {
 
 impl Default for Connection {
     fn default() -> Self {
-        Self::new((&ServerLimits::default()).into())
+        Self::new(Weak::new(), (&ServerLimits::default()).into())
     }
 }
 
 impl Connection {
-    fn new(patience: Patience) -> Self {
+    fn new(stream: Weak<RefCell<TcpStream>>, patience: Patience) -> Self {
         Self {
+            stream,
             phase: Cell::new(Phase::Head(Instant::now())),
             timer: RefCell::default(),
             patience,
@@ -152,14 +157,24 @@ impl Connection {
         }
     }
 
-    /// What the future gives, or `None` as soon as the client has closed its end: nobody is taken to wait for an answer then. To be
-    /// awaited by the request under way, whose task the socket wakes.
+    /// What the future gives, or `None` as soon as the client has closed its end: nobody is taken to wait for an answer then. Nor is
+    /// one of whom that could not be seen, because it has sent more behind its request than is read ahead. To be awaited by
+    /// the request under way, whose task the socket wakes, once its own body has been read.
     pub(super) async fn unless_closed<F: Future>(&self, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         poll_fn(|context| {
-            if self.is_closed.get() { Poll::Ready(None) } else { future.as_mut().poll(context).map(Some) }
+            if self.is_closed.get() || self.has_unread(context) {
+                return Poll::Ready(None);
+            }
+            future.as_mut().poll(context).map(Some)
         })
         .await
+    }
+
+    /// Whether something came that the server does not read: it has as much behind its request as it keeps. It has read all that
+    /// it wants when a request is polled. If not, the current task is woken when something comes.
+    fn has_unread(&self, context: &mut Context<'_>) -> bool {
+        self.stream.upgrade().is_some_and(|stream| stream.borrow().poll_read_ready(context).is_ready())
     }
 
     /// An answer was handed over to the last byte: tells this when the system has taken them all, and drops it when the connection
@@ -171,7 +186,7 @@ impl Connection {
     /// All that was handed over has been taken by the system; where the client closed its end before, for nobody.
     fn written(&self) {
         let leaving = std::mem::take(&mut *self.leaving.borrow_mut());
-        if !self.is_closed.get() {
+        if !leaving.is_empty() && !self.has_ended() {
             leaving.into_iter().for_each(Hold::arrived);
         }
     }
@@ -179,7 +194,7 @@ impl Connection {
     /// Whether the client has ended its side: it sends nothing more, and most likely reads nothing more. One that is reset is
     /// told of by the drop of what serves it.
     pub(super) fn has_ended(&self) -> bool {
-        self.is_closed.get()
+        self.is_closed.get() || self.stream.upgrade().is_some_and(|stream| has_read_end(&stream.borrow()))
     }
 
     /// A head is complete, and its request, with or without a body, is now served until the guard is dropped.
@@ -255,6 +270,15 @@ impl Connection {
     }
 }
 
+/// Whether the end of what the client sends has come, read or not, as the system last told.
+fn has_read_end(stream: &TcpStream) -> bool {
+    match stream.ready(Interest::READABLE).now_or_never() {
+        Some(Ok(ready)) => ready.is_read_closed(),
+        Some(Err(_)) => true,
+        None => false,
+    }
+}
+
 /// A request is being served. Dropping it says that it no longer is.
 pub(super) struct Serving(Rc<Connection>);
 
@@ -273,7 +297,8 @@ impl Drop for Serving {
 
 /// A socket that gives up on a client who is too slow.
 pub(super) struct Guarded {
-    stream: TcpStream,
+    /// Nobody else holds it; its requests may look at it.
+    stream: Rc<RefCell<TcpStream>>,
     connection: Rc<Connection>,
     stalled: Option<Pin<Box<Sleep>>>,
 }
@@ -281,7 +306,9 @@ pub(super) struct Guarded {
 impl Guarded {
     /// Guards a socket just accepted.
     pub(super) fn new(stream: TcpStream, patience: Patience) -> Self {
-        Self { stream, connection: Rc::new(Connection::new(patience)), stalled: None }
+        let stream = Rc::new(RefCell::new(stream));
+        let connection = Rc::new(Connection::new(Rc::downgrade(&stream), patience));
+        Self { stream, connection, stalled: None }
     }
 
     /// What its requests know of it.
@@ -300,7 +327,7 @@ impl Guarded {
             Phase::Head(since) => {
                 ready!(connection.poll_until(context, since + patience.head));
                 // It is a courtesy, so one try is enough; none where the answer before it is still on its way.
-                let told = self.stalled.is_none() && self.stream.try_write(HEAD_TOO_SLOW).is_ok();
+                let told = self.stalled.is_none() && self.stream.borrow().try_write(HEAD_TOO_SLOW).is_ok();
                 log::debug!("told" = told; "a request's head came too slowly");
             }
         }
@@ -349,7 +376,7 @@ impl AsyncRead for Guarded {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let result = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let result = Pin::new(&mut *self.stream.borrow_mut()).poll_read(context, buffer);
         if result.is_pending() {
             // To the reader, "nothing more will come" is the end of the connection.
             return self.poll_request(context).map(Ok);
@@ -368,7 +395,7 @@ impl AsyncWrite for Guarded {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write(context, bytes);
+        let result = Pin::new(&mut *self.stream.borrow_mut()).poll_write(context, bytes);
         self.poll_stall(context, result)
     }
 
@@ -377,25 +404,29 @@ impl AsyncWrite for Guarded {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        let result = Pin::new(&mut *self.stream.borrow_mut()).poll_write_vectored(context, slices);
         self.poll_stall(context, result)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.borrow().is_write_vectored()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // The server flushes when it has written all that it has.
         self.connection.written();
-        Pin::new(&mut self.stream).poll_flush(context)
+        Pin::new(&mut *self.stream.borrow_mut()).poll_flush(context)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(context)
     }
 }
 
 #[cfg(test)]
 #[path = "connection_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "connection_end_tests.rs"]
+mod end_tests;

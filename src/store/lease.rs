@@ -124,10 +124,51 @@ pub struct Settlement {
 /// What a settlement came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Settled {
-    /// It holds; also when it is sent again within [`CALL_MEMORY`](crate::store::CALL_MEMORY) of the batch's end, or while the batch lives.
+    /// It holds; also when it is sent again within [`CALL_MEMORY`](crate::store::CALL_MEMORY) of the batch's end, or while the
+    /// batch lives.
     Settled,
-    /// The lease was over, or never was: nothing was changed.
+    /// The lease was over, was settled in another [`Way`], or never was: nothing was changed.
     Lost,
+}
+
+/// In which way a lease was settled: as much of a verdict as is remembered, to tell one that is sent again from another one.
+/// Delays, reasons and words are not compared: those that came first stand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// [`Verdict::Ack`].
+    Acknowledged,
+    /// [`Verdict::Retry`], also where the message died of it.
+    Retried,
+    /// [`Verdict::Dead`].
+    Buried,
+    /// [`Verdict::Defer`].
+    Deferred,
+    /// [`Verdict::Release`].
+    Released,
+}
+
+impl Way {
+    /// All of them; a store may keep the place in here.
+    pub const ALL: [Self; 5] =
+        [Self::Acknowledged, Self::Retried, Self::Buried, Self::Deferred, Self::Released];
+
+    /// The way that a verdict is.
+    #[must_use]
+    pub const fn of(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Ack => Self::Acknowledged,
+            Verdict::Retry { .. } => Self::Retried,
+            Verdict::Dead { .. } => Self::Buried,
+            Verdict::Defer { .. } => Self::Deferred,
+            Verdict::Release => Self::Released,
+        }
+    }
+
+    /// What a settlement comes to whose lease was settled before in the way `was`; `None` where nobody remembers which.
+    #[must_use]
+    pub fn settled_again(was: Option<Self>, verdict: &Verdict) -> Settled {
+        if was.is_none_or(|way| way == Self::of(verdict)) { Settled::Settled } else { Settled::Lost }
+    }
 }
 
 /// What an extension came to.

@@ -12,7 +12,7 @@
 //! - **Fencing.** The claimer chooses the [`BatchId`](lease::BatchId), so a lost `lease` may be sent again and finds its batch; the
 //!   store draws the [`Token`](lease::Token). `settle` and `extend` carry the token; a wrong one is `lost` and changes nothing. A batch that
 //!   ended leaves a mark for [`CALL_MEMORY`]: a late `lease` with its id takes nothing, a `settle` sent again answers
-//!   `settled` and counts once.
+//!   `settled` and counts once; one with another [`Way`](lease::Way) for the same lease is `lost` and changes nothing.
 //! - **Lost leases** count an attempt and go back to the head of their queue, or into the dead letters as `poison` when
 //!   attempts are used up. What a *worker* lost is a suspect until an attempt of it ends otherwise: leased before all others,
 //!   only when the request allows suspects, with nothing but suspects; and alone when it was lost at least twice or has one

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::domain::timestamp::Timestamp;
-use crate::store::lease::{BatchId, BatchRef, LeaseKind, Token};
+use crate::store::lease::{BatchId, BatchRef, LeaseKind, Token, Way};
 use crate::store::memory::Now;
 use crate::store::memory::lists::Seq;
 use crate::store::{CALL_MEMORY, LEASE_LIFE_MAX};
@@ -14,8 +14,8 @@ use crate::store::{CALL_MEMORY, LEASE_LIFE_MAX};
 pub(super) enum Slot {
     /// Nothing yet.
     Leased(Seq),
-    /// It was settled.
-    Settled,
+    /// It was settled in that way.
+    Settled(Way),
     /// It was taken back.
     Lost,
 }

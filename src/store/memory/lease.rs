@@ -8,7 +8,7 @@ use crate::domain::record::{Record, RecordError};
 use crate::domain::retry::Verdict;
 use crate::domain::timestamp::Timestamp;
 use crate::store::lease::{
-    BatchId, BatchRef, Extended, Lease, LeaseKind, LeaseRequest, Leased, Settled, Settlement, Token,
+    BatchId, BatchRef, Extended, Lease, LeaseKind, LeaseRequest, Leased, Settled, Settlement, Token, Way,
 };
 use crate::store::memory::Now;
 use crate::store::memory::batch::{Batch, Slot};
@@ -85,7 +85,7 @@ impl Queue {
                 index: u16::try_from(place).expect("a batch has at most 1,000 places"),
                 record: self.message(*seq).record().expect("it was read when it was leased"),
             }),
-            Slot::Settled | Slot::Lost => None,
+            Slot::Settled(_) | Slot::Lost => None,
         };
         Leased {
             batch: BatchRef { queue: request.queue.clone(), batch: request.batch, token: batch.token },
@@ -175,9 +175,9 @@ impl Queue {
             let slot = self.batches.known(batch.batch).slots.get_mut(usize::from(settlement.index));
             results.push(match slot {
                 None | Some(Slot::Lost) => Settled::Lost,
-                Some(Slot::Settled) => Settled::Settled,
+                Some(Slot::Settled(way)) => Way::settled_again(Some(*way), &settlement.verdict),
                 Some(slot @ &mut Slot::Leased(seq)) => {
-                    *slot = Slot::Settled;
+                    *slot = Slot::Settled(Way::of(&settlement.verdict));
                     self.apply(seq, settlement, &mut released, now);
                     Settled::Settled
                 }

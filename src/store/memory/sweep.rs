@@ -65,7 +65,7 @@ impl Queue {
     fn held_backwards(&mut self, id: BatchId) -> Vec<(usize, Seq)> {
         let held = |(place, slot): (usize, &Slot)| match slot {
             Slot::Leased(seq) => Some((place, *seq)),
-            Slot::Settled | Slot::Lost => None,
+            Slot::Settled(_) | Slot::Lost => None,
         };
         self.batches.known(id).slots.iter().enumerate().rev().filter_map(held).collect()
     }

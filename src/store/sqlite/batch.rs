@@ -5,15 +5,19 @@ use std::time::Duration;
 use crate::domain::id::MessageId;
 use crate::domain::message::{Headers, Priority};
 use crate::domain::record::Record;
+use crate::domain::retry::Verdict;
 use crate::domain::timestamp::Timestamp;
-use crate::store::lease::{LeaseKind, Settled, Token};
+use crate::store::lease::{LeaseKind, Settled, Token, Way};
 use crate::store::sqlite::key::Seq;
 use crate::store::sqlite::state::{Moving, Now};
 use crate::store::stats::Finished;
 use crate::store::{CALL_MEMORY, LEASE_LIFE_MAX};
 
+/// Settled in a way that nobody remembers: what earlier versions wrote of every settled lease.
 const SETTLED: i64 = 0;
 const LOST: i64 = -1;
+/// Settled in the first [`Way`]; the others below it, in their order.
+const SETTLED_IN_FIRST_WAY: i64 = -2;
 
 /// What is kept of a leased message, so that an acknowledgement need not read its row.
 #[derive(Clone, Debug)]
@@ -87,8 +91,8 @@ impl Held {
 pub(super) enum Slot {
     /// Nothing yet.
     Leased(Held),
-    /// It was settled.
-    Settled,
+    /// It was settled, in that way; `None` where nobody remembers which.
+    Settled(Option<Way>),
     /// It was taken back.
     Lost,
 }
@@ -143,7 +147,8 @@ impl Batch {
     pub(super) fn slots_packed(&self) -> Vec<u8> {
         let bits = |slot: &Slot| match slot {
             Slot::Leased(held) => held.seq.to_bits(),
-            Slot::Settled => SETTLED,
+            Slot::Settled(None) => SETTLED,
+            Slot::Settled(Some(way)) => SETTLED_IN_FIRST_WAY - *way as i64,
             Slot::Lost => LOST,
         };
         self.slots.iter().flat_map(|slot| bits(slot).to_be_bytes()).collect()
@@ -151,13 +156,17 @@ impl Batch {
 
     /// What is remembered of it now that it ended.
     pub(super) fn mark(&self, now: Now) -> Mark {
+        let fate = |slot: &Slot| match slot {
+            Slot::Settled(way) => Fate::Settled(*way),
+            Slot::Leased(_) | Slot::Lost => Fate::Lost,
+        };
         Mark {
             token: self.token,
             kind: self.kind,
             number: self.number,
             deadline: self.deadline,
             ended: now.reading(self.kind),
-            settled: self.slots.iter().map(|slot| matches!(slot, Slot::Settled)).collect(),
+            fates: self.slots.iter().map(fate).collect(),
         }
     }
 }
@@ -167,8 +176,8 @@ impl Batch {
 pub(super) enum KeptSlot {
     /// Leased, in this row.
     Leased(Seq),
-    /// It was settled.
-    Settled,
+    /// It was settled, in that way; `None` where nobody remembers which.
+    Settled(Option<Way>),
     /// It was taken back.
     Lost,
 }
@@ -177,9 +186,12 @@ pub(super) enum KeptSlot {
 pub(super) fn unpack_slots(bytes: &[u8]) -> Vec<KeptSlot> {
     let (words, _) = bytes.as_chunks::<8>();
     let read = |word: &[u8; 8]| match i64::from_be_bytes(*word) {
-        SETTLED => KeptSlot::Settled,
+        SETTLED => KeptSlot::Settled(None),
         LOST => KeptSlot::Lost,
-        bits => KeptSlot::Leased(Seq::from_bits(bits)),
+        bits => match usize::try_from(SETTLED_IN_FIRST_WAY - bits) {
+            Ok(place) => KeptSlot::Settled(Way::ALL.get(place).copied()),
+            Err(_) => KeptSlot::Leased(Seq::from_bits(bits)),
+        },
     };
     words.iter().map(read).collect()
 }
@@ -197,8 +209,17 @@ pub(super) struct Mark {
     pub(super) deadline: Duration,
     /// When its last lease ended.
     pub(super) ended: Duration,
-    /// Which leases were settled; the others were taken back.
-    pub(super) settled: Box<[bool]>,
+    /// What became of each lease.
+    pub(super) fates: Box<[Fate]>,
+}
+
+/// What became of one lease of a batch that ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fate {
+    /// It was settled, in that way; `None` where nobody remembers which.
+    Settled(Option<Way>),
+    /// It was taken back.
+    Lost,
 }
 
 impl Mark {
@@ -213,10 +234,10 @@ impl Mark {
     }
 
     /// What a settlement of one of its leases comes to.
-    pub(super) fn settled(&self, index: u16) -> Settled {
-        match self.settled.get(usize::from(index)) {
-            Some(true) => Settled::Settled,
-            Some(false) | None => Settled::Lost,
+    pub(super) fn settled(&self, index: u16, verdict: &Verdict) -> Settled {
+        match self.fates.get(usize::from(index)) {
+            Some(Fate::Settled(way)) => Way::settled_again(*way, verdict),
+            Some(Fate::Lost) | None => Settled::Lost,
         }
     }
 }

@@ -13,7 +13,7 @@ use rusqlite::{Connection, Row};
 use crate::domain::record::Record;
 use crate::domain::timestamp::Timestamp;
 use crate::store::lease::{BatchId, LeaseKind, Token};
-use crate::store::sqlite::batch::{Batch, Held, KeptSlot, Mark, Slot, unpack_slots};
+use crate::store::sqlite::batch::{Batch, Fate, Held, KeptSlot, Mark, Slot, unpack_slots};
 use crate::store::sqlite::counts;
 use crate::store::sqlite::key::{Band, QueueNumber, Seq, number_of_place, places};
 use crate::store::sqlite::state::{Now, Queue, State};
@@ -111,9 +111,13 @@ fn read_batches(sql: &Connection, queue: &mut Queue, state: &mut State) -> Sql<(
     for kept in statement.query_map((first, last), read_batch)? {
         let kept = kept?;
         if let Some(ended) = kept.ended {
-            let settled = kept.slots.iter().map(|slot| *slot == KeptSlot::Settled).collect();
+            let fate = |slot: &KeptSlot| match slot {
+                KeptSlot::Settled(way) => Fate::Settled(*way),
+                KeptSlot::Leased(_) | KeptSlot::Lost => Fate::Lost,
+            };
+            let fates = kept.slots.iter().map(fate).collect();
             let KeptBatch { token, kind, number, deadline, .. } = kept;
-            queue.marks.insert(kept.id, Mark { token, kind, number, deadline, ended, settled });
+            queue.marks.insert(kept.id, Mark { token, kind, number, deadline, ended, fates });
             continue;
         }
         let slots = kept.slots.iter().map(|slot| read_slot(sql, *slot)).collect::<Sql<Vec<_>>>()?;
@@ -136,7 +140,7 @@ fn read_batches(sql: &Connection, queue: &mut Queue, state: &mut State) -> Sql<(
 
 fn read_slot(sql: &Connection, slot: KeptSlot) -> Sql<Slot> {
     let seq = match slot {
-        KeptSlot::Settled => return Ok(Slot::Settled),
+        KeptSlot::Settled(way) => return Ok(Slot::Settled(way)),
         KeptSlot::Lost => return Ok(Slot::Lost),
         KeptSlot::Leased(seq) => seq,
     };
@@ -187,8 +191,7 @@ impl Work<'_> {
                 return Ok(true);
             }
             self.take_back(number, id, |_| true)?;
-            left =
-                left.saturating_sub(self.queue(number).marks.get(&id).map_or(1, |mark| mark.settled.len()));
+            left = left.saturating_sub(self.queue(number).marks.get(&id).map_or(1, |mark| mark.fates.len()));
             self.queue_mut(number).marks.remove(&id);
         }
         Ok(false)

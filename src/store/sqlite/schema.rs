@@ -38,7 +38,8 @@ const MIGRATIONS: &[&str] = &[TABLES];
 /// Format 1.
 ///
 /// `messages.at_ms` is when a scheduled message is due and when any other was accepted. `counts` changes in the transaction
-/// that moves the messages. `batches.slots` holds eight bytes a lease: the key of its row, 0 when settled, −1 when lost.
+/// that moves the messages. `batches.slots` holds eight bytes a lease: the key of its row, −1 when lost, −2 to −6 when
+/// settled in one of five ways, 0 when settled in a way that was not kept.
 /// `finished` holds one row for each settled batch. `graves` names deleted queues whose rows are not all gone.
 const TABLES: &str = "
 CREATE TABLE meta (

@@ -12,7 +12,7 @@ use crate::domain::outcome::{Attempt, AttemptOutcome, DeadReason};
 use crate::domain::phases::Phases;
 use crate::domain::record::Record;
 use crate::domain::retry::Verdict;
-use crate::store::lease::{BatchId, BatchRef, Extended, LeaseKind, Settled, Settlement};
+use crate::store::lease::{BatchId, BatchRef, Extended, LeaseKind, Settled, Settlement, Way};
 use crate::store::sqlite::batch::{Batch, Held, Slot};
 use crate::store::sqlite::dead::Dying;
 use crate::store::sqlite::key::{QueueNumber, Seq, place};
@@ -35,7 +35,7 @@ impl Work<'_> {
         let Some(number) = self.number_of(&batch.queue) else { return Ok(lost()) };
         let queue = self.queue_mut(number);
         if let Some(mark) = queue.marks.get(&batch.batch).filter(|mark| !mark.is_forgotten(now)) {
-            let settled = |settlement: &Settlement| mark.settled(settlement.index);
+            let settled = |settlement: &Settlement| mark.settled(settlement.index, &settlement.verdict);
             return Ok(if mark.token == batch.token {
                 settlements.iter().map(settled).collect()
             } else {
@@ -67,10 +67,12 @@ impl Work<'_> {
                 results.push(Settled::Lost);
                 continue;
             };
-            let held = match std::mem::replace(slot, Slot::Settled) {
+            let verdict = &settlement.verdict;
+            let held = match std::mem::replace(slot, Slot::Settled(Some(Way::of(verdict)))) {
                 Slot::Leased(held) => held,
-                Slot::Settled => {
-                    results.push(Settled::Settled);
+                Slot::Settled(was) => {
+                    *slot = Slot::Settled(was);
+                    results.push(Way::settled_again(was, verdict));
                     continue;
                 }
                 Slot::Lost => {
@@ -81,7 +83,7 @@ impl Work<'_> {
             };
             batch.live -= 1;
             results.push(Settled::Settled);
-            match &settlement.verdict {
+            match verdict {
                 Verdict::Ack => acknowledged.push((held, settlement.attempt.as_ref())),
                 Verdict::Release => released.push((settlement.index, held, settlement.attempt.as_ref())),
                 verdict => self.apply(number, &held, verdict, settlement.attempt.as_ref())?,

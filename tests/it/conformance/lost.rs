@@ -76,7 +76,10 @@ pub(super) async fn only_what_was_not_settled_is_lost(stand: &mut Stand) {
         .await;
     assert_eq!(stand.pass(seconds(30)).await.reaped, 2);
     let again = [0, 1, 2, 3].map(|place| settlement(place, Verdict::Ack)).to_vec();
-    let expected = [Settled::Settled, Settled::Lost, Settled::Settled, Settled::Lost];
+    let expected = [Settled::Settled, Settled::Lost, Settled::Lost, Settled::Lost];
+    assert_eq!(stand.settle(&leased.batch, again).await, expected);
+    let again = [0, 1, 2, 3].map(|place| settlement(place, retry_after(seconds(900)))).to_vec();
+    let expected = [Settled::Lost, Settled::Lost, Settled::Settled, Settled::Lost];
     assert_eq!(stand.settle(&leased.batch, again).await, expected);
     assert_eq!(ids(&stand.take(pull_request(&queue)).await), [published[1], published[3]]);
 }

@@ -134,6 +134,9 @@ macro_rules! every_behaviour {
                 a_slow_message_does_not_hold_its_batch_mates
                 a_settle_sent_again_holds_and_counts_once
                 the_first_verdict_stands
+                what_was_settled_is_so_by_the_same_verdict_and_lost_for_another
+                a_batch_that_ends_in_two_calls_remembers_both
+                who_gave_a_message_back_is_not_told_that_it_settled_what_another_has
                 who_does_not_know_the_token_holds_nothing
                 tokens_differ_from_batch_to_batch
                 a_lease_is_over_when_it_is_taken_back_and_not_before
@@ -285,6 +288,7 @@ macro_rules! every_behaviour {
                 what_a_worker_settled_is_not_lost
                 what_pulling_consumers_have_stays_theirs_until_the_moment_told
                 a_pulling_consumers_settle_sent_again_after_a_restart_holds
+                in_which_way_a_consumer_settled_is_known_after_a_restart
                 a_lease_that_ran_out_while_the_process_was_away_is_taken_back
                 one_killer_takes_no_innocent_with_it_over_restarts
                 the_lists_keep_their_order_over_a_restart

@@ -155,6 +155,33 @@ pub(super) async fn a_pulling_consumers_settle_sent_again_after_a_restart_holds(
     assert_eq!(stand.settle(&leased.batch, both).await, [Settled::Lost; 2]);
 }
 
+pub(super) async fn in_which_way_a_consumer_settled_is_known_after_a_restart(stand: &mut Stand) {
+    let queue = stand.queue("orders").await;
+    stand.publish_plain(&queue, 11).await;
+    let whole = stand.take(LeaseRequest { max: 5, ..pull_request(&queue) }).await;
+    let part = stand.take(LeaseRequest { max: 6, ..pull_request(&queue) }).await;
+    let defer = Verdict::Defer { delay: seconds(500) };
+    let ways = [Verdict::Ack, retry_after(seconds(500)), dead(DeadReason::Rejected), defer, Verdict::Release];
+    let sent: Vec<_> = (0..).zip(&ways).map(|(place, way)| settlement(place, way.clone())).collect();
+    for batch in [&whole.batch, &part.batch] {
+        assert_eq!(stand.settle(batch, sent.clone()).await, [Settled::Settled; 5]);
+    }
+    let before = stand.stats(&queue).await;
+    if !stand.restart().await {
+        return;
+    }
+    for batch in [&whole.batch, &part.batch] {
+        assert_eq!(stand.settle(batch, sent.clone()).await, [Settled::Settled; 5]);
+        for turn in 1..ways.len() {
+            let other = (0..).zip(ways.iter().cycle().skip(turn)).take(ways.len());
+            let other = other.map(|(place, way)| settlement(place, way.clone())).collect();
+            assert_eq!(stand.settle(batch, other).await, [Settled::Lost; 5]);
+        }
+    }
+    assert_eq!(stand.stats(&queue).await, before);
+    assert_eq!(stand.settle(&part.batch, vec![settlement(5, Verdict::Ack)]).await, [Settled::Settled]);
+}
+
 pub(super) async fn a_lease_that_ran_out_while_the_process_was_away_is_taken_back(stand: &mut Stand) {
     let queue = stand.queue("orders").await;
     let published = stand.publish_plain(&queue, 2).await;

@@ -157,14 +157,110 @@ pub(super) async fn the_first_verdict_stands(stand: &mut Stand) {
     let published = stand.publish_plain(&queue, 2).await;
     let leased = stand.lease(&queue, 2).await;
     let twice = vec![settlement(0, Verdict::Ack), settlement(0, dead(DeadReason::Rejected))];
-    assert_eq!(stand.settle(&leased.batch, twice).await, [Held; 2]);
+    assert_eq!(stand.settle(&leased.batch, twice).await, [Held, Lost]);
     stand.settle(&leased.batch, vec![settlement(1, retry_after(seconds(9)))]).await;
-    assert_eq!(stand.settle(&leased.batch, vec![settlement(1, Verdict::Ack)]).await, [Held]);
+    assert_eq!(stand.settle(&leased.batch, vec![settlement(1, Verdict::Ack)]).await, [Lost]);
     let states = [stand.find(&queue, published[0]).await, stand.find(&queue, published[1]).await];
     assert_eq!(
         states.map(|found| found.map(|found| found.state)),
         [Some(State::Delivered), Some(State::Scheduled)]
     );
+}
+
+/// Each way to end a lease.
+fn ways() -> [Verdict; 5] {
+    let defer = Verdict::Defer { delay: seconds(400) };
+    [Verdict::Ack, retry_after(seconds(500)), dead(DeadReason::Rejected), defer, Verdict::Release]
+}
+
+/// The same ways, with other delays and words.
+fn same_ways() -> [Verdict; 5] {
+    let death = Verdict::Dead { reason: DeadReason::Undeliverable, detail: Some("other words".to_owned()) };
+    let defer = Verdict::Defer { delay: seconds(1) };
+    [Verdict::Ack, retry_after(seconds(0)), death, defer, Verdict::Release]
+}
+
+/// What each lease is told by each verdict, in one call a verdict and in one for all.
+async fn expect_first_way_stands(stand: &Stand, batch: &BatchRef, first: &[Option<usize>]) {
+    let told = |place: usize, way| if first[place] == Some(way) { Held } else { Lost };
+    let place_of = |place| u16::try_from(place).expect("few places");
+    for verdicts in [ways(), same_ways()] {
+        let mut all = Vec::new();
+        for (way, verdict) in verdicts.into_iter().enumerate() {
+            let one: Vec<_> =
+                (0..first.len()).map(|place| settlement(place_of(place), verdict.clone())).collect();
+            let expected: Vec<_> = (0..first.len()).map(|place| told(place, way)).collect();
+            assert_eq!(stand.settle(batch, one.clone()).await, expected, "{verdict:?}");
+            all.extend(one.into_iter().zip(expected));
+        }
+        let (all, expected): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+        assert_eq!(stand.settle(batch, all).await, expected);
+    }
+}
+
+pub(super) async fn what_was_settled_is_so_by_the_same_verdict_and_lost_for_another(stand: &mut Stand) {
+    let queue = stand.queue("orders").await;
+    for wanted in [request(&queue), pull_request(&queue)] {
+        for only in 0..5 {
+            stand.publish_plain(&queue, 2).await;
+            let leased =
+                stand.take(LeaseRequest { batch: BatchId::random(), max: 2, ..wanted.clone() }).await;
+            let sent = [0, 1].map(|place| settlement(place, ways()[only].clone()));
+            assert_eq!(stand.settle(&leased.batch, sent.to_vec()).await, [Held; 2]);
+            expect_first_way_stands(stand, &leased.batch, &[Some(only); 2]).await;
+            stand.connection.purge(queue.clone()).await.expect("the store answers");
+        }
+        stand.publish_plain(&queue, 6).await;
+        let leased = stand.take(LeaseRequest { max: 6, ..wanted }).await;
+        for (place, way) in (0..).zip(ways()) {
+            assert_eq!(stand.settle(&leased.batch, vec![settlement(place, way)]).await, [Held]);
+        }
+        let mut first = (0..5).map(Some).collect::<Vec<_>>();
+        expect_first_way_stands(stand, &leased.batch, &first).await;
+        assert_eq!(stand.pass(seconds(30)).await.reaped, 1);
+        first.push(None);
+        let stats = stand.stats(&queue).await;
+        expect_first_way_stands(stand, &leased.batch, &first).await;
+        assert_eq!(stand.stats(&queue).await, stats, "nothing was changed");
+        stand.connection.purge(queue.clone()).await.expect("the store answers");
+    }
+}
+
+pub(super) async fn a_batch_that_ends_in_two_calls_remembers_both(stand: &mut Stand) {
+    let queue = stand.queue("orders").await;
+    stand.publish_plain(&queue, 40).await;
+    let leased = stand.take(LeaseRequest { max: 40, ..pull_request(&queue) }).await;
+    // The second call ends little of a large batch.
+    let sent = |places: std::ops::Range<u16>, verdict: &Verdict| -> Vec<_> {
+        places.map(|place| settlement(place, verdict.clone())).collect()
+    };
+    let (retry, ack) = (retry_after(seconds(500)), Verdict::Ack);
+    assert_eq!(stand.settle(&leased.batch, sent(0..37, &ack)).await, [Held; 37]);
+    assert_eq!(stand.settle(&leased.batch, sent(37..39, &retry)).await, [Held; 2]);
+    assert_eq!(stand.settle(&leased.batch, sent(39..40, &Verdict::Release)).await, [Held]);
+    let expected = |places: std::ops::Range<usize>| -> Vec<_> {
+        (0..40).map(|place| if places.contains(&place) { Held } else { Lost }).collect()
+    };
+    assert_eq!(stand.settle(&leased.batch, sent(0..40, &ack)).await, expected(0..37));
+    assert_eq!(stand.settle(&leased.batch, sent(0..40, &retry)).await, expected(37..39));
+    assert_eq!(stand.settle(&leased.batch, sent(0..40, &Verdict::Release)).await, expected(39..40));
+}
+
+pub(super) async fn who_gave_a_message_back_is_not_told_that_it_settled_what_another_has(stand: &mut Stand) {
+    let queue = stand.queue("orders").await;
+    let id = stand.publish_plain(&queue, 1).await[0];
+    for given_back in [Verdict::Release, retry_after(seconds(0)), Verdict::Defer { delay: seconds(0) }] {
+        let mine = stand.take(pull_request(&queue)).await;
+        assert_eq!(ids(&mine), [id]);
+        assert_eq!(stand.settle(&mine.batch, vec![settlement(0, given_back.clone())]).await, [Held]);
+        stand.sweep().await;
+        let theirs = stand.take(pull_request(&queue)).await;
+        assert_eq!(ids(&theirs), [id]);
+        assert_eq!(stand.settle(&mine.batch, vec![settlement(0, Verdict::Ack)]).await, [Lost]);
+        assert_eq!(stand.settle(&mine.batch, vec![settlement(0, given_back)]).await, [Held], "sent again");
+        assert_eq!(stand.find(&queue, id).await.expect("it is there").state, State::Leased);
+        stand.settle_all(theirs, Verdict::Release).await;
+    }
 }
 
 pub(super) async fn who_does_not_know_the_token_holds_nothing(stand: &mut Stand) {

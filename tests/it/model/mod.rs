@@ -137,7 +137,8 @@ fn the_operations_reach_everything() {
         Ok(())
     };
     runner.run(&case(), run).expect("every case agrees");
-    let Reached { counters, parked, duplicates, full, gone, restarts } = sum.get();
+    let Reached { counters, parked, duplicates, full, gone, restarts, settled_again, settled_otherwise } =
+        sum.get();
     let counted = [
         counters.accepted,
         counters.delivered,
@@ -155,6 +156,8 @@ fn the_operations_reach_everything() {
         full,
         gone,
         restarts,
+        settled_again,
+        settled_otherwise,
     ];
     assert!(counted.iter().all(|count| *count >= 10), "something is hardly ever reached: {:?}", sum.get());
 }

@@ -1,5 +1,6 @@
 //! A store under test beside the model: the same operations on both, the same answers from both.
 
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::mem::discriminant;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use posthaste::domain::queue::{Generation, QueueSettings};
 use posthaste::store::dead::{DeadFilter, DeadGrouping, DeadLetter, Selection};
 use posthaste::store::enqueue::{CallId, Group, GroupResult, IdempotencyKey, NewMessage};
 use posthaste::store::error::StoreError;
-use posthaste::store::lease::{BatchId, BatchRef, LeaseRequest, Leased, Settlement, Token};
+use posthaste::store::lease::{BatchId, BatchRef, LeaseRequest, Leased, Settled, Settlement, Token, Way};
 use posthaste::store::stats::{Counters, QueueStats};
 use posthaste::store::{CALL_MEMORY, Put, QueueEntry, QueueRef};
 
@@ -49,6 +50,8 @@ pub(super) struct Twin {
     queues: [Vec<Both<QueueRef>>; QUEUES.len()],
     messages: Vec<(usize, MessageId)>,
     batches: Vec<Batch>,
+    /// In which way each lease was settled first: the one at that place of the batch with that token in the model.
+    ways: HashMap<(Token, u16), Way>,
     call: Option<Call>,
 }
 
@@ -61,6 +64,9 @@ pub(super) struct Reached {
     pub(super) full: u64,
     pub(super) gone: u64,
     pub(super) restarts: u64,
+    /// Settlements of what was settled before: in the same way, and in another.
+    pub(super) settled_again: u64,
+    pub(super) settled_otherwise: u64,
 }
 
 /// Both answers, which must be the same up to the words of an error.
@@ -109,6 +115,7 @@ impl Twin {
             queues: Default::default(),
             messages: Vec::new(),
             batches: Vec::new(),
+            ways: HashMap::new(),
             call: None,
         }
     }
@@ -181,12 +188,13 @@ impl Twin {
             }
             Operation::Settle { batch, wrong, sent } => {
                 let Some(batch) = batch.of(&self.batches) else { return };
-                self.settle(&named(&batch.names, *wrong), sent).await;
+                self.settle(named(&batch.names, *wrong), sent, reached).await;
             }
             Operation::SettleAll { batch, verdict } => {
                 let Some(batch) = batch.of(&self.batches) else { return };
                 let sent = |place| Sent { place, verdict: verdict.clone(), status: None };
-                self.settle(&batch.names, &(0..batch.places).map(sent).collect::<Vec<_>>()).await;
+                let sent: Vec<_> = (0..batch.places).map(sent).collect();
+                self.settle(batch.names.clone(), &sent, reached).await;
             }
             Operation::Extend { batch, wrong, lease } => {
                 let Some(batch) = batch.of(&self.batches) else { return };
@@ -323,7 +331,7 @@ impl Twin {
         self.batches.push(Batch { request, names, places });
     }
 
-    async fn settle(&self, names: &Both<BatchRef>, sent: &[Sent]) {
+    async fn settle(&mut self, names: Both<BatchRef>, sent: &[Sent], reached: &mut Reached) {
         let now = self.now();
         let settlement = |sent: &Sent| Settlement {
             index: sent.place,
@@ -344,7 +352,19 @@ impl Twin {
         let subject =
             self.stands.subject.connection.settle(names.subject.clone(), Arc::clone(&settlements)).await;
         let model = self.stands.model.connection.settle(names.model.clone(), settlements).await;
-        same("settle", subject, model);
+        let results = same("settle", subject, model).unwrap_or_default();
+        for (sent, result) in sent.iter().zip(results) {
+            let (lease, way) = ((names.model.token, sent.place), Way::of(&sent.verdict));
+            match (self.ways.get(&lease), result) {
+                (None, Settled::Settled) => drop(self.ways.insert(lease, way)),
+                (Some(first), Settled::Settled) => {
+                    assert_eq!(way, *first, "what was settled otherwise is not settled so");
+                    reached.settled_again += 1;
+                }
+                (Some(first), Settled::Lost) => reached.settled_otherwise += u64::from(way != *first),
+                (None, Settled::Lost) => {}
+            }
+        }
     }
 
     async fn put(&mut self, place: usize, settings: &QueueSettings) {

@@ -278,6 +278,57 @@ fn a_receipt_is_good_in_its_own_queue_only() {
 }
 
 #[test]
+fn a_receipt_settled_in_one_way_is_lost_for_another_and_settled_for_the_same() {
+    over_both(|home| {
+        let gateway = home.start(QUEUE, &[]);
+        gateway.publish("jobs", &[], b"1");
+        gateway.publish("jobs", &[], b"2");
+        let long = json!({"max": 2, "lease": "10m", "wait": "30s"});
+        let mine = lease(&gateway, &long);
+        let say = |way: &str, message: &Value| {
+            let body = match way {
+                "ack" | "release" => json!({way: [receipt(message)]}),
+                _ => json!({way: [{"receipt": receipt(message), "reason": "said once more"}]}),
+            };
+            settle(&gateway, &body).concat()
+        };
+        // Given back, and with somebody else: as long as the batch lives, and after its end.
+        assert_eq!(say("release", &mine[0]), "settled");
+        let theirs = lease_one(&gateway, &long);
+        assert_eq!(theirs["id"], mine[0]["id"]);
+        for ended in [false, true] {
+            for (way, result) in
+                [("ack", "lost"), ("reject", "lost"), ("retry", "lost"), ("release", "settled")]
+            {
+                assert_eq!(say(way, &mine[0]), result, "{way} of what was released, batch ended: {ended}");
+            }
+            if !ended {
+                assert_eq!(say("reject", &mine[1]), "settled");
+            }
+            for (way, result) in
+                [("ack", "lost"), ("retry", "lost"), ("release", "lost"), ("reject", "settled")]
+            {
+                assert_eq!(say(way, &mine[1]), result, "{way} of what was rejected");
+            }
+        }
+        let states = [&theirs, &mine[1]].map(|message| look(&gateway, message)["state"].clone());
+        assert_eq!(states, ["leased", "dead"]);
+        // A retry with another delay is the same way: the first delay stands.
+        let retry = json!({"retry": [{"receipt": receipt(&theirs), "delay": "10ms"}]});
+        assert_eq!(settle(&gateway, &retry), ["settled"]);
+        let later = json!({"retry": [{"receipt": receipt(&theirs), "delay": "1h"}]});
+        assert_eq!(settle(&gateway, &later), ["settled"]);
+        let again = lease_one(&gateway, &long);
+        assert_eq!((&again["id"], &again["attempt"]), (&theirs["id"], &json!(2)));
+        assert_eq!(say("ack", &theirs), "lost");
+        assert_eq!(look(&gateway, &theirs)["state"], "leased");
+        assert_eq!([say("ack", &again), say("ack", &again)], ["settled"; 2]);
+        let status = gateway.status();
+        assert_eq!(["delivered", "dead", "leased"].map(|key| count(&status, key)), [1, 1, 0]);
+    });
+}
+
+#[test]
 fn a_settled_receipt_is_not_extended_though_others_of_its_answer_are() {
     over_both(|home| {
         let gateway = home.start(QUEUE, &[]);

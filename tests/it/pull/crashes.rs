@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{QUEUE, WITHIN, ask, lease, lease_one, over_both, receipt, settle, wait_until_leased};
+use super::{QUEUE, WITHIN, ask, lease, lease_one, over_both, post, receipt, settle, wait_until_leased};
+use crate::support::client::Connection;
+use crate::support::gateway::Gateway;
 use crate::support::invariants::count;
 
 /// How soon it is with others again what did not arrive: a second, and what a busy machine takes.
@@ -25,6 +27,62 @@ fn nothing_is_leased_for_who_has_gone_while_it_waited() {
         let message = &answer["items"][0];
         assert_eq!((&message["payload"], &message["attempt"]), (&json!("for who is there"), &json!(1)));
         assert_eq!(count(&gateway.status(), "recovered"), 0);
+    });
+}
+
+/// How a client ends its connection.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// It closes it.
+    Closed,
+    /// It closes it while there is something that it has not read.
+    Reset,
+}
+
+#[test]
+fn nothing_is_leased_for_who_has_gone_behind_more_than_its_request() {
+    // A part of another request: one that the server reads ahead, one that the system keeps, one that it has no room for.
+    for (bytes, end) in
+        [(1_000, End::Closed), (170 << 10, End::Closed), (1 << 20, End::Closed), (170 << 10, End::Reset)]
+    {
+        over_both(|home| {
+            let one = format!("[server.limits]\nconsumers_max = 1\n{QUEUE}");
+            let mut gateway = home.start(&one, &[]);
+            let status = |gateway: &Gateway| post(&gateway.address(), "jobs", "", &json!({})).status;
+            let mut gone = Connection::open(&gateway.address()).expect("it connects");
+            if matches!(end, End::Reset) {
+                gone.send("GET", "/health", &[], b"").expect("it is sent");
+                assert_eq!(gone.peek().expect("an answer"), 1, "which it does not read");
+            }
+            let (path, json_type) = ("/v1/queues/jobs/leases", [("Content-Type", "application/json")]);
+            gone.send("POST", path, &json_type, br#"{"wait":"60s","lease":"10m"}"#).expect("it is sent");
+            gateway.wait_for("it waits", WITHIN, |gateway| (status(gateway) == 503).then_some(()));
+            gone.send_part("POST", "/v1/queues/jobs/messages", 2 << 20, bytes).expect("it is sent");
+            drop(gone);
+            let what = format!("its place is free, {bytes} bytes and {end:?}");
+            gateway.wait_for(&what, BACK_WITHIN * 5, |gateway| (status(gateway) == 200).then_some(()));
+            gateway.publish("jobs", &[], b"for who is there");
+            let message = lease_one(&gateway, &json!({"wait": "30s"}));
+            assert_eq!(message["attempt"], 1);
+            assert_eq!(count(&gateway.status(), "recovered"), 0);
+        });
+    }
+}
+
+#[test]
+fn who_sends_more_behind_its_lease_than_is_read_ahead_is_answered_at_once() {
+    over_both(|home| {
+        let gateway = home.start(QUEUE, &[]);
+        let mut sender = ask(&gateway.address(), &json!({"wait": "60s"}));
+        let payload = vec![b'x'; 900 << 10];
+        sender.send("POST", "/v1/queues/jobs/messages", &[], &payload).expect("it is sent");
+        sender.wait_at_most(WITHIN).expect("an open socket");
+        let answer = sender.answer(false).expect("an answer");
+        assert_eq!((answer.status, answer.json()), (200, json!({"items": []})));
+        // What it sent is taken all the same.
+        assert_eq!(sender.answer(false).expect("an answer").status, 202);
+        let message = lease_one(&gateway, &json!({}));
+        assert_eq!(message["payload"].as_str().map(str::len), Some(payload.len()));
     });
 }
 

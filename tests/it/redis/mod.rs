@@ -3,6 +3,7 @@
 mod at_rest;
 mod away;
 mod bounded;
+mod earlier;
 mod faults;
 mod fields;
 mod foreign;

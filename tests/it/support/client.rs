@@ -84,6 +84,20 @@ impl Connection {
         self.stream.get_mut().write_all(&bytes)
     }
 
+    /// Sends the head of a request with a body of so many bytes, and the first `sent` of these.
+    pub(crate) fn send_part(
+        &mut self,
+        method: &str,
+        path: &str,
+        bytes: usize,
+        sent: usize,
+    ) -> io::Result<()> {
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {bytes}\r\n\r\n", self.host);
+        let part = [head.as_bytes(), &vec![b'x'; sent]].concat();
+        self.stream.get_mut().write_all(&part)
+    }
+
     /// How long each read waits.
     pub(crate) fn wait_at_most(&self, time: Duration) -> io::Result<()> {
         self.stream.get_ref().set_read_timeout(Some(time))

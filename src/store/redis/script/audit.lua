@@ -65,7 +65,7 @@ for _, batch in ipairs(call('HKEYS', K.b)) do
   local live, ids = 0, call('HGET', K.bi, batch)
   if ids then named = named + 1 end
   for place, record in ipairs(call('LRANGE', ARGV[5] .. batch, 0, -1)) do
-    if record ~= SETTLED and record ~= LOST then
+    if not OVER[record] then
       live = live + 1
       add('leased', 'bytes_leased', record)
       if ids and sub(ids, place * 16 - 15, place * 16) ~= id_of(record) then

@@ -6,7 +6,7 @@ if not known or known:sub(2, 9) ~= ARGV[6] then return {'lost'} end
 local told = {}
 for at = 1, #ARGV[8], 2 do
   local element = call('LINDEX', K.x, (unpack_from('>I2', ARGV[8], at)))
-  told[#told + 1] = (element and element ~= SETTLED and element ~= LOST) and 'E' or 'L'
+  told[#told + 1] = (element and not OVER[element]) and 'E' or 'L'
 end
 told = table.concat(told)
 if #told > 0 and not told:find('E', 1, true) then return {'lost'} end

@@ -7,8 +7,10 @@
 -- `is_writing`. Behind that nothing may break off. The history, the attempts, the marks, the pile of junk and what messages are
 -- looked up by may be lost: they are written by `try` and stop nobody. What goes from one key to another is copied first.
 
--- Elements of a batch that are no record: the lease there is settled, or was taken back. In a list: cancelled.
-local SETTLED, LOST, CANCELLED = '', '-', ''
+-- Elements of a batch that are no record: the lease there was taken back, or settled, by which verdict says the letter that
+-- `settle` has for it; earlier versions wrote none. In a list: cancelled.
+local LOST, CANCELLED = '-', ''
+local OVER = {[LOST] = true, [''] = true, a = true, r = true, x = true, d = true, l = true}
 -- Pieces that a command may be given at once: Lua's stack holds less than 8,000.
 local CHUNK = 4000
 

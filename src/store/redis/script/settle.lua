@@ -3,7 +3,8 @@
 -- and the entry of its attempt (length 0: none), 9 count of others; then for each: index, verdict (a acknowledge, r retry,
 -- x dead, d defer, l release), delay (ms) or reason, words, status, entry of its attempt ('' none; of a retry it ends with
 -- six bytes for when the next is due).
--- Gives {'ok', woken, soonest or 0, parked, results}: a letter each, S settled or L lost, acknowledgements first.
+-- Gives {'ok', woken, soonest or 0, parked, results}: a letter each, S settled or L lost, acknowledgements first. What was
+-- settled before is so again by the same verdict, and lost for another.
 local batch, token, acks = ARGV[5], ARGV[6], ARGV[8]
 local others = tonumber(ARGV[9])
 local results = {}
@@ -16,10 +17,13 @@ if not known or sub(known, 2, 9) ~= token then
   local at = 1
   while at < #acks do
     local index, length = unpack_from('>I2I2', acks, at)
-    results[#results + 1] = told(index)
+    results[#results + 1] = told(index, 'a')
     at = at + 4 + length
   end
-  for other = 1, others do results[#results + 1] = told(tonumber(ARGV[10 + (other - 1) * 6])) end
+  for other = 1, others do
+    local here = 10 + (other - 1) * 6
+    results[#results + 1] = told(tonumber(ARGV[here]), ARGV[here + 1])
+  end
   return {'ok', 0, 0, '', table.concat(results)}
 end
 
@@ -29,7 +33,7 @@ local each = #acks >= 4 and 4 + unpack_from('>I2', acks, 3) or 4
 local whole = (#acks / each + others) * 2 >= count_before
 local elements = whole and call('LRANGE', K.x, 0, -1) or {}
 local ended, ended_bytes = {}, 0
-local function take(index)
+local function take(index, verdict)
   local element = elements[index + 1]
   if element == nil and not whole then
     element = call('LINDEX', K.x, index) or nil
@@ -37,9 +41,9 @@ local function take(index)
   end
   -- What is no record was written over: the sweep puts it aside when the lease is over.
   if element == nil or element == LOST then return nil, 'L' end
-  if element == SETTLED then return nil, 'S' end
+  if element == '' or element == verdict then return nil, 'S' end
   if #element < RECORD_MIN then return nil, 'L' end
-  elements[index + 1] = SETTLED
+  elements[index + 1] = verdict
   ended[#ended + 1] = index
   ended_bytes = ended_bytes + charged(element)
   return element, 'S'
@@ -69,7 +73,7 @@ end
 local at = 1
 while at < #acks do
   local index, length = unpack_from('>I2I2', acks, at)
-  local record, result = take(index)
+  local record, result = take(index, 'a')
   if record then acknowledge(record, length > 0 and sub(acks, at + 2, at + 3 + length) or '') end
   results[#results + 1] = result
   at = at + 4 + length
@@ -79,7 +83,7 @@ for other = 1, others do
   local here = 10 + (other - 1) * 6
   local index, verdict, amount, words = tonumber(ARGV[here]), ARGV[here + 1], tonumber(ARGV[here + 2]), ARGV[here + 3]
   local status, attempt = tonumber(ARGV[here + 4]), ARGV[here + 5]
-  local record, result = take(index)
+  local record, result = take(index, verdict)
   results[#results + 1] = result
   if record then
     if attempt ~= '' and verdict ~= 'a' and verdict ~= 'l' then
@@ -114,9 +118,11 @@ for _, back in ipairs(released) do put_first(back[2]) end
 if #ended > 0 then
   live = live - #ended
   if live == 0 then
-    end_batch(batch, known, K.x, whole and elements or call('LRANGE', K.x, 0, -1))
+    local all = whole and elements or call('LRANGE', K.x, 0, -1)
+    for _, index in ipairs(ended) do all[index + 1] = elements[index + 1] end
+    end_batch(batch, known, K.x, all)
   else
-    for _, index in ipairs(ended) do call('LSET', K.x, index, SETTLED) end
+    for _, index in ipairs(ended) do call('LSET', K.x, index, elements[index + 1]) end
     write_live(batch, known, live)
   end
   move('leased', 'bytes_leased', -#ended, -ended_bytes)

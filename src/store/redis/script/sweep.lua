@@ -66,11 +66,11 @@ local function reap()
     -- What somebody else appended was never counted.
     local strange = -live
     for _, record in ipairs(elements) do
-      if record ~= SETTLED and record ~= LOST then strange = strange + 1 end
+      if not OVER[record] then strange = strange + 1 end
     end
     for place = #elements, 1, -1 do
       local record = elements[place]
-      if record ~= SETTLED and record ~= LOST then
+      if not OVER[record] then
         if not afford(charged(record)) then
           write_live(batch, known, live)
           return

@@ -287,3 +287,50 @@ fn numbers_that_were_given_are_never_given_again() {
         assert!(key > first);
     });
 }
+
+#[test]
+fn of_what_an_earlier_version_settled_every_verdict_is_told_that_it_is_settled() {
+    run(async {
+        let mut stand = Stand::new(Clock::manual(START));
+        let connection = stand.connect();
+        let queue = make_queue(&connection, "orders", settings()).await;
+        publish(&connection, &queue, 0, 4, 4).await;
+        let mut batches = Vec::new();
+        for settled in [1, 2] {
+            let leased = connection.lease(request(&queue, LeaseKind::Pull, 2)).await.expect("leased");
+            let first = acknowledge(&leased).iter().take(settled).cloned().collect();
+            connection.settle(leased.batch.clone(), Arc::new(first)).await.expect("settled");
+            batches.push(leased.batch);
+        }
+        drop(connection);
+        stand.end();
+        let read = "SELECT slots FROM batches ORDER BY place";
+        let kept: Vec<Vec<u8>> = {
+            let sql = stand.sql();
+            let mut statement = sql.prepare(read).expect("prepared");
+            statement.query_map([], |row| row.get(0)).expect("read").collect::<Result<_, _>>().expect("read")
+        };
+        let acknowledged = (-2_i64).to_be_bytes();
+        assert_eq!(kept.iter().map(|slots| slots[..8] == acknowledged).collect::<Vec<_>>(), [true, true]);
+        // An earlier version wrote 0, whatever the verdict had been.
+        for slots in kept {
+            let words = slots.chunks(8).map(|word| if word == acknowledged { &[0; 8] } else { word });
+            let earlier: Vec<u8> = words.flatten().copied().collect();
+            let write = "UPDATE batches SET slots = ?2 WHERE slots = ?1";
+            assert_eq!(stand.sql().execute(write, params![slots, earlier]).expect("written"), 1);
+        }
+        stand.open();
+        let connection = stand.connect();
+        for (batch, settled) in batches.iter().zip([1, 2]) {
+            for verdict in [Verdict::Ack, Verdict::Release] {
+                let again =
+                    (0..settled).map(|index| Settlement { index, verdict: verdict.clone(), attempt: None });
+                let again = Arc::new(again.collect::<Vec<_>>());
+                let results = connection.settle(batch.clone(), again.clone()).await.expect("settled");
+                assert_eq!(results, vec![Settled::Settled; again.len()]);
+            }
+        }
+        assert_eq!(stats(&connection, &queue).await.counters.delivered, 3);
+        assert_sound(&connection).await;
+    });
+}
