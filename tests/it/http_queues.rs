@@ -8,6 +8,7 @@ use crate::support::gateway::Home;
 use crate::support::stores::on_both_stores;
 
 on_both_stores! {
+    an_unknown_queue_is_told_how_to_make_it_by_its_whole_name
     a_queue_is_made_replaced_and_shown
     a_credential_is_never_shown_and_what_stands_for_it_is_not_taken_for_it
     the_operators_defaults_are_under_what_the_api_sets
@@ -218,7 +219,8 @@ fn settings_come_as_json_of_bounded_size(home: &Home) {
         (vec![("Content-Type", "application/jsonx")], 415, "unsupported_media_type"),
         (vec![JSON, JSON], 415, "unsupported_media_type"),
         (vec![JSON, ("Content-Encoding", "gzip")], 415, "unsupported_content_encoding"),
-        (vec![("Content-Type", "Application/JSON; charset=utf-8")], 201, ""),
+        (vec![("Content-Type", "application/json; charset=latin1")], 415, "unsupported_media_type"),
+        (vec![("Content-Type", "Application/JSON; Charset=\"UTF-8\"")], 201, ""),
         (vec![JSON, ("Content-Encoding", "identity")], 200, ""),
     ] {
         let reply = gateway.send("PUT /v1/queues/orders", &headers, body);
@@ -245,6 +247,20 @@ fn settings_come_as_json_of_bounded_size(home: &Home) {
     }
     let refused = gateway.send("PUT /v1/queues/orders", &[JSON], &settings(65_537));
     assert_eq!((refused.code().as_str(), &refused.json()["limit"]), ("payload_too_large", &json!(65_536)));
+}
+
+fn an_unknown_queue_is_told_how_to_make_it_by_its_whole_name(home: &Home) {
+    let gateway = TestGateway::start(home);
+    for name in ["x".repeat(64), "y".repeat(65), "z".repeat(128)] {
+        let unknown = gateway.look(&format!("/v1/queues/{name}"));
+        assert_eq!((unknown.status, unknown.code().as_str()), (404, "queue_unknown"));
+        let detail = unknown.json()["detail"].as_str().expect("a detail").to_owned();
+        assert!(detail.contains(&format!("PUT /v1/queues/{name} ")), "{detail}");
+    }
+    let impossible = gateway.look(&format!("/v1/queues/{}", "z".repeat(129)));
+    assert_eq!((impossible.status, impossible.code().as_str()), (400, "invalid_queue_name"));
+    let detail = impossible.json()["detail"].as_str().expect("a detail").to_owned();
+    assert!(detail.contains("up to 127") && !detail.contains("PUT"), "{detail}");
 }
 
 fn a_queue_may_keep_credentials_to_itself(home: &Home) {
