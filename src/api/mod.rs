@@ -15,6 +15,7 @@
 //! | `ready` | [`Ready`]: whether the gateway can accept and serve |
 //! | `lease` | [`Leases`]: what a consumer that pulls says and gets |
 //! | `json` | reading JSON strictly: no key twice |
+//! | `mistake` | what serde has against a value, in the words of the manual |
 //! | `nearest` | the known name a wrong one was probably meant to be |
 
 pub mod batch;
@@ -24,6 +25,7 @@ pub mod json;
 pub mod lease;
 pub mod list;
 pub mod message;
+pub mod mistake;
 pub mod nearest;
 pub mod problem;
 pub mod queue;

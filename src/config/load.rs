@@ -10,6 +10,7 @@ use super::problem::{Origin, Problems};
 use super::reader::{self, ReadError};
 use super::tree::{self, Node, Table, Value, dotted};
 use super::{Flags, Settings, check, keys, layers, print};
+use crate::api::mistake;
 use crate::domain::queue::{QueueName, QueueSettings, SettingProblem};
 use crate::pipeline::lanes::settings::OriginSettings;
 
@@ -140,14 +141,27 @@ fn read_table<T: DeserializeOwned>(
             Err(error) => error,
         };
         let path = error.path();
-        let ReadError { origin: given, detail, detail_hidden, .. } = error;
+        let ReadError { origin: given, detail, detail_hidden, no_count, .. } = error;
         let full: Vec<&str> = prefix.iter().copied().chain(path.iter().map(String::as_str)).collect();
-        let detail = if print::is_secret(&full) { detail_hidden } else { detail };
+        let range = count_range(&full);
+        let detail = match no_count.zip(range) {
+            _ if print::is_secret(&full) => detail_hidden,
+            Some((found, range)) => mistake::within(range, &found),
+            None => detail,
+        };
         problems.key(given.unwrap_or_else(|| origin.clone()), dotted(&full), detail);
         // Each round takes one wrong value away, or ends.
         if !restore(table, fallback, &path) {
             return None;
         }
+    }
+}
+
+/// The range of a number among the settings of a queue, or of all.
+fn count_range(path: &[&str]) -> Option<(u64, u64)> {
+    match path {
+        ["queues", _, key @ ..] | ["queue_defaults", key @ ..] => QueueSettings::count_range(&dotted(key)),
+        _ => None,
     }
 }
 

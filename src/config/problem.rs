@@ -38,6 +38,13 @@ impl fmt::Display for Origin {
     }
 }
 
+impl Origin {
+    /// Whether it is a `--set` of that key, and shown so.
+    fn sets(&self, key: &str) -> bool {
+        matches!(self, Self::Flag(name) if name.strip_prefix("--set ") == Some(key))
+    }
+}
+
 /// One thing that is wrong. Shown as `file:line: key: what is wrong and what is allowed`; never shows a secret.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Problem {
@@ -52,6 +59,8 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.key {
+            // It is named already.
+            Some(key) if self.origin.sets(key) => write!(formatter, "{}: {}", self.origin, self.detail),
             Some(key) => write!(formatter, "{}: {key}: {}", self.origin, self.detail),
             None => write!(formatter, "{}: {}", self.origin, self.detail),
         }

@@ -11,6 +11,7 @@ use serde::forward_to_deserialize_any;
 use super::keys;
 use super::problem::Origin;
 use super::tree::{self, Node, Table, Value};
+use crate::api::mistake::{Notation, one_of, quoted};
 
 /// Why a value cannot be read.
 #[derive(Debug)]
@@ -23,11 +24,14 @@ pub(super) struct ReadError {
     pub(super) detail: String,
     /// The same without the value, for secrets.
     pub(super) detail_hidden: String,
+    /// What is there in the place of a whole number.
+    pub(super) no_count: Option<Box<str>>,
 }
 
 impl ReadError {
     fn new(detail: String, detail_hidden: impl Into<String>) -> Self {
-        Self { reversed_path: Vec::new(), origin: None, detail, detail_hidden: detail_hidden.into() }
+        let (reversed_path, detail_hidden) = (Vec::new(), detail_hidden.into());
+        Self { reversed_path, origin: None, detail, detail_hidden, no_count: None }
     }
 
     /// The key within the table that was read.
@@ -55,18 +59,10 @@ impl de::Error for ReadError {
     }
 
     fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        let expected = wording(&expected.to_string());
-        let found = match unexpected {
-            Unexpected::Bool(value) => value.to_string(),
-            Unexpected::Unsigned(number) => number.to_string(),
-            Unexpected::Signed(number) => number.to_string(),
-            Unexpected::Float(number) => number.to_string(),
-            Unexpected::Str(text) => quoted(text),
-            Unexpected::Seq => "a list".to_owned(),
-            Unexpected::Map => "a table".to_owned(),
-            other => other.to_string(),
-        };
-        Self::new(format!("must be {expected}, not {found}"), format!("must be {expected}"))
+        let (expected, found) = (Notation::Toml.expected(expected), Notation::Toml.found(unexpected));
+        let error = Self::new(format!("must be {expected}, not {found}"), format!("must be {expected}"));
+        let no_count = expected.starts_with("a whole number").then_some(found.into());
+        Self { no_count, ..error }
     }
 
     fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn Expected) -> Self {
@@ -74,7 +70,7 @@ impl de::Error for ReadError {
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        let allowed = format!("must be one of {}", expected.join(", "));
+        let allowed = one_of(expected);
         let nearest = keys::nearest_word(variant, expected.iter().copied());
         let nearest = nearest.map(|word| format!("; the nearest is {word}")).unwrap_or_default();
         Self::new(format!("{allowed}, not {}{nearest}", quoted(variant)), allowed)
@@ -91,28 +87,6 @@ impl de::Error for ReadError {
         let mut error = Self::new("is missing".to_owned(), "is missing");
         error.reversed_path.push(field.to_owned());
         error
-    }
-}
-
-/// A text as it was given, if it is short.
-fn quoted(text: &str) -> String {
-    if text.chars().nth(40).is_none() { format!("{text:?}") } else { "a long text".to_owned() }
-}
-
-/// What serde expects, in the words of the manual.
-fn wording(expected: &str) -> String {
-    let integer = |least: i64, most: u64| format!("a whole number from {least} to {most}");
-    match expected {
-        "u8" => integer(0, u8::MAX.into()),
-        "u16" => integer(0, u16::MAX.into()),
-        "u32" => integer(0, u32::MAX.into()),
-        "u64" | "usize" => "a whole number, not negative".to_owned(),
-        "f32" | "f64" => "a number".to_owned(),
-        "a boolean" => "true or false".to_owned(),
-        "a sequence" => "a list".to_owned(),
-        "a map" => "a table".to_owned(),
-        other if other.starts_with("struct ") => "a table".to_owned(),
-        other => other.to_owned(),
     }
 }
 
@@ -205,7 +179,7 @@ impl NodeReader<'_> {
         if let Some(node) = Self::nested(raw, &self.0.origin) {
             return NodeReader(&node).deserialize_any(visitor);
         }
-        let expected = wording(&(&visitor as &dyn Expected).to_string());
+        let expected = Notation::Toml.expected(&visitor);
         let detail =
             format!("must be {expected}, written as TOML: [400, 404], [\"a\", \"b\"] or {{ a = \"b\" }}");
         Err(ReadError::new(detail.clone(), detail))
@@ -277,7 +251,7 @@ impl<'de> Deserializer<'de> for NodeReader<'_> {
                 visitor.visit_enum(word)
             }
             _ => {
-                let detail = format!("must be one of {}", variants.join(", "));
+                let detail = one_of(variants);
                 Err(ReadError::new(detail.clone(), detail))
             }
         }
@@ -318,6 +292,7 @@ impl<'de> SeqAccess<'de> for Elements<'_> {
         seed.deserialize(NodeReader(node)).map(Some).map_err(|error| {
             let mut error = error.at(&node.origin);
             error.detail = format!("entry {}: {}", self.number, error.detail);
+            error.no_count = None;
             error
         })
     }

@@ -38,9 +38,25 @@ pub(super) fn json_type(headers: &HeaderMap, what: &str) -> Result<(), Refusal> 
     let (first, more) = (types.next().unwrap_or_default(), types.next());
     let essence = first.split(';').next().unwrap_or_default().trim();
     if more.is_none() && essence.eq_ignore_ascii_case("application/json") {
-        return Ok(());
+        return check_charset(first);
     }
     let detail = format!("{what} sent as Content-Type: application/json, not {:?}", shown(first));
+    Err(Refusal::new(Code::UnsupportedMediaType, detail).header("Content-Type"))
+}
+
+/// Refuses JSON that is said to be in another encoding than the one it is in.
+pub(super) fn check_charset(content_type: &str) -> Result<(), Refusal> {
+    let charset = content_type.split(';').skip(1).find_map(|part| {
+        let (name, value) = part.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
+    });
+    let Some(charset) = charset.filter(|charset| !charset.eq_ignore_ascii_case("utf-8")) else {
+        return Ok(());
+    };
+    let detail = format!(
+        "JSON is taken as UTF-8, not {:?}: leave charset out, or write charset=utf-8",
+        shown(charset)
+    );
     Err(Refusal::new(Code::UnsupportedMediaType, detail).header("Content-Type"))
 }
 

@@ -53,7 +53,7 @@ mod publish;
 mod routes;
 pub mod settings;
 pub mod state;
-mod trace;
+pub(crate) mod trace;
 
 use std::collections::HashSet;
 use std::fmt;

@@ -16,6 +16,7 @@ use crate::api::code::Code;
 use crate::clock::{Clock, Tick};
 use crate::domain::destination::Destination;
 use crate::domain::format::bytes;
+use crate::domain::queue::QueueName;
 use crate::domain::timestamp::Timestamp;
 use crate::http::budget::{Budget, Share};
 use crate::http::error::{Refusal, of_store, shutting_down};
@@ -367,7 +368,9 @@ impl Desk {
 }
 
 fn queue_unknown(name: &str) -> Refusal {
-    let name = shown(name);
+    if name.parse::<QueueName>().is_err() {
+        return Refusal::new(Code::QueueUnknown, format!("there is no queue {:?}", shown(name)));
+    }
     let detail = format!(
         "there is no queue {name:?}: create it with PUT /v1/queues/{name} and a body like {{\"processor\":\"log\"}}, \
          or declare [queues.{name}] in the configuration file"

@@ -6,7 +6,7 @@ const STATE_BYTES_MAX: usize = 512;
 const STATE_MEMBERS_MAX: usize = 32;
 
 /// Whether a `traceparent` is well-formed: `00-<32 hex>-<16 hex>-<2 hex>`, ids not all zero; a later version may have more.
-pub(super) fn is_parent(text: &str) -> bool {
+pub(crate) fn is_parent(text: &str) -> bool {
     let bytes = text.as_bytes();
     let Some((head, tail)) = bytes.split_at_checked(55) else { return false };
     let hex =
@@ -23,7 +23,7 @@ pub(super) fn is_parent(text: &str) -> bool {
 }
 
 /// Whether a `tracestate` is a list of `key=value`, at most 32 of them and 512 bytes, no key twice.
-pub(super) fn is_state(text: &str) -> bool {
+pub(crate) fn is_state(text: &str) -> bool {
     let members: Vec<_> = text.split(',').map(|member| member.trim_matches([' ', '\t'])).collect();
     let keys: Vec<_> =
         members.iter().filter_map(|member| member.split_once('=')).map(|(key, _)| key).collect();

@@ -257,7 +257,10 @@ fn note(number: u8, at: Timestamp, took: Duration, report: &Report) -> Option<At
     })
 }
 
-fn end(taken: Taken, verdict: Verdict, attempt: Option<Attempt>) -> Ended {
+fn end(taken: Taken, mut verdict: Verdict, attempt: Option<Attempt>) -> Ended {
+    if let Verdict::Dead { reason: DeadReason::Exhausted, detail: detail @ None } = &mut verdict {
+        *detail = attempt.as_ref().and_then(|attempt| attempt.error.clone());
+    }
     let settlement = Some(taken.lease.settle(verdict, attempt));
     Ended { batch: taken.seat.batch.clone(), settlement }
 }

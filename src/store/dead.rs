@@ -60,7 +60,7 @@ pub struct DeadLetter {
     pub id: MessageId,
     /// Why it died.
     pub reason: DeadReason,
-    /// In the words of who decided it.
+    /// In the words of who decided it; of one whose attempts were used up, what was wrong at the last.
     pub detail: Option<String>,
     /// When.
     pub died_at: Timestamp,

@@ -4,27 +4,31 @@ use posthaste::domain::id::MessageId;
 use posthaste::http::ServerSettings;
 use serde_json::json;
 
-use super::http_gateway::{Plan, TestGateway, block_on, chunked, request};
+use super::http_gateway::{Plan, TestGateway, chunked, request};
+use crate::support::gateway::Home;
+use crate::support::stores::on_both_stores;
+
+on_both_stores! {
+    a_payload_is_kept_byte_for_byte_however_it_comes
+    a_body_of_the_limit_passes_and_one_byte_more_is_refused_and_never_cut_short
+    a_client_that_leaves_within_its_body_stores_nothing
+    a_publish_that_asks_for_another_protocol_is_a_publish
+}
 
 /// The payload that the store has under that id.
 fn stored(gateway: &TestGateway, queue: &str, id: &str) -> Vec<u8> {
     let id: MessageId = id.parse().expect("an id");
-    let connection = gateway.store.connect();
-    block_on(async {
-        let queues = connection.queues().await.expect("queues");
-        let entry = queues.iter().find(|entry| entry.name.as_str() == queue).expect("the queue");
-        let found = connection.find(entry.queue_ref(), id).await.expect("an answer").expect("the message");
-        found.record.expect("a record").payload().to_vec()
-    })
+    let queue = gateway.queue(queue);
+    let found = gateway.with_store(async |store| store.find(queue, id).await.expect("an answer"));
+    found.expect("the message").record.expect("a record").payload().to_vec()
 }
 
 fn all_bytes(length: usize) -> Vec<u8> {
     (0..length).map(|at| u8::try_from((at * 31 + at / 256) % 256).expect("below 256")).collect()
 }
 
-#[test]
-fn a_payload_is_kept_byte_for_byte_however_it_comes() {
-    let gateway = TestGateway::start();
+fn a_payload_is_kept_byte_for_byte_however_it_comes(home: &Home) {
+    let gateway = TestGateway::start(home);
     for length in [0, 1, 2, 255, 4_096, 40_000, 300_000] {
         let body = all_bytes(length);
         let plain = gateway.publish("default", &[("Content-Type", "application/x-any")], &body);
@@ -47,9 +51,8 @@ fn a_payload_is_kept_byte_for_byte_however_it_comes() {
     }
 }
 
-#[test]
-fn a_body_of_the_limit_passes_and_one_byte_more_is_refused_and_never_cut_short() {
-    let gateway = TestGateway::start();
+fn a_body_of_the_limit_passes_and_one_byte_more_is_refused_and_never_cut_short(home: &Home) {
+    let gateway = TestGateway::start(home);
     let settings = json!({"processor": "log", "limits": {"payload_max": 1_000}});
     assert_eq!(gateway.put("small", &settings).status, 201);
     for (length, status) in [(999, 202), (1_000, 202), (1_001, 413), (5_000, 413), (200_000, 413)] {
@@ -70,15 +73,12 @@ fn a_body_of_the_limit_passes_and_one_byte_more_is_refused_and_never_cut_short()
             gateway.assert_alive("a body at the limit");
         }
     }
-    let names = vec!["small".parse().expect("a name")];
-    let connection = gateway.store.connect();
-    let stats = block_on(connection.stats(Some(names))).expect("stats");
-    assert_eq!(stats[0].counters.accepted, 4);
+    assert_eq!(gateway.accepted_by("small"), 4);
 }
 
 #[test]
 fn a_declared_length_is_judged_before_a_byte_of_it_came() {
-    let gateway = TestGateway::start();
+    let gateway = TestGateway::in_memory();
     let mut client = gateway.connect();
     let head = request("POST /v1/queues/default/messages", &[("Content-Length", "99999999999")], b"");
     client.send(&head);
@@ -87,9 +87,8 @@ fn a_declared_length_is_judged_before_a_byte_of_it_came() {
     gateway.assert_alive("a length that is too large");
 }
 
-#[test]
-fn a_client_that_leaves_within_its_body_stores_nothing() {
-    let gateway = TestGateway::start();
+fn a_client_that_leaves_within_its_body_stores_nothing(home: &Home) {
+    let gateway = TestGateway::start(home);
     for (name, bytes) in [
         ("a length", request("POST /v1/queues/default/messages", &[("Content-Length", "10")], b"01234")),
         (
@@ -125,7 +124,7 @@ fn a_client_that_leaves_within_its_body_stores_nothing() {
 
 #[test]
 fn chunks_that_are_broken_are_refused() {
-    let gateway = TestGateway::start();
+    let gateway = TestGateway::in_memory();
     for body in ["zz\r\nx\r\n0\r\n\r\n", "5\r\nx\r\n0\r\n\r\n", "ffffffffffffffffff\r\n", "-1\r\nx\r\n"] {
         let mut client = gateway.connect();
         client.send(&request(
@@ -142,7 +141,7 @@ fn chunks_that_are_broken_are_refused() {
 
 #[test]
 fn a_client_that_waits_for_leave_to_send_gets_it() {
-    let gateway = TestGateway::start();
+    let gateway = TestGateway::in_memory();
     let mut client = gateway.connect();
     let headers = [("Expect", "100-continue"), ("Content-Length", "5")];
     client.send(&request("POST /v1/queues/default/messages", &headers, b""));
@@ -153,7 +152,7 @@ fn a_client_that_waits_for_leave_to_send_gets_it() {
 
 #[test]
 fn a_refused_body_without_end_is_not_read_to_its_end() {
-    let gateway = TestGateway::start();
+    let gateway = TestGateway::in_memory();
     let mut client = gateway.connect();
     let headers = [("Transfer-Encoding", "chunked"), ("Posthaste-Delay", "nonsense")];
     client.send(&request("POST /v1/queues/default/messages", &headers, b"1\r\nx\r\n"));
@@ -171,7 +170,7 @@ fn all_bodies_together_stay_within_their_memory() {
     server.threads = 1;
     server.limits.bodies_bytes_max = 1 << 20;
     let declared = vec![("default", json!({"processor": "log", "limits": {"payload_max": "2MiB"}}))];
-    let gateway = TestGateway::start_as(Plan { server, declared, ..Plan::default() });
+    let gateway = TestGateway::in_memory_as(Plan { server, declared, ..Plan::default() });
     let mut holds = gateway.connect();
     let length = (700_000).to_string();
     let headers = [("Content-Length", length.as_str())];
@@ -193,9 +192,8 @@ fn all_bodies_together_stay_within_their_memory() {
     assert_eq!(gateway.publish("default", &[], &all_bytes(1_000_000)).status, 202);
 }
 
-#[test]
-fn a_publish_that_asks_for_another_protocol_is_a_publish() {
-    let gateway = TestGateway::start();
+fn a_publish_that_asks_for_another_protocol_is_a_publish(home: &Home) {
+    let gateway = TestGateway::start(home);
     let headers = [("Connection", "upgrade"), ("Upgrade", "websocket"), ("Content-Length", "5")];
     let mut client = gateway.connect();
     client.send(&request("POST /v1/queues/default/messages", &headers, b"hello"));

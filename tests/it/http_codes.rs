@@ -10,6 +10,7 @@ use posthaste::store::settings::RequiredDurability;
 use serde_json::json;
 
 use super::http_gateway::{Plan, Reply, TestGateway};
+use crate::support::gateway::Home;
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 const PUBLISH: &str = "POST /v1/queues/default/messages";
@@ -27,105 +28,112 @@ const CONTRACT: &str = "malformed invalid_value unknown_field unknown_parameter 
 const NEVER: [&str; 4] = ["unauthenticated", "forbidden", "rate_limited", "job_unknown"];
 
 /// What a request is sent to.
-type Provoke = fn() -> Reply;
+type Provoke = fn(&Home) -> Reply;
 
 /// One way to each code. Add a row with a code.
 const ROWS: &[(&str, Provoke)] = &[
-    ("malformed", || put("{", &[JSON])),
-    ("invalid_value", || publish(&[("Posthaste-Delay", "soon")])),
-    ("unknown_field", || put(r#"{"procesor":"log"}"#, &[JSON])),
-    ("unknown_parameter", || TestGateway::start().look("/status?queues=default")),
-    ("unknown_header", || publish(&[("Posthaste-Dealy", "1s")])),
-    ("contradictory_options", || {
-        publish(&[("Posthaste-Delay", "1s"), ("Posthaste-Deliver-At", "2020-01-01T00:00:00Z")])
+    ("malformed", |home| put(home, "{", &[JSON])),
+    ("invalid_value", |home| publish(home, &[("Posthaste-Delay", "soon")])),
+    ("unknown_field", |home| put(home, r#"{"procesor":"log"}"#, &[JSON])),
+    ("unknown_parameter", |home| TestGateway::start(home).look("/status?queues=default")),
+    ("unknown_header", |home| publish(home, &[("Posthaste-Dealy", "1s")])),
+    ("contradictory_options", |home| {
+        publish(home, &[("Posthaste-Delay", "1s"), ("Posthaste-Deliver-At", "2020-01-01T00:00:00Z")])
     }),
-    ("invalid_queue_name", || TestGateway::start().look("/v1/queues/-")),
-    ("route_unknown", || TestGateway::start().look("/v2")),
-    ("queue_unknown", || TestGateway::start().look("/v1/queues/nothing")),
-    ("message_unknown", || TestGateway::start().look("/v1/queues/default/dead/x")),
-    ("method_not_allowed", || TestGateway::start().send("DELETE /status", &[], b"")),
-    ("request_timeout", || {
-        let gateway = limited(|server| server.limits.body_timeout = Duration::from_millis(200));
+    ("invalid_queue_name", |home| TestGateway::start(home).look("/v1/queues/-")),
+    ("route_unknown", |home| TestGateway::start(home).look("/v2")),
+    ("queue_unknown", |home| TestGateway::start(home).look("/v1/queues/nothing")),
+    ("message_unknown", |home| TestGateway::start(home).look("/v1/queues/default/dead/x")),
+    ("method_not_allowed", |home| TestGateway::start(home).send("DELETE /status", &[], b"")),
+    ("request_timeout", |home| {
+        let gateway = limited(home, |server| server.limits.body_timeout = Duration::from_millis(200));
         gateway.send(PUBLISH, &[("Content-Length", "5")], b"x")
     }),
-    ("length_required", || {
-        let gateway = TestGateway::start();
+    ("length_required", |home| {
+        let gateway = TestGateway::start(home);
         let mut client = gateway.connect();
         client.send(format!("{PUBLISH} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
         client.reply_to(PUBLISH)
     }),
-    ("lookup_off", || {
-        let gateway = with_queue(&json!({"processor": "log", "lookup": false}));
+    ("lookup_off", |home| {
+        let gateway = with_queue(home, &json!({"processor": "log", "lookup": false}));
         gateway.look("/v1/queues/orders/messages/0192f0c1-5e3a-7c4d-9b21-3f6a52e8d400")
     }),
-    ("queue_declared_in_file", || TestGateway::start().send("DELETE /v1/queues/default", &[], b"")),
-    ("queue_not_empty", || {
-        let gateway = with_queue(&json!({"processor": "pull"}));
+    ("queue_declared_in_file", |home| TestGateway::start(home).send("DELETE /v1/queues/default", &[], b"")),
+    ("queue_not_empty", |home| {
+        let gateway = with_queue(home, &json!({"processor": "pull"}));
         assert_eq!(gateway.publish("orders", &[], b"x").status, 202);
         gateway.send("DELETE /v1/queues/orders", &[], b"")
     }),
-    ("queue_not_pull", || TestGateway::start().send("POST /v1/queues/default/leases", &[], b"")),
-    ("message_leased", || {
-        let (gateway, path) = with_message();
+    ("queue_not_pull", |home| TestGateway::start(home).send("POST /v1/queues/default/leases", &[], b"")),
+    ("message_leased", |home| {
+        let (gateway, path) = with_message(home);
         let leased = gateway.send("POST /v1/queues/orders/leases", &[], b"").json();
         assert_eq!(leased["items"].as_array().map(Vec::len), Some(1), "{leased}");
         gateway.send(&format!("DELETE {path}"), &[], b"")
     }),
-    ("message_finished", || {
-        let (gateway, path) = with_message();
+    ("message_finished", |home| {
+        let (gateway, path) = with_message(home);
         assert_eq!(gateway.send(&format!("DELETE {path}"), &[], b"").status, 204);
         gateway.send(&format!("DELETE {path}"), &[], b"")
     }),
-    ("batch_too_large", || {
-        let gateway = limited(|server| server.limits.batch_messages_max = 1);
+    ("batch_too_large", |home| {
+        let gateway = limited(home, |server| server.limits.batch_messages_max = 1);
         let batch = "POST /v1/queues/default/messages/batch";
         gateway.send(batch, &[("Content-Type", "application/x-ndjson")], b"1\n2\n")
     }),
-    ("payload_too_large", || {
-        with_queue(&json!({"processor": "log", "limits": {"payload_max": 1}})).publish("orders", &[], b"xx")
+    ("payload_too_large", |home| {
+        with_queue(home, &json!({"processor": "log", "limits": {"payload_max": 1}})).publish(
+            "orders",
+            &[],
+            b"xx",
+        )
     }),
-    ("uri_too_long", || TestGateway::start().look(&format!("/health?{}", "x".repeat(9 << 10)))),
-    ("unsupported_media_type", || put("{}", &[])),
-    ("unsupported_content_encoding", || publish(&[("Content-Encoding", "gzip")])),
-    ("idempotency_key_reused", || {
-        let gateway = TestGateway::start();
+    ("uri_too_long", |home| TestGateway::start(home).look(&format!("/health?{}", "x".repeat(9 << 10)))),
+    ("unsupported_media_type", |home| put(home, "{}", &[])),
+    ("unsupported_content_encoding", |home| publish(home, &[("Content-Encoding", "gzip")])),
+    ("idempotency_key_reused", |home| {
+        let gateway = TestGateway::start(home);
         assert_eq!(gateway.publish("default", &[("Idempotency-Key", "k")], b"x").status, 202);
         gateway.publish("default", &[("Idempotency-Key", "k")], b"y")
     }),
-    ("destination_refused", || put(r#"{"processor":"http","destination":"http://127.0.0.1/"}"#, &[JSON])),
-    ("destination_not_allowed", || publish(&[("Posthaste-Destination", "https://a.example/")])),
-    ("header_not_forwardable", || publish(&[("Posthaste-Forward-Host", "x")])),
-    ("setting_out_of_range", || put(r#"{"processor":"log","timeout":"1ms"}"#, &[JSON])),
-    ("secret_needs_file", || put(r#"{"processor":"log","secret":"whsec_x"}"#, &[JSON])),
-    ("head_too_large", || publish(&[("X", &"x".repeat(40 << 10))])),
-    ("queue_full", || {
-        let gateway = with_queue(&json!({"processor": "pull", "limits": {"length_max": 1}}));
+    ("destination_refused", |home| {
+        put(home, r#"{"processor":"http","destination":"http://127.0.0.1/"}"#, &[JSON])
+    }),
+    ("destination_not_allowed", |home| publish(home, &[("Posthaste-Destination", "https://a.example/")])),
+    ("header_not_forwardable", |home| publish(home, &[("Posthaste-Forward-Host", "x")])),
+    ("setting_out_of_range", |home| put(home, r#"{"processor":"log","timeout":"1ms"}"#, &[JSON])),
+    ("secret_needs_file", |home| put(home, r#"{"processor":"log","secret":"whsec_x"}"#, &[JSON])),
+    ("head_too_large", |home| publish(home, &[("X", &"x".repeat(40 << 10))])),
+    ("queue_full", |home| {
+        let gateway = with_queue(home, &json!({"processor": "pull", "limits": {"length_max": 1}}));
         assert_eq!(gateway.publish("orders", &[], b"x").status, 202);
         gateway.publish("orders", &[], b"x")
     }),
-    ("internal", || {
-        let gateway = TestGateway::start();
+    ("internal", |home| {
+        let gateway = TestGateway::start(home);
         gateway.faults.set_panics(true);
         gateway.look("/v1/queues/nothing")
     }),
-    ("loop_detected", || {
-        let gateway = TestGateway::start();
+    ("loop_detected", |home| {
+        let gateway = TestGateway::start(home);
         let via = gateway.store.id();
         gateway.publish("default", &[("Posthaste-Via", &via)], b"x")
     }),
-    ("store_unavailable", || {
-        let gateway = TestGateway::start();
+    ("store_unavailable", |home| {
+        let gateway = TestGateway::start(home);
         gateway.faults.set_away(true);
         gateway.send("POST /v1/queues/default/pause", &[], b"")
     }),
-    ("store_full", || {
-        let gateway = TestGateway::start();
+    ("store_full", |home| {
+        let gateway = TestGateway::start(home);
         gateway.faults.set_full(Some("81 % of 1GiB"));
         refused(&gateway)
     }),
-    ("not_durable", || {
-        let plan = Plan { durability: RequiredDurability::Strict, ..Plan::default() };
-        let gateway = TestGateway::start_unready(plan);
+    ("not_durable", |_| {
+        // The store in memory says of itself what it is; the gateway was told to promise more.
+        let plan = Plan { durability: Some(RequiredDurability::Strict), ..Plan::default() };
+        let gateway = TestGateway::start_unready(None, plan);
         let mut reply = refused(&gateway);
         // Before the store was looked at, nothing is known of it.
         while reply.code() == "store_unavailable" {
@@ -133,48 +141,48 @@ const ROWS: &[(&str, Provoke)] = &[
         }
         reply
     }),
-    ("overloaded", || {
-        let gateway = limited(|server| server.limits.bodies_bytes_max = 1);
+    ("overloaded", |home| {
+        let gateway = limited(home, |server| server.limits.bodies_bytes_max = 1);
         gateway.publish("default", &[], b"xx")
     }),
-    ("shutting_down", || {
-        let gateway = TestGateway::start();
+    ("shutting_down", |home| {
+        let gateway = TestGateway::start(home);
         gateway.edge.drain();
         gateway.publish("default", &[], b"x")
     }),
-    ("store_timeout", || {
-        let gateway = TestGateway::start();
+    ("store_timeout", |home| {
+        let gateway = TestGateway::start(home);
         gateway.faults.set_enqueue_late(true);
         gateway.publish("default", &[], b"x")
     }),
 ];
 
-fn publish(headers: &[(&str, &str)]) -> Reply {
-    TestGateway::start().publish("default", headers, b"x")
+fn publish(home: &Home, headers: &[(&str, &str)]) -> Reply {
+    TestGateway::start(home).publish("default", headers, b"x")
 }
 
-fn put(body: &str, headers: &[(&str, &str)]) -> Reply {
-    TestGateway::start().send("PUT /v1/queues/orders", headers, body.as_bytes())
+fn put(home: &Home, body: &str, headers: &[(&str, &str)]) -> Reply {
+    TestGateway::start(home).send("PUT /v1/queues/orders", headers, body.as_bytes())
 }
 
-fn with_queue(settings: &serde_json::Value) -> TestGateway {
-    let gateway = TestGateway::start();
+fn with_queue(home: &Home, settings: &serde_json::Value) -> TestGateway {
+    let gateway = TestGateway::start(home);
     assert_eq!(gateway.put("orders", settings).status, 201);
     gateway
 }
 
 /// A queue for consumers with one message, and the message's path.
-fn with_message() -> (TestGateway, String) {
-    let gateway = with_queue(&json!({"processor": "pull"}));
+fn with_message(home: &Home) -> (TestGateway, String) {
+    let gateway = with_queue(home, &json!({"processor": "pull"}));
     let published = gateway.publish("orders", &[], b"x");
     let path = published.header("location").expect("a Location").to_owned();
     (gateway, path)
 }
 
-fn limited(limit: impl FnOnce(&mut ServerSettings)) -> TestGateway {
+fn limited(home: &Home, limit: impl FnOnce(&mut ServerSettings)) -> TestGateway {
     let mut plan = Plan::default();
     limit(&mut plan.server);
-    TestGateway::start_as(plan)
+    TestGateway::start_as(home, plan)
 }
 
 /// Publishes until it is refused: the gateway looks at its store about once a second.
@@ -203,24 +211,29 @@ fn every_code_of_the_contract_has_a_row_unless_no_request_can_meet_it() {
 }
 
 #[test]
-fn every_code_comes_as_the_table_says() {
+fn every_code_comes_as_the_table_says_on_both_stores() {
+    // At once, since one of them is the deadline of a publish.
+    let homes = [Home::Sqlite, Home::redis()];
     std::thread::scope(|scope| {
-        for (word, provoke) in ROWS {
-            scope.spawn(move || {
-                let reply = provoke();
-                let code = Code::from_word(word).expect("a code");
-                let row = code.row();
-                let problem: Problem = serde_json::from_slice(&reply.body)
-                    .unwrap_or_else(|error| panic!("{word}: no problem ({error}): {reply:?}"));
-                assert_eq!(problem.known_code(), Some(code), "{reply:?}");
-                assert_eq!((reply.status, problem.status), (row.status, row.status), "{reply:?}");
-                assert_eq!(reply.header("content-type"), Some("application/problem+json"), "{word}");
-                assert_eq!((&*problem.title, problem.r#type), (row.title, format!("/docs/errors#{word}")));
-                assert!(!problem.detail.is_empty(), "{word} says what is wrong");
-                let retryable = row.retryable && code != Code::StoreTimeout;
-                assert_eq!(problem.retryable, retryable, "{word}: a publish without a key");
-                assert_eq!(reply.header("retry-after").is_some(), row.retry_after_s > 0, "{word}");
-            });
+        for home in &homes {
+            for (word, provoke) in ROWS {
+                scope.spawn(move || check_row(word, &provoke(home)));
+            }
         }
     });
+}
+
+fn check_row(word: &str, reply: &Reply) {
+    let code = Code::from_word(word).expect("a code");
+    let row = code.row();
+    let problem: Problem = serde_json::from_slice(&reply.body)
+        .unwrap_or_else(|error| panic!("{word}: no problem ({error}): {reply:?}"));
+    assert_eq!(problem.known_code(), Some(code), "{reply:?}");
+    assert_eq!((reply.status, problem.status), (row.status, row.status), "{reply:?}");
+    assert_eq!(reply.header("content-type"), Some("application/problem+json"), "{word}");
+    assert_eq!((&*problem.title, problem.r#type), (row.title, format!("/docs/errors#{word}")));
+    assert!(!problem.detail.is_empty(), "{word} says what is wrong");
+    let retryable = row.retryable && code != Code::StoreTimeout;
+    assert_eq!(problem.retryable, retryable, "{word}: a publish without a key");
+    assert_eq!(reply.header("retry-after").is_some(), row.retry_after_s > 0, "{word}");
 }

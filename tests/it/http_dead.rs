@@ -405,6 +405,10 @@ fn what_is_asked_wrongly_is_refused_and_changes_nothing(home: &Home) {
             answer.text()
         );
     }
+    let unescaped = format!("{DEAD}?from=2026-01-01T00:00:00+01:00");
+    let unescaped = scene.gateway.request("GET", &unescaped, &[], b"").json();
+    assert_eq!((&unescaped["code"], &unescaped["parameter"]), (&json!("invalid_value"), &json!("from")));
+    assert!(unescaped["detail"].as_str().is_some_and(|why| why.contains("%2B")), "{unescaped}");
     let plain = scene.gateway.request("POST", &format!("{DEAD}/replay"), &[], br#"{"filter":{}}"#);
     assert_eq!((plain.status, &plain.json()["code"]), (415, &json!("unsupported_media_type")));
     let large = scene.gateway.request("POST", &format!("{DEAD}/replay"), &[JSON], &vec![b' '; (1 << 20) + 1]);

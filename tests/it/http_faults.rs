@@ -11,7 +11,7 @@ use posthaste::store::dead::{
 };
 use posthaste::store::enqueue::{CallId, Group, GroupResult};
 use posthaste::store::error::StoreError;
-use posthaste::store::health::StoreHealth;
+use posthaste::store::health::{Instance, StoreHealth};
 use posthaste::store::lease::{BatchRef, Extended, LeaseRequest, Leased, Settled, Settlement};
 use posthaste::store::stats::{Cancelled, Found, QueueStats, Swept};
 use posthaste::store::wake::WakeBoard;
@@ -96,6 +96,10 @@ impl Store for Faulty {
 
     fn id(&self) -> Arc<str> {
         self.inner.id()
+    }
+
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote()
     }
 
     fn connect(&self) -> Rc<dyn MessageStore> {
@@ -258,6 +262,18 @@ impl MessageStore for FaultyConnection {
 
     fn stats(&self, names: Option<Vec<QueueName>>) -> Answer<'_, Vec<QueueStats>> {
         self.unless_away(self.inner.stats(names))
+    }
+
+    fn observe(&self) -> Answer<'_, Vec<QueueStats>> {
+        self.unless_away(self.inner.observe())
+    }
+
+    fn announce(&self, instance: Instance) -> Answer<'_, Vec<Instance>> {
+        self.unless_away(self.inner.announce(instance))
+    }
+
+    fn unserved(&self, name: &str) -> Option<StoreError> {
+        self.inner.unserved(name)
     }
 
     fn audit(&self) -> Answer<'_, Vec<String>> {

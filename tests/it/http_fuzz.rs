@@ -1,6 +1,12 @@
 //! Requests with bytes changed at random: each gets an answer or a closed connection, never a 5xx, and the next is served.
 
 use super::http_gateway::{TestGateway, chunked, request};
+use crate::support::gateway::Home;
+use crate::support::stores::on_both_stores;
+
+on_both_stores! {
+    no_mutated_request_brings_the_gateway_down
+}
 
 /// Requests of a run; a fixed seed, so that a failure comes again.
 const REQUESTS: usize = 3_000;
@@ -59,9 +65,8 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut fastrand::Rng) {
     }
 }
 
-#[test]
-fn no_mutated_request_brings_the_gateway_down() {
-    let gateway = TestGateway::start();
+fn no_mutated_request_brings_the_gateway_down(home: &Home) {
+    let gateway = TestGateway::start(home);
     let mut random = fastrand::Rng::with_seed(SEED);
     let originals = originals();
     for number in 0..REQUESTS {

@@ -1,8 +1,13 @@
-//! A gateway under test: the real HTTP edge over a real pipeline and the store in memory, and a client that sends bytes.
+//! A gateway under test: the real HTTP edge over a real pipeline and a real store, and a client that sends bytes.
+//!
+//! What a store has a part in runs on a file and on a Redis, by `on_both_stores!`: a gateway is started over a [`Home`]. What the
+//! gateway answers before it asks a store, or instead of asking it, runs over the one in memory: [`TestGateway::in_memory`].
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use posthaste::actor::{Place, RestartPolicy, Role, Supervisor};
@@ -15,11 +20,12 @@ use posthaste::pipeline::prober::StoreWatch;
 use posthaste::pipeline::settings::{IngestSettings, WorkerSettings};
 use posthaste::pipeline::{Parts, Pipeline, phase};
 use posthaste::processor::{Keyring, Registry};
-use posthaste::store::Store;
 use posthaste::store::settings::{RequiredDurability, StoreSettings};
+use posthaste::store::{MessageStore, QueueRef, Store};
 use serde_json::{Value, json};
 
 use super::http_faults::{Faults, Faulty};
+use crate::support::gateway::Home;
 
 /// How long anything that should happen may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -31,6 +37,8 @@ pub(super) struct TestGateway {
     pub(super) store: Arc<dyn Store>,
     pub(super) faults: Arc<Faults>,
     stopper: Stopper,
+    /// Where its store is, when that is a file.
+    _folder: Option<tempfile::TempDir>,
 }
 
 /// How a gateway is to be.
@@ -38,7 +46,8 @@ pub(super) struct Plan {
     pub(super) server: ServerSettings,
     pub(super) queue_defaults: Value,
     pub(super) declared: Vec<(&'static str, Value)>,
-    pub(super) durability: RequiredDurability,
+    /// What it promises; absent: what its store was opened for.
+    pub(super) durability: Option<RequiredDurability>,
     pub(super) clock: Clock,
 }
 
@@ -48,39 +57,67 @@ impl Default for Plan {
         server.listen.0.set_port(0);
         server.threads = 1;
         let declared = vec![("default", json!({"processor": "log"}))];
-        Self {
-            server,
-            queue_defaults: json!({}),
-            declared,
-            durability: RequiredDurability::None,
-            clock: Clock::system(),
-        }
+        Self { server, queue_defaults: json!({}), declared, durability: None, clock: Clock::system() }
     }
 }
 
+/// The settings of a store that nobody has used yet, and the folder that it is in.
+fn fresh_store(home: Option<&Home>) -> (StoreSettings, Option<tempfile::TempDir>) {
+    /// Several gateways of one test, each for itself, share a Redis.
+    static STARTED: AtomicU64 = AtomicU64::new(0);
+    let mut settings = StoreSettings::default();
+    let folder = match home {
+        None => {
+            settings.durability = RequiredDurability::None;
+            "memory:".clone_into(&mut settings.url);
+            None
+        }
+        Some(Home::Sqlite) => {
+            let folder = tempfile::tempdir().expect("a folder");
+            settings.url = format!("sqlite:{}", folder.path().join("posthaste.db").display());
+            Some(folder)
+        }
+        Some(Home::Redis(redis)) => {
+            settings.url = redis.url();
+            settings.prefix = format!("ph{}", STARTED.fetch_add(1, Ordering::Relaxed));
+            None
+        }
+    };
+    (settings, folder)
+}
+
 impl TestGateway {
-    /// Starts one with a queue `default` that nobody drains.
-    pub(super) fn start() -> Self {
-        Self::start_as(Plan::default())
+    /// Starts one over an empty store of that kind, with a queue `default` that nobody drains.
+    pub(super) fn start(home: &Home) -> Self {
+        Self::start_as(home, Plan::default())
     }
 
     /// Starts one as planned, and waits until it is ready.
-    pub(super) fn start_as(plan: Plan) -> Self {
-        let gateway = Self::start_unready(plan);
-        gateway.wait_for("GET /ready", 200);
-        gateway
+    pub(super) fn start_as(home: &Home, plan: Plan) -> Self {
+        Self::start_unready(Some(home), plan).ready()
     }
 
-    /// Starts one as planned.
-    pub(super) fn start_unready(plan: Plan) -> Self {
+    /// Starts one whose store has no part in what is looked at.
+    pub(super) fn in_memory() -> Self {
+        Self::in_memory_as(Plan::default())
+    }
+
+    /// The same, as planned.
+    pub(super) fn in_memory_as(plan: Plan) -> Self {
+        Self::start_unready(None, plan).ready()
+    }
+
+    fn ready(self) -> Self {
+        self.wait_for("GET /ready", 200);
+        self
+    }
+
+    /// Starts one as planned; without a home, in memory.
+    pub(super) fn start_unready(home: Option<&Home>, plan: Plan) -> Self {
         let clock = plan.clock;
-        let store_settings = StoreSettings {
-            url: "memory:".to_owned(),
-            durability: RequiredDurability::None,
-            ..StoreSettings::default()
-        };
+        let (store_settings, folder) = fresh_store(home);
         let faults = Arc::new(Faults::default());
-        let inner = posthaste::store::open(&store_settings, &clock).expect("the store in memory opens");
+        let inner = posthaste::store::open(&store_settings, &clock).expect("a store that can be opened");
         let store: Arc<dyn Store> = Arc::new(Faulty::new(inner, faults.clone()));
         let supervisor = Supervisor::new(phase::all(Duration::from_secs(1)));
         let catalog = Catalog::default();
@@ -89,8 +126,8 @@ impl TestGateway {
             (name.parse().expect("a name"), Arc::new(settings))
         });
         let declared = declared.collect();
-        let connection = store.connect();
-        let (entries, _) = block_on(connection.declare(declared)).expect("the store takes queues");
+        let declare = async { store.connect().declare(declared).await };
+        let (entries, _) = block_on(declare).expect("the store takes queues");
         catalog.replace_all(entries);
         let pipeline = Pipeline::start(Parts {
             supervisor: supervisor.clone(),
@@ -111,7 +148,7 @@ impl TestGateway {
         let make_ingester = pipeline.clone();
         let edge = Edge::new(Gateway {
             settings: plan.server,
-            durability: plan.durability,
+            durability: plan.durability.unwrap_or(store_settings.durability),
             queue_defaults: plan.queue_defaults,
             processors: ["log", "http", "pull"].map(str::to_owned).to_vec(),
             instance: "test-instance".to_owned(),
@@ -145,7 +182,7 @@ impl TestGateway {
         let server = edge.server(listener).expect("a server");
         let (address, stopper) = (server.address(), server.stopper());
         arbiter.spawn("http", move || async move { server.run().await.expect("the server runs") });
-        Self { address, edge, store, faults, stopper }
+        Self { address, edge, store, faults, stopper, _folder: folder }
     }
 
     /// Sends a request without a body on a connection of its own until it is answered so.
@@ -199,11 +236,27 @@ impl TestGateway {
         assert_eq!(reply.status, 202, "after {after}: {reply:?}");
     }
 
+    /// Talks to its store past the gateway, as another gateway does.
+    pub(super) fn with_store<T>(&self, talk: impl AsyncFnOnce(Rc<dyn MessageStore>) -> T) -> T {
+        block_on(talk(self.store.connect()))
+    }
+
+    /// A queue as its store names it.
+    pub(super) fn queue(&self, name: &str) -> QueueRef {
+        let queues = self.with_store(async |store| store.queues().await.expect("queues"));
+        queues.iter().find(|entry| entry.name.as_str() == name).expect("the queue is there").queue_ref()
+    }
+
+    /// Messages accepted by a queue.
+    pub(super) fn accepted_by(&self, queue: &str) -> u64 {
+        let names = vec![queue.parse().expect("a name")];
+        let stats = self.with_store(async |store| store.stats(Some(names)).await);
+        stats.expect("the store answers")[0].counters.accepted
+    }
+
     /// Messages accepted by the queue `default`.
     pub(super) fn accepted(&self) -> u64 {
-        let names = vec!["default".parse().expect("a name")];
-        let connection = self.store.connect();
-        block_on(connection.stats(Some(names))).expect("the store in memory answers")[0].counters.accepted
+        self.accepted_by("default")
     }
 
     /// Stops the server; gives whether all was answered in time.

@@ -15,7 +15,19 @@ use posthaste::http::ServerSettings;
 use posthaste::store::lease::{BatchId, LeaseKind, LeaseRequest, Settlement};
 use serde_json::json;
 
-use super::http_gateway::{PATIENCE, Plan, Reply, TestGateway, block_on, request};
+use super::http_gateway::{PATIENCE, Plan, Reply, TestGateway, request};
+use crate::support::gateway::Home;
+use crate::support::stores::on_both_stores;
+
+on_both_stores! {
+    a_publish_answers_with_id_queue_and_place
+    options_show_in_the_lookup
+    a_message_is_shown_through_its_life_and_death
+    payloads_that_nobody_takes_stay_within_their_memory
+    a_payload_larger_than_the_memory_of_answers_is_shown_alone
+    what_is_not_there_is_said_to_be_so
+    a_key_stands_for_one_message
+}
 
 fn message(gateway: &TestGateway, published: &Reply, query: &str) -> Message {
     let path = published.header("location").expect("a location");
@@ -24,9 +36,8 @@ fn message(gateway: &TestGateway, published: &Reply, query: &str) -> Message {
     serde_json::from_slice(&reply.body).expect("a message")
 }
 
-#[test]
-fn a_publish_answers_with_id_queue_and_place() {
-    let gateway = TestGateway::start();
+fn a_publish_answers_with_id_queue_and_place(home: &Home) {
+    let gateway = TestGateway::start(home);
     let reply = gateway.publish("default", &[("Content-Type", "text/plain")], b"hello");
     assert_eq!((reply.status, reply.header("content-type")), (202, Some("application/json")));
     assert_eq!(reply.header("posthaste-stored"), None);
@@ -49,9 +60,8 @@ fn a_publish_answers_with_id_queue_and_place() {
     assert!(text["published_at"].as_str().is_some_and(|at| at.len() == 24 && at.ends_with('Z')));
 }
 
-#[test]
-fn options_show_in_the_lookup() {
-    let gateway = TestGateway::start();
+fn options_show_in_the_lookup(home: &Home) {
+    let gateway = TestGateway::start(home);
     let reply = gateway.publish(
         "default",
         &[
@@ -81,12 +91,10 @@ fn options_show_in_the_lookup() {
 
 /// Leases what is pending and settles it so.
 fn settle(gateway: &TestGateway, verdict: &Verdict, outcome: AttemptOutcome, status: u16) {
-    let connection = gateway.store.connect();
-    block_on(async {
-        let queues = connection.queues().await.expect("queues");
-        let queue = queues.iter().find(|entry| entry.name.as_str() == "default").expect("there").queue_ref();
+    let queue = gateway.queue("default");
+    gateway.with_store(async |connection| {
         let request = LeaseRequest {
-            queue: queue.clone(),
+            queue,
             batch: BatchId::random(),
             kind: LeaseKind::Worker,
             max: 10,
@@ -120,9 +128,8 @@ fn settle(gateway: &TestGateway, verdict: &Verdict, outcome: AttemptOutcome, sta
     });
 }
 
-#[test]
-fn a_message_is_shown_through_its_life_and_death() {
-    let gateway = TestGateway::start();
+fn a_message_is_shown_through_its_life_and_death(home: &Home) {
+    let gateway = TestGateway::start(home);
     let failing = gateway.publish("default", &[("Content-Type", "text/plain")], b"abc");
     settle(&gateway, &Verdict::Retry { delay: Duration::from_hours(1) }, AttemptOutcome::Retry, 503);
     let found = message(&gateway, &failing, "");
@@ -165,14 +172,13 @@ fn begin_to_look(gateway: &TestGateway, path: &str) -> (u16, TcpStream) {
     (status.parse().expect("a status"), stream)
 }
 
-#[test]
-fn payloads_that_nobody_takes_stay_within_their_memory() {
+fn payloads_that_nobody_takes_stay_within_their_memory(home: &Home) {
     let mut server = ServerSettings::default();
     server.listen.0.set_port(0);
     server.threads = 1;
     server.limits.answers_bytes_max = 40 << 20;
     let declared = vec![("default", json!({"processor": "pull", "limits": {"payload_max": "16MiB"}}))];
-    let gateway = TestGateway::start_as(Plan { server, declared, ..Plan::default() });
+    let gateway = TestGateway::start_as(home, Plan { server, declared, ..Plan::default() });
     // More than what the system keeps of an answer that nobody reads.
     let payload = vec![0xfe; 16 << 20];
     let published = gateway.publish("default", &[], &payload);
@@ -205,14 +211,13 @@ fn payloads_that_nobody_takes_stay_within_their_memory() {
     assert_eq!(whole.header("content-length"), Some(whole.body.len().to_string().as_str()));
 }
 
-#[test]
-fn a_payload_larger_than_the_memory_of_answers_is_shown_alone() {
+fn a_payload_larger_than_the_memory_of_answers_is_shown_alone(home: &Home) {
     let mut server = ServerSettings::default();
     server.listen.0.set_port(0);
     server.threads = 1;
     server.limits.answers_bytes_max = 1 << 20;
     let declared = vec![("default", json!({"processor": "pull", "limits": {"payload_max": "16MiB"}}))];
-    let gateway = TestGateway::start_as(Plan { server, declared, ..Plan::default() });
+    let gateway = TestGateway::start_as(home, Plan { server, declared, ..Plan::default() });
     let text = "\u{1}\"€".repeat(400_000);
     let published = gateway.publish("default", &[], text.as_bytes());
     for _ in 0..2 {
@@ -220,9 +225,8 @@ fn a_payload_larger_than_the_memory_of_answers_is_shown_alone() {
     }
 }
 
-#[test]
-fn what_is_not_there_is_said_to_be_so() {
-    let gateway = TestGateway::start();
+fn what_is_not_there_is_said_to_be_so(home: &Home) {
+    let gateway = TestGateway::start(home);
     let unknown = "/v1/queues/default/messages/0192f0c1-5e3a-7c4d-9b21-3f6a52e8d400";
     for (path, status, code) in [
         (unknown, 404, "message_unknown"),
@@ -247,9 +251,8 @@ fn what_is_not_there_is_said_to_be_so() {
     assert_eq!((shown.status, shown.code().as_str()), (409, "lookup_off"));
 }
 
-#[test]
-fn a_key_stands_for_one_message() {
-    let gateway = TestGateway::start();
+fn a_key_stands_for_one_message(home: &Home) {
+    let gateway = TestGateway::start(home);
     let headers = [("Idempotency-Key", "order-7"), ("Content-Type", "text/plain")];
     let first = gateway.publish("default", &headers, b"hello");
     assert_eq!(first.status, 202);

@@ -4,6 +4,20 @@ use posthaste::api::{Problem, Queue};
 use serde_json::{Value, json};
 
 use super::http_gateway::{Plan, Reply, TestGateway, chunked};
+use crate::support::gateway::Home;
+use crate::support::stores::on_both_stores;
+
+on_both_stores! {
+    an_unknown_queue_is_told_how_to_make_it_by_its_whole_name
+    a_queue_is_made_replaced_and_shown
+    a_credential_is_never_shown_and_what_stands_for_it_is_not_taken_for_it
+    the_operators_defaults_are_under_what_the_api_sets
+    a_queue_of_the_file_is_not_the_apis_to_change
+    each_bad_setting_is_refused_with_its_place
+    settings_come_as_json_of_bounded_size
+    a_queue_may_keep_credentials_to_itself
+    a_queue_that_another_gateway_made_or_made_again_is_found
+}
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 
@@ -11,9 +25,8 @@ fn problem(reply: &Reply) -> Problem {
     serde_json::from_slice(&reply.body).expect("a problem")
 }
 
-#[test]
-fn a_queue_is_made_replaced_and_shown() {
-    let gateway = TestGateway::start();
+fn a_queue_is_made_replaced_and_shown(home: &Home) {
+    let gateway = TestGateway::start(home);
     let made =
         gateway.put("orders", &json!({"processor": "log", "timeout": "20s", "delivery": {"rate": "5/s"}}));
     assert_eq!((made.status, made.header("location")), (201, Some("/v1/queues/orders")), "{made:?}");
@@ -53,9 +66,8 @@ fn a_queue_is_made_replaced_and_shown() {
     assert_eq!(gateway.publish("orders", &[], b"x").status, 202);
 }
 
-#[test]
-fn a_credential_is_never_shown_and_what_stands_for_it_is_not_taken_for_it() {
-    let gateway = TestGateway::start();
+fn a_credential_is_never_shown_and_what_stands_for_it_is_not_taken_for_it(home: &Home) {
+    let gateway = TestGateway::start(home);
     let mut settings = json!({
         "processor": "http", "destination": "https://a.example/hook?x=1&token=s3cret",
         "delivery": {"headers": {"Authorization": "Bearer s3cret", "X-Shopify-Hmac": "s3cret", "X-Team": "mail"}},
@@ -93,10 +105,9 @@ fn a_credential_is_never_shown_and_what_stands_for_it_is_not_taken_for_it() {
     assert_eq!(gateway.put("orders", &settings).status, 200, "no credential by its name");
 }
 
-#[test]
-fn the_operators_defaults_are_under_what_the_api_sets() {
+fn the_operators_defaults_are_under_what_the_api_sets(home: &Home) {
     let queue_defaults = json!({"timeout": "1m", "retry": {"schedule": ["1s"]}, "processor": "log"});
-    let gateway = TestGateway::start_as(Plan { queue_defaults, ..Plan::default() });
+    let gateway = TestGateway::start_as(home, Plan { queue_defaults, ..Plan::default() });
     let made = gateway.put("orders", &json!({"retry": {"jitter": 0}}));
     assert_eq!(made.status, 201, "{made:?}");
     let queue = made.json();
@@ -104,18 +115,16 @@ fn the_operators_defaults_are_under_what_the_api_sets() {
     assert_eq!(queue["retry"], json!({"schedule": ["1s"], "jitter": 0.0}));
 }
 
-#[test]
-fn a_queue_of_the_file_is_not_the_apis_to_change() {
-    let gateway = TestGateway::start();
+fn a_queue_of_the_file_is_not_the_apis_to_change(home: &Home) {
+    let gateway = TestGateway::start(home);
     let refused = gateway.put("default", &json!({"processor": "pull"}));
     assert_eq!((refused.status, refused.code().as_str()), (409, "queue_declared_in_file"));
     let queue = gateway.look("/v1/queues/default").json();
     assert_eq!((&queue["source"], &queue["processor"]), (&json!("file"), &json!("log")));
 }
 
-#[test]
-fn each_bad_setting_is_refused_with_its_place() {
-    let gateway = TestGateway::start();
+fn each_bad_setting_is_refused_with_its_place(home: &Home) {
+    let gateway = TestGateway::start(home);
     for (body, status, code, pointer) in [
         (r#"{"processor":"log""#, 400, "malformed", None),
         (r#"{"processor":"log"}x"#, 400, "malformed", None),
@@ -201,9 +210,8 @@ fn each_bad_setting_is_refused_with_its_place() {
     assert!(detail.contains("log, http, pull") && detail.contains("did you mean \"log\"?"), "{detail}");
 }
 
-#[test]
-fn settings_come_as_json_of_bounded_size() {
-    let gateway = TestGateway::start();
+fn settings_come_as_json_of_bounded_size(home: &Home) {
+    let gateway = TestGateway::start(home);
     let body = br#"{"processor":"log"}"#;
     for (headers, status, code) in [
         (vec![], 415, "unsupported_media_type"),
@@ -211,7 +219,8 @@ fn settings_come_as_json_of_bounded_size() {
         (vec![("Content-Type", "application/jsonx")], 415, "unsupported_media_type"),
         (vec![JSON, JSON], 415, "unsupported_media_type"),
         (vec![JSON, ("Content-Encoding", "gzip")], 415, "unsupported_content_encoding"),
-        (vec![("Content-Type", "Application/JSON; charset=utf-8")], 201, ""),
+        (vec![("Content-Type", "application/json; charset=latin1")], 415, "unsupported_media_type"),
+        (vec![("Content-Type", "Application/JSON; Charset=\"UTF-8\"")], 201, ""),
         (vec![JSON, ("Content-Encoding", "identity")], 200, ""),
     ] {
         let reply = gateway.send("PUT /v1/queues/orders", &headers, body);
@@ -240,9 +249,22 @@ fn settings_come_as_json_of_bounded_size() {
     assert_eq!((refused.code().as_str(), &refused.json()["limit"]), ("payload_too_large", &json!(65_536)));
 }
 
-#[test]
-fn a_queue_may_keep_credentials_to_itself() {
-    let gateway = TestGateway::start();
+fn an_unknown_queue_is_told_how_to_make_it_by_its_whole_name(home: &Home) {
+    let gateway = TestGateway::start(home);
+    for name in ["x".repeat(64), "y".repeat(65), "z".repeat(128)] {
+        let unknown = gateway.look(&format!("/v1/queues/{name}"));
+        assert_eq!((unknown.status, unknown.code().as_str()), (404, "queue_unknown"));
+        let detail = unknown.json()["detail"].as_str().expect("a detail").to_owned();
+        assert!(detail.contains(&format!("PUT /v1/queues/{name} ")), "{detail}");
+    }
+    let impossible = gateway.look(&format!("/v1/queues/{}", "z".repeat(129)));
+    assert_eq!((impossible.status, impossible.code().as_str()), (400, "invalid_queue_name"));
+    let detail = impossible.json()["detail"].as_str().expect("a detail").to_owned();
+    assert!(detail.contains("up to 127") && !detail.contains("PUT"), "{detail}");
+}
+
+fn a_queue_may_keep_credentials_to_itself(home: &Home) {
+    let gateway = TestGateway::start(home);
     let settings = json!({"processor": "log", "delivery": {"forward_credentials": false}});
     assert_eq!(gateway.put("private", &settings).status, 201);
     for header in ["Posthaste-Forward-Authorization", "Posthaste-Forward-Cookie"] {
@@ -259,21 +281,19 @@ fn a_queue_may_keep_credentials_to_itself() {
     assert_eq!(gateway.publish("private", &[("Authorization", "the caller's own")], b"x").status, 202);
 }
 
-#[test]
-fn a_queue_that_another_gateway_made_or_made_again_is_found() {
-    let gateway = TestGateway::start();
-    let connection = gateway.store.connect();
+fn a_queue_that_another_gateway_made_or_made_again_is_found(home: &Home) {
+    let gateway = TestGateway::start(home);
     let settings: posthaste::domain::queue::QueueSettings =
         serde_json::from_value(json!({"processor": "log"})).expect("settings");
     let name: posthaste::domain::queue::QueueName = "elsewhere".parse().expect("a name");
     let put = || {
-        let put = connection.put_queue(name.clone(), settings.clone().into());
-        super::http_gateway::block_on(put).expect("the store takes it")
+        let settings = settings.clone().into();
+        gateway.with_store(async |store| store.put_queue(name.clone(), settings).await).expect("it is made")
     };
     let posthaste::store::Put::Created(entry) = put() else { panic!("it was not there") };
     assert_eq!(gateway.publish("elsewhere", &[], b"x").status, 202);
-    let deleted = connection.delete_queue(entry.queue_ref(), true);
-    super::http_gateway::block_on(deleted).expect("deleted");
+    let queue = entry.queue_ref();
+    gateway.with_store(async |store| store.delete_queue(queue, true).await).expect("it is deleted");
     let gone = gateway.publish("elsewhere", &[], b"x");
     assert_eq!((gone.status, gone.code().as_str()), (404, "queue_unknown"));
     assert_eq!(gone.header("posthaste-stored"), Some("no"));

@@ -14,7 +14,7 @@ fn impatient() -> TestGateway {
     server.threads = 1;
     server.limits.head_timeout = Duration::from_millis(300);
     server.limits.body_timeout = Duration::from_millis(600);
-    TestGateway::start_as(Plan { server, ..Plan::default() })
+    TestGateway::in_memory_as(Plan { server, ..Plan::default() })
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn with_timeouts(head: Duration, idle: Duration) -> TestGateway {
     server.threads = 1;
     server.limits.head_timeout = head;
     server.limits.idle_timeout = idle;
-    TestGateway::start_as(Plan { server, ..Plan::default() })
+    TestGateway::in_memory_as(Plan { server, ..Plan::default() })
 }
 
 /// Requests of every kind, each whole.
@@ -139,7 +139,7 @@ fn a_connection_that_is_used_now_and_then_outlives_the_time_of_a_head() {
 
 #[test]
 fn a_head_in_two_parts_that_comes_in_time_is_served() {
-    let gateway = TestGateway::start();
+    let gateway = TestGateway::in_memory();
     let mut client = gateway.connect();
     for _ in 0..2 {
         client.send(b"GET /health HTTP/1.1\r\nHo");
@@ -187,7 +187,7 @@ fn a_body_that_trickles_is_cut_for_its_speed() {
     server.listen.0.set_port(0);
     server.threads = 1;
     server.limits.body_rate_after = Duration::from_secs(1);
-    let gateway = TestGateway::start_as(Plan { server, ..Plan::default() });
+    let gateway = TestGateway::in_memory_as(Plan { server, ..Plan::default() });
     let mut client = gateway.connect();
     client.send(&request(PUBLISH, &[("Content-Length", "100000")], b""));
     client.send(b"0123456789");
@@ -203,7 +203,7 @@ fn a_body_that_trickles_is_cut_for_its_speed() {
 
 #[test]
 fn stopping_ends_idle_connections_and_answers_what_is_under_way() {
-    let gateway = TestGateway::start();
+    let gateway = TestGateway::in_memory();
     let mut idle = gateway.connect();
     idle.send(&request("GET /health", &[], b""));
     assert_eq!(idle.reply_to("GET").status, 200);
@@ -223,7 +223,7 @@ fn stopping_ends_idle_connections_and_answers_what_is_under_way() {
 
 #[test]
 fn a_gateway_that_drains_says_so_and_takes_nothing() {
-    let gateway = TestGateway::start();
+    let gateway = TestGateway::in_memory();
     gateway.edge.drain();
     let ready = gateway.look("/ready");
     assert_eq!((ready.status, ready.json()["reasons"][0]["code"].as_str()), (503, Some("draining")));

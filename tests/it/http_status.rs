@@ -13,7 +13,20 @@ use posthaste::store::Hold;
 use posthaste::store::lease::{BatchId, LeaseKind, LeaseRequest};
 use serde_json::{Value, json};
 
-use super::http_gateway::{Plan, TestGateway, block_on};
+use super::http_gateway::{Plan, TestGateway};
+use crate::support::gateway::Home;
+use crate::support::stores::on_both_stores;
+
+on_both_stores! {
+    the_status_has_every_field_of_the_contract
+    queues_are_shown_by_name_all_or_those_asked_for
+    a_status_without_the_store_shows_what_was_known
+    a_queue_that_stands_still_says_why
+    a_queue_whose_processor_is_not_here_says_so
+    a_queue_of_which_nobody_pulls_says_so_until_somebody_does
+    with_many_queues_the_counts_may_be_a_second_old_and_no_older
+    the_root_tells_a_newcomer_what_to_type
+}
 
 fn keys(value: &Value) -> Vec<&str> {
     let mut keys: Vec<_> = value.as_object().expect("an object").keys().map(String::as_str).collect();
@@ -31,12 +44,12 @@ const COUNTS: &str =
     "pending scheduled leased dead bytes accepted delivered retried dead_lettered replayed cancelled
     purged discarded trimmed recovered deferred";
 
-#[test]
-fn the_status_has_every_field_of_the_contract() {
-    let gateway = TestGateway::start();
+fn the_status_has_every_field_of_the_contract(home: &Home) {
+    let gateway = TestGateway::start(home);
     gateway.publish("default", &[("Content-Type", "text/plain")], b"hello");
     gateway.publish("default", &[("Posthaste-Delay", "1h")], b"later");
     let status = gateway.look("/status").json();
+    let kind = if let Home::Sqlite = home { "sqlite" } else { "redis" };
     let top = "version instance started_at uptime_s as_of consistent instances store totals queues actors lanes process";
     assert_eq!(keys(&status), sorted(top));
     assert_eq!(keys(&status["instances"][0]), ["id", "last_seen", "version"]);
@@ -61,10 +74,10 @@ fn the_status_has_every_field_of_the_contract() {
         ("/instance", json!("test-instance")),
         ("/instances/0/id", json!("test-instance")),
         ("/consistent", json!(true)),
-        ("/store/kind", json!("memory")),
+        ("/store/kind", json!(kind)),
         ("/store/reachable", json!(true)),
-        ("/store/durability/configured", json!("none")),
-        ("/store/durability/now", json!("none")),
+        ("/store/durability/configured", json!("strict")),
+        ("/store/durability/now", json!("strict")),
         ("/lanes", json!([])),
         ("/queues/0/name", json!("default")),
         ("/queues/0/pending", json!(1)),
@@ -81,9 +94,8 @@ fn the_status_has_every_field_of_the_contract() {
     let _: Status = serde_json::from_value(status).expect("the client reads it");
 }
 
-#[test]
-fn queues_are_shown_by_name_all_or_those_asked_for() {
-    let gateway = TestGateway::start();
+fn queues_are_shown_by_name_all_or_those_asked_for(home: &Home) {
+    let gateway = TestGateway::start(home);
     for name in ["b", "a", "B"] {
         assert_eq!(gateway.put(name, &json!({"processor": "log"})).status, 201);
         gateway.publish(name, &[], b"x");
@@ -109,9 +121,8 @@ fn queues_are_shown_by_name_all_or_those_asked_for() {
     assert_eq!(gateway.look("/status?queue=a").json()["totals"]["accepted"], 1);
 }
 
-#[test]
-fn a_status_without_the_store_shows_what_was_known() {
-    let gateway = TestGateway::start();
+fn a_status_without_the_store_shows_what_was_known(home: &Home) {
+    let gateway = TestGateway::start(home);
     gateway.publish("default", &[], b"x");
     let before = gateway.look("/status").json();
     assert_eq!(before["consistent"], true);
@@ -143,9 +154,8 @@ fn a_status_without_the_store_shows_what_was_known() {
 /// Publishes a message to the only queue, which nobody drains, and lets it die.
 fn publish_dead(gateway: &TestGateway) {
     gateway.publish("default", &[], b"x");
-    let connection = gateway.store.connect();
-    block_on(async {
-        let queue = connection.queues().await.expect("queues")[0].queue_ref();
+    let queue = gateway.queue("default");
+    gateway.with_store(async |connection| {
         let (kind, lease) = (LeaseKind::Worker, Duration::from_secs(30));
         let (batch, max, bytes_max, suspects) = (BatchId::random(), 1, 1 << 20, false);
         let request = LeaseRequest { queue, batch, kind, max, bytes_max, lease, suspects };
@@ -158,17 +168,13 @@ fn publish_dead(gateway: &TestGateway) {
     });
 }
 
-#[test]
-fn a_queue_that_stands_still_says_why() {
+fn a_queue_that_stands_still_says_why(home: &Home) {
     let declared = vec![("default", json!({"processor": "log", "dead": {"length_max": 1}}))];
-    let gateway = TestGateway::start_as(Plan { declared, ..Default::default() });
+    let gateway = TestGateway::start_as(home, Plan { declared, ..Default::default() });
     assert_eq!(gateway.look("/ready?check=work").status, 200);
-    let connection = gateway.store.connect();
+    let queue = gateway.queue("default");
     let hold = |hold: Hold| {
-        block_on(async {
-            let queues = connection.queues().await.expect("queues");
-            connection.hold(queues[0].queue_ref(), hold).await.expect("held");
-        });
+        gateway.with_store(async |store| store.hold(queue.clone(), hold).await).expect("held");
     };
     let stalled = || gateway.look("/status").json()["queues"][0]["stalled"].clone();
     let parked = |reason| Hold::Park(reason);
@@ -197,19 +203,17 @@ fn a_queue_that_stands_still_says_why() {
     assert_eq!(stalled()["code"], "store_newer");
 }
 
-#[test]
-fn a_queue_whose_processor_is_not_here_says_so() {
+fn a_queue_whose_processor_is_not_here_says_so(home: &Home) {
     let declared = vec![("default", json!({"processor": "log"})), ("resize", json!({"processor": "resize"}))];
-    let gateway = TestGateway::start_as(Plan { declared, ..Default::default() });
+    let gateway = TestGateway::start_as(home, Plan { declared, ..Default::default() });
     let status = gateway.look("/status?queue=resize").json();
     assert_eq!(status["queues"][0]["stalled"]["code"], "no_worker");
 }
 
-#[test]
-fn a_queue_of_which_nobody_pulls_says_so_until_somebody_does() {
+fn a_queue_of_which_nobody_pulls_says_so_until_somebody_does(home: &Home) {
     let clock = Clock::manual(Timestamp::from_millis(1_790_000_000_000));
     let declared = vec![("default", json!({"processor": "log"})), ("jobs", json!({"processor": "pull"}))];
-    let gateway = TestGateway::start_as(Plan { declared, clock: clock.clone(), ..Plan::default() });
+    let gateway = TestGateway::start_as(home, Plan { declared, clock: clock.clone(), ..Plan::default() });
     let stalled = || gateway.look("/status").json()["queues"][1]["stalled"].clone();
     let pass = |seconds| {
         clock.advance(Duration::from_secs(seconds));
@@ -232,12 +236,11 @@ fn a_queue_of_which_nobody_pulls_says_so_until_somebody_does() {
     assert_eq!(pass(0), Value::Null, "somebody asked");
 }
 
-#[test]
-fn with_many_queues_the_counts_may_be_a_second_old_and_no_older() {
+fn with_many_queues_the_counts_may_be_a_second_old_and_no_older(home: &Home) {
     let names: Vec<&'static str> = (0..101).map(|number| &*format!("q{number}").leak()).collect();
     let mut declared: Vec<_> = names.iter().map(|name| (*name, json!({"processor": "log"}))).collect();
     declared.push(("default", json!({"processor": "log"})));
-    let gateway = TestGateway::start_as(Plan { declared, ..Default::default() });
+    let gateway = TestGateway::start_as(home, Plan { declared, ..Default::default() });
     let first = gateway.look("/status").json();
     assert_eq!(first["queues"].as_array().map(Vec::len), Some(102));
     gateway.assert_alive("a status of many queues");
@@ -251,9 +254,8 @@ fn with_many_queues_the_counts_may_be_a_second_old_and_no_older() {
     assert!(later["as_of"].as_str() > first["as_of"].as_str());
 }
 
-#[test]
-fn the_root_tells_a_newcomer_what_to_type() {
-    let gateway = TestGateway::start();
+fn the_root_tells_a_newcomer_what_to_type(home: &Home) {
+    let gateway = TestGateway::start(home);
     let reply = gateway.look("/");
     let text = String::from_utf8(reply.body.clone()).expect("text");
     assert_eq!(reply.header("content-type"), Some("text/plain; charset=utf-8"));

@@ -1,9 +1,13 @@
 //! The settings of a queue as a PUT or a PATCH brings them, read strictly.
 
+mod reader;
+
 use serde_json::{Map, Value};
 
+use self::reader::Mistake;
 use crate::api::code::Code;
 use crate::api::json;
+use crate::api::mistake;
 use crate::api::nearest::hint;
 use crate::api::problem::Problem;
 use crate::api::queue::Queue;
@@ -163,8 +167,8 @@ fn to_value(settings: &QueueSettings) -> Value {
 
 /// Reads what `merged` makes of the given settings.
 fn over(given: &Value, merged: impl Fn(&Value) -> Value) -> Result<QueueSettings, Box<Problem>> {
-    let settings: QueueSettings = serde_json::from_value(merged(given))
-        .map_err(|error| first_invalid(given, &every_setting(), merged, &error))?;
+    let settings: QueueSettings = reader::read(&merged(given))
+        .map_err(|mistake| first_invalid(given, &every_setting(), merged, &mistake))?;
     match settings.problems().into_iter().next() {
         None => Ok(settings),
         Some(problem) => Err(out_of_range(problem.key, &problem.detail)),
@@ -335,7 +339,7 @@ fn first_invalid(
     given: &Value,
     known: &Value,
     merged: impl Fn(&Value) -> Value,
-    error: &serde_json::Error,
+    mistake: &Mistake,
 ) -> Box<Problem> {
     let mut leaves = Vec::new();
     collect_leaves(given, known, "", &mut leaves);
@@ -344,15 +348,13 @@ fn first_invalid(
         for part in pointer.rsplit('/').filter(|part| !part.is_empty()) {
             alone = serde_json::json!({ part: alone });
         }
-        if let Err(error) = serde_json::from_value::<QueueSettings>(merged(&alone)) {
-            let reason = match pointer.as_str() {
-                "/destination_override" => "write \"none\", \"any\", or a list of origins".to_owned(),
-                _ => error.to_string(),
-            };
-            return invalid(&pointer, format!("{pointer}: {reason}"));
+        if let Err(Mistake { detail, no_count }) = reader::read::<QueueSettings>(&merged(&alone)) {
+            let range = QueueSettings::count_range(&pointer[1..].replace('/', "."));
+            let count = no_count.zip(range).map(|(found, range)| mistake::within(range, &found));
+            return invalid(&pointer, format!("{pointer}: {}", count.unwrap_or(detail)));
         }
     }
-    invalid("", error.to_string())
+    invalid("", mistake.to_string())
 }
 
 fn collect_leaves<'v>(given: &'v Value, known: &Value, at: &str, leaves: &mut Vec<(String, &'v Value)>) {

@@ -59,7 +59,7 @@ fn each_refusal_has_its_code_and_pointer() {
             r#"did you mean "schedule"?"#,
         ),
         (r#"{"a/b":1}"#, Code::UnknownField, Some("/a~1b"), "is not a setting"),
-        (r#"{"processor":1}"#, Code::InvalidValue, Some("/processor"), "expected a string"),
+        (r#"{"processor":1}"#, Code::InvalidValue, Some("/processor"), "must be a string, not 1"),
         (r#"{"timeout":15}"#, Code::InvalidValue, Some("/timeout"), "has no unit"),
         (r#"{"timeout":"15"}"#, Code::InvalidValue, Some("/timeout"), "has no unit"),
         (r#"{"timeout":null}"#, Code::InvalidValue, Some("/timeout"), ""),
@@ -82,7 +82,7 @@ fn each_refusal_has_its_code_and_pointer() {
             r#"{"delivery":{"headers":{"a":1}}}"#,
             Code::InvalidValue,
             Some("/delivery/headers"),
-            "expected a string",
+            "must be a string, not 1",
         ),
         (r#"{"destination":"ftp://x.example/"}"#, Code::InvalidValue, Some("/destination"), "scheme"),
         (
@@ -111,6 +111,52 @@ fn each_refusal_has_its_code_and_pointer() {
     }
     let problem = read(&json!({"processor": "log", "retry": {"jitter": 2}})).expect_err("out of range");
     assert_eq!(problem.setting.as_deref(), Some("retry.jitter"));
+}
+
+#[test]
+fn a_refusal_says_where_what_is_there_and_what_must_be() {
+    for (body, detail) in [
+        (
+            r#"{"limits":{"length_max":"5"}}"#,
+            r#"/limits/length_max: must be a whole number from 1 to 1000000000, not "5""#,
+        ),
+        (
+            r#"{"limits":{"length_max":-1}}"#,
+            "/limits/length_max: must be a whole number from 1 to 1000000000, not -1",
+        ),
+        (
+            r#"{"history":{"attempts":256}}"#,
+            "/history/attempts: must be a whole number from 0 to 100, not 256",
+        ),
+        (
+            r#"{"dead":{"length_max":null}}"#,
+            "/dead/length_max: must be a whole number from 1 to 1000000000, not null",
+        ),
+        (r#"{"shards":{}}"#, "/shards: must be a whole number from 0 to 65535, not an object"),
+        (r#"{"dead":{"when_full":"drop"}}"#, r#"/dead/when_full: must be one of park, trim, not "drop""#),
+        (
+            r#"{"dead":{"when_full":"prak"}}"#,
+            r#"/dead/when_full: must be one of park, trim, not "prak"; did you mean "park"?"#,
+        ),
+        (r#"{"dead":{"when_full":1}}"#, "/dead/when_full: must be one of park, trim"),
+        (r#"{"priority":"urgent"}"#, r#"/priority: must be one of high, normal, low, not "urgent""#),
+        (r#"{"lookup":"yes"}"#, r#"/lookup: must be true or false, not "yes""#),
+        (r#"{"retry":{"jitter":"x"}}"#, r#"/retry/jitter: must be a number, not "x""#),
+        (r#"{"retry":{"schedule":"5s"}}"#, r#"/retry/schedule: must be a list, not "5s""#),
+        (
+            r#"{"delivery":{"reject":[400,"x"]}}"#,
+            r#"/delivery/reject: must be a whole number from 0 to 65535, not "x""#,
+        ),
+        (r#"{"delivery":{"headers":[]}}"#, "/delivery/headers: must be an object, not a list"),
+        (
+            r#"{"destination_override":"all"}"#,
+            r#"/destination_override: must be none, any or a list of origins, not "all""#,
+        ),
+    ] {
+        let problem =
+            SettingsGiven::of_put(body.as_bytes()).and_then(|given| given.put(&defaults())).expect_err(body);
+        assert_eq!(problem.detail, detail);
+    }
 }
 
 #[test]

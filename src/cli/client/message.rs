@@ -34,6 +34,14 @@ pub struct Publication {
     pub max_attempts: Option<u8>,
     /// Where to push it.
     pub destination: Option<String>,
+    /// The method to push it with.
+    pub method: Option<String>,
+    /// How long an attempt may take.
+    pub timeout: Option<Duration>,
+    /// The trace that it belongs to, as in W3C Trace Context.
+    pub traceparent: Option<HeaderValue>,
+    /// What else that trace carries.
+    pub tracestate: Option<HeaderValue>,
     /// The type of its payload.
     pub content_type: Option<HeaderValue>,
     /// Headers to deliver.
@@ -50,8 +58,15 @@ impl Publication {
             ("posthaste-priority", self.priority.map(|priority| priority.as_str().to_owned())),
             ("posthaste-max-attempts", self.max_attempts.map(|attempts| attempts.to_string())),
             ("posthaste-destination", self.destination.clone()),
+            ("posthaste-method", self.method.clone()),
+            ("posthaste-timeout", self.timeout.map(duration::show)),
         ];
         for (name, value) in options {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
+        }
+        for (name, value) in [("traceparent", &self.traceparent), ("tracestate", &self.tracestate)] {
             if let Some(value) = value {
                 request = request.header(name, value);
             }

@@ -21,6 +21,7 @@ use crate::domain::format::duration;
 use crate::domain::message::Priority;
 use crate::domain::queue::QueueName;
 use crate::domain::timestamp::Timestamp;
+use crate::http::trace;
 
 /// The largest payload that any queue takes.
 const PAYLOAD_BYTES_MAX: u64 = 16 << 20;
@@ -91,6 +92,18 @@ struct Options {
     /// Where to push it, in a queue that allows it
     #[arg(long, value_name = "URL")]
     destination: Option<String>,
+    /// The method to push it with
+    #[arg(long, value_name = "POST|PUT|PATCH|DELETE|GET", value_parser = method)]
+    method: Option<String>,
+    /// How long an attempt may take
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    attempt_timeout: Option<Duration>,
+    /// The trace to deliver it in, as in 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
+    #[arg(long, value_name = "TRACE", value_parser = traceparent)]
+    traceparent: Option<HeaderValue>,
+    /// What else that trace carries, as in vendor=value
+    #[arg(long, value_name = "STATE", requires = "traceparent", value_parser = tracestate)]
+    tracestate: Option<HeaderValue>,
     /// The type of the payload, delivered with it
     #[arg(long, value_name = "TYPE")]
     content_type: Option<HeaderValue>,
@@ -107,6 +120,24 @@ fn batch(text: &str) -> Result<usize, String> {
 fn priority(text: &str) -> Result<Priority, String> {
     let found = Priority::ALL.into_iter().find(|priority| priority.as_str() == text);
     found.ok_or_else(|| "it is high, normal or low".to_owned())
+}
+
+fn method(text: &str) -> Result<String, String> {
+    let is_known = ["POST", "PUT", "PATCH", "DELETE", "GET"].contains(&text);
+    is_known.then(|| text.to_owned()).ok_or_else(|| "it is POST, PUT, PATCH, DELETE or GET".to_owned())
+}
+
+/// A gateway ignores what is none, as others in a trace do; who types it wants to know.
+fn traceparent(text: &str) -> Result<HeaderValue, String> {
+    let value = text.parse().ok().filter(|_| trace::is_parent(text));
+    value.ok_or_else(|| {
+        "it is no traceparent: write 00-, 32 hex digits, -, 16 hex digits, -, 2 hex digits".to_owned()
+    })
+}
+
+fn tracestate(text: &str) -> Result<HeaderValue, String> {
+    let value = text.parse().ok().filter(|_| trace::is_state(text));
+    value.ok_or_else(|| "it is no tracestate: write vendor=value, and others behind commas".to_owned())
 }
 
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
@@ -128,6 +159,10 @@ impl Options {
             priority: self.priority,
             max_attempts: self.max_attempts,
             destination: self.destination.clone(),
+            method: self.method.clone(),
+            timeout: self.attempt_timeout,
+            traceparent: self.traceparent.clone(),
+            tracestate: self.tracestate.clone(),
             content_type: self.content_type.clone(),
             forward: self.header.clone(),
         }

@@ -97,6 +97,18 @@ fn a_value_of_the_wrong_type_is_told_the_right_one() {
         ("server.threads = -1", "server.threads: must be a whole number from 0 to 65535, not -1"),
         ("server.threads = 1.5", "server.threads: must be a whole number from 0 to 65535, not 1.5"),
         ("server.insecure_no_auth = 1", "server.insecure_no_auth: must be true or false, not 1"),
+        (
+            "queue_defaults.limits.length_max = '5'",
+            "queue_defaults.limits.length_max: must be a whole number from 1 to 1000000000, not \"5\"",
+        ),
+        (
+            "queues.default.history.attempts = 300",
+            "queues.default.history.attempts: must be a whole number from 0 to 100, not 300",
+        ),
+        (
+            "queue_defaults.dead.when_full = 'drop'",
+            "queue_defaults.dead.when_full: must be one of park, trim, not \"drop\"",
+        ),
         ("server.listen = 8080", "server.listen: must be a string, not 8080"),
         ("server.listen.ip = '::1'", "server.listen: must be a string, not a table"),
         (
@@ -268,6 +280,29 @@ fn everything_that_is_wrong_is_told_at_once_in_the_order_of_layers_and_lines() {
             "--set a.b: a",
         ]
     );
+}
+
+#[test]
+fn what_is_set_wrongly_on_the_command_line_is_named_once() {
+    for (assignment, expected) in [
+        (
+            "queue_defaults.limits.length_max=x",
+            "--set queue_defaults.limits.length_max: must be a whole number from 1 to 1000000000, not \"x\"",
+        ),
+        (
+            "queue_defaults.dead.when_full=drop",
+            "--set queue_defaults.dead.when_full: must be one of park, trim, not \"drop\"",
+        ),
+        ("server.grace=2h", "--set server.grace: 2h is out of range: 0s to 1h"),
+        (
+            "queue_defaults.retry={ jitter = 2 }",
+            "--set queue_defaults.retry: queue_defaults.retry.jitter: 2 is out of range: 0 to 1",
+        ),
+        ("server.listn=1", "--set server.listn: no such key, the nearest is server.listen"),
+    ] {
+        let problems = set(&[assignment]).problems();
+        assert!(problems[0].starts_with(expected), "{problems:?}");
+    }
 }
 
 #[test]

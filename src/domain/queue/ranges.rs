@@ -29,6 +29,15 @@ const TEBIBYTE: u64 = 1 << 40;
 const MEBIBYTE: u64 = 1 << 20;
 /// Origins that messages of a queue may bring destinations of: each publish that brings one looks at all of them.
 const ORIGINS_MAX: usize = 1_000;
+/// The numbers among the settings, with their ranges.
+const COUNTS: [(&str, u64, u64); 6] = [
+    ("limits.length_max", 1, COUNT_MAX),
+    ("dead.length_max", 1, COUNT_MAX),
+    ("history.finished_max", 0, 10_000_000),
+    ("history.attempts", 0, 100),
+    ("idempotency.keys_max", 1, COUNT_MAX),
+    ("delivery.concurrency_max", 1, 65_536),
+];
 const METHODS: [&str; 5] = ["POST", "PUT", "PATCH", "DELETE", "GET"];
 
 fn span(value: Duration, least: Duration, most: Duration) -> Check {
@@ -36,8 +45,9 @@ fn span(value: Duration, least: Duration, most: Duration) -> Check {
     ((least..=most).contains(&value), format!("{shown} is out of range: {from} to {to}"))
 }
 
-fn number(value: u64, least: u64, most: u64) -> Check {
-    ((least..=most).contains(&value), format!("{value} is out of range: {least} to {most}"))
+fn count(key: &'static str, value: u64) -> (&'static str, Check) {
+    let (least, most) = QueueSettings::count_range(key).expect("it is one of the numbers");
+    (key, ((least..=most).contains(&value), format!("{value} is out of range: {least} to {most}")))
 }
 
 fn size(value: u64, least: u64, most: u64) -> Check {
@@ -46,6 +56,12 @@ fn size(value: u64, least: u64, most: u64) -> Check {
 }
 
 impl QueueSettings {
+    /// The least and the most of a setting that is a number, by its dotted key.
+    #[must_use]
+    pub fn count_range(key: &str) -> Option<(u64, u64)> {
+        COUNTS.iter().find(|(name, ..)| *name == key).map(|(_, least, most)| (*least, *most))
+    }
+
     /// Everything that is out of its range; empty when all is well.
     #[must_use]
     pub fn problems(&self) -> Vec<SettingProblem> {
@@ -73,15 +89,15 @@ impl QueueSettings {
 
     fn amounts(&self) -> [(&'static str, Check); 11] {
         [
-            ("limits.length_max", number(self.limits.length_max, 1, COUNT_MAX)),
+            count("limits.length_max", self.limits.length_max),
             ("limits.bytes_max", size(self.limits.bytes_max, 1, TEBIBYTE)),
             ("limits.payload_max", size(self.limits.payload_max, 1, 16 * MEBIBYTE)),
-            ("dead.length_max", number(self.dead.length_max, 1, COUNT_MAX)),
+            count("dead.length_max", self.dead.length_max),
             ("dead.bytes_max", size(self.dead.bytes_max, 1, TEBIBYTE)),
-            ("history.finished_max", number(self.history.finished_max, 0, 10_000_000)),
-            ("history.attempts", number(self.history.attempts.into(), 0, 100)),
-            ("idempotency.keys_max", number(self.idempotency.keys_max, 1, COUNT_MAX)),
-            ("delivery.concurrency_max", number(self.delivery.concurrency_max.into(), 1, 65_536)),
+            count("history.finished_max", self.history.finished_max),
+            count("history.attempts", self.history.attempts.into()),
+            count("idempotency.keys_max", self.idempotency.keys_max),
+            count("delivery.concurrency_max", self.delivery.concurrency_max.into()),
             ("answer.bytes_max", size(self.answer.bytes_max, 0, MEBIBYTE)),
             ("answer.excerpt_max", size(self.answer.excerpt_max, 0, MEBIBYTE)),
         ]

@@ -11,7 +11,7 @@ use crate::http::batch::lines::{Line, Lines};
 use crate::http::batch::{Plan, walk};
 use crate::http::destination::{self, Reach};
 use crate::http::error::Refusal;
-use crate::http::extract::shown;
+use crate::http::extract::{check_charset, shown};
 use crate::http::fingerprint::Fingerprint;
 use crate::http::options::Options;
 use crate::http::pace::Pace;
@@ -35,20 +35,13 @@ pub(super) enum Format {
 impl Format {
     /// By the Content-Type of the request.
     pub(super) fn of(content_type: &str) -> Result<Self, Refusal> {
-        let mut parts = content_type.split(';').map(str::trim);
-        let essence = parts.next().unwrap_or_default();
-        let charset = parts.find_map(|part| {
-            let (name, value) = part.split_once('=')?;
-            name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
-        });
-        if let Some(charset) = charset.filter(|charset| !charset.eq_ignore_ascii_case("utf-8")) {
-            let detail = format!("a batch is UTF-8, not {:?}", shown(charset));
-            return Err(Refusal::new(Code::UnsupportedMediaType, detail).header("Content-Type"));
-        }
+        let essence = content_type.split(';').next().unwrap_or_default().trim();
         if essence.eq_ignore_ascii_case("application/x-ndjson") {
+            check_charset(content_type)?;
             return Ok(Self::Lines);
         }
         if essence.eq_ignore_ascii_case("application/json") {
+            check_charset(content_type)?;
             return Ok(Self::Array);
         }
         let detail = format!(

@@ -14,6 +14,7 @@ use crate::api::nearest::hint;
 use crate::domain::format::secret;
 use crate::domain::id::MessageId;
 use crate::domain::message::State;
+use crate::domain::outcome::DeadReason;
 use crate::domain::record::Record;
 use crate::http::answer::{self, Answer};
 use crate::http::error::Refusal;
@@ -99,7 +100,7 @@ fn item(entry: &QueueEntry, letter: DeadLetter) -> DeadItem {
         queue: entry.name.clone(),
         state: State::Dead,
         reason: letter.reason,
-        detail: letter.detail,
+        detail: detail(letter.reason, letter.detail),
         published_at: letter.id.made_at(),
         died_at: letter.died_at,
         destination: letter.destination.map(|text| secret::destination(&text).into_owned()),
@@ -158,7 +159,13 @@ fn whole(entry: &QueueEntry, letter: DeadLetter) -> DeadMessage {
     if is_damaged {
         message.attempt_count = attempts;
     }
-    DeadMessage { detail, status, message }
+    DeadMessage { detail: self::detail(reason, detail), status, message }
+}
+
+/// Why it died, where somebody said so or it can be no other.
+fn detail(reason: DeadReason, said: Option<String>) -> Option<String> {
+    let lost = || "nobody settled its last lease in time".to_owned();
+    said.or_else(|| (reason == DeadReason::Poison).then(lost))
 }
 
 /// Counts dead letters by what they have in common.

@@ -212,7 +212,8 @@ impl Queue {
             Verdict::Retry { delay } => {
                 let record = self.count_attempt(seq, false, false);
                 if record.attempts() >= record.attempts_max() {
-                    self.bury(seq, DeadReason::Exhausted, None, status, now);
+                    let words = settlement.attempt.as_ref().and_then(|attempt| attempt.error.clone());
+                    self.bury(seq, DeadReason::Exhausted, words, status, now);
                 } else {
                     self.counters.retried += 1;
                     self.schedule(seq, now.wall.saturating_add(*delay), now);

@@ -267,7 +267,11 @@ fn push_settlement(call: &mut Call, settlement: &Settlement, forgets: bool) {
     let attempt = settlement.attempt.as_ref();
     let (letter, amount, words) = match &settlement.verdict {
         Verdict::Ack => ("a", 0, ""),
-        Verdict::Retry { delay } => ("r", millis(*delay), ""),
+        // For the case that it was the last attempt.
+        Verdict::Retry { delay } => {
+            let words = attempt.and_then(|attempt| attempt.error.as_deref());
+            ("r", millis(*delay), words.unwrap_or_default())
+        }
         Verdict::Dead { reason, detail } => {
             ("x", u64::from(reason.index()), detail.as_deref().unwrap_or_default())
         }

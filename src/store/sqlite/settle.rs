@@ -173,7 +173,7 @@ impl Work<'_> {
                 return self.schedule(held.seq, &moving, wall.saturating_add(delay), Some(&bytes));
             }
             (Verdict::Dead { reason, detail }, _) => (*reason, detail.clone()),
-            _ => (DeadReason::Exhausted, None),
+            _ => (DeadReason::Exhausted, attempt.and_then(|attempt| attempt.error.clone())),
         };
         let status = attempt.and_then(|attempt| attempt.status);
         let (from, bytes) = (held.seq, Bytes::from(bytes));

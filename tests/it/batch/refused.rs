@@ -102,6 +102,20 @@ fn a_request_that_is_wrong_as_a_whole_is_refused_as_one() {
         for (query, headers, body, status, code) in [
             ("", &[][..], ok, 415, "unsupported_media_type"),
             ("", &[("Content-Type", "text/plain")], ok, 415, "unsupported_media_type"),
+            (
+                "",
+                &[("Content-Type", "application/x-ndjson; charset=latin1")],
+                ok,
+                415,
+                "unsupported_media_type",
+            ),
+            (
+                "",
+                &[("Content-Type", "application/json;charset=\"utf-16\"")],
+                ok,
+                415,
+                "unsupported_media_type",
+            ),
             ("", &[JSON, ("Content-Encoding", "gzip")], ok, 415, "unsupported_content_encoding"),
             ("", &[JSON, JSON], ok, 400, "contradictory_options"),
             ("", &[JSON, ("Posthaste-Dealy", "1s")], ok, 400, "unknown_header"),

@@ -7,7 +7,14 @@ use posthaste::http::ServerSettings;
 use posthaste::store::error::StoreError;
 use serde_json::{Value, json};
 
-use crate::http_gateway::{Plan, Reply, TestGateway, block_on, request};
+use crate::http_gateway::{Plan, Reply, TestGateway, request};
+use crate::support::gateway::Home;
+use crate::support::stores::on_both_stores;
+
+on_both_stores! {
+    a_queue_that_was_made_again_meanwhile_takes_the_batch_by_its_new_settings
+    a_delivery_of_this_store_does_not_come_back_as_a_batch
+}
 
 const PATH: &str = "POST /v1/queues/default/messages/batch";
 const NDJSON: (&str, &str) = ("Content-Type", "application/x-ndjson");
@@ -37,7 +44,7 @@ fn check(replies: &[Reply; 4], status: u16, code: &str, stored: [&str; 4], retry
 
 #[test]
 fn what_the_store_says_is_said_of_the_whole_batch() {
-    let gateway = TestGateway::start();
+    let gateway = TestGateway::in_memory();
     let why = || "why".to_owned();
     let (no, unknown) = ("no", "unknown");
     for (error, status, code, stored, retryable) in [
@@ -54,7 +61,7 @@ fn what_the_store_says_is_said_of_the_whole_batch() {
 
 #[test]
 fn a_store_that_is_away_is_not_asked() {
-    let gateway = TestGateway::start();
+    let gateway = TestGateway::in_memory();
     gateway.faults.set_away(true);
     gateway.wait_for("GET /ready", 503);
     // Whether the items have keys is in the body, which nobody read.
@@ -70,10 +77,14 @@ fn a_store_that_never_answers_leaves_it_unknown_and_a_retry_with_the_keys_stores
         (PATH.to_owned(), &[NDJSON], b"1\n2", false),
         (format!("{PATH}?atomic=false"), &[NDJSON], b"1\n2", false),
     ];
+    // At once, since each waits for the deadline of a publish.
+    let homes = [Home::Sqlite, Home::redis()];
     std::thread::scope(|scope| {
-        for (line, headers, body, is_keyed) in &ways {
+        for (home, (line, headers, body, is_keyed)) in
+            homes.iter().flat_map(|home| ways.iter().map(move |way| (home, way)))
+        {
             scope.spawn(move || {
-                let gateway = TestGateway::start();
+                let gateway = TestGateway::start(home);
                 gateway.faults.set_enqueue_late(true);
                 let reply = gateway.send(line, headers, body);
                 assert_eq!((reply.status, reply.code().as_str()), (503, "store_timeout"), "{reply:?}");
@@ -90,28 +101,27 @@ fn a_store_that_never_answers_leaves_it_unknown_and_a_retry_with_the_keys_stores
     });
 }
 
-#[test]
-fn a_queue_that_was_made_again_meanwhile_takes_the_batch_by_its_new_settings() {
-    let gateway = TestGateway::start();
+fn a_queue_that_was_made_again_meanwhile_takes_the_batch_by_its_new_settings(home: &Home) {
+    let gateway = TestGateway::start(home);
     assert_eq!(gateway.put("again", &json!({"processor": "log"})).status, 201);
-    let connection = gateway.store.connect();
+    let delete = || {
+        let known = gateway.queue("again");
+        gateway.with_store(async |store| store.delete_queue(known, true).await).expect("it is deleted");
+    };
     for (query, path) in [("", "/ids"), ("?atomic=false", "/items")] {
         // As another gateway does it: this one does not know yet.
-        let known = block_on(connection.queues()).expect("queues");
-        let known = known.into_iter().find(|entry| entry.name.as_str() == "again").expect("it is there");
-        block_on(connection.delete_queue(known.queue_ref(), true)).expect("it is deleted");
+        delete();
         let settings: QueueSettings =
             serde_json::from_value(json!({"processor": "log", "priority": "high"})).expect("settings");
-        block_on(connection.put_queue(known.name.clone(), settings.into())).expect("it is made");
+        let name = "again".parse().expect("a name");
+        gateway.with_store(async |store| store.put_queue(name, settings.into()).await).expect("it is made");
         let reply = gateway.send(&format!("POST /v1/queues/again/messages/batch{query}"), &[NDJSON], b"1\n2");
         assert_eq!((reply.status, &reply.json()["accepted"]), (202, &json!(2)), "{reply:?}");
         let first = reply.json().pointer(&format!("{path}/0")).expect("the first").clone();
         let id = first.as_str().or_else(|| first["id"].as_str()).expect("an id").to_owned();
         assert_eq!(gateway.look(&format!("/v1/queues/again/messages/{id}")).json()["priority"], "high");
     }
-    let known = block_on(connection.queues()).expect("queues");
-    let known = known.into_iter().find(|entry| entry.name.as_str() == "again").expect("it is there");
-    block_on(connection.delete_queue(known.queue_ref(), true)).expect("it is deleted");
+    delete();
     for query in ["", "?atomic=false"] {
         let gone = gateway.send(&format!("POST /v1/queues/again/messages/batch{query}"), &[NDJSON], b"1\n2");
         assert_eq!((gone.status, gone.code().as_str()), (404, "queue_unknown"), "{gone:?}");
@@ -127,7 +137,7 @@ fn a_body_that_ends_early_stops_or_is_beyond_the_memory_of_bodies_stores_nothing
     server.limits.body_timeout = Duration::from_millis(200);
     server.limits.bodies_bytes_max = 1 << 20;
     server.limits.batch_bytes_max = 4 << 20;
-    let gateway = TestGateway::start_as(Plan { server, ..Plan::default() });
+    let gateway = TestGateway::in_memory_as(Plan { server, ..Plan::default() });
     let slow = gateway.send(PATH, &[NDJSON, ("Content-Length", "5")], b"1\n");
     assert_eq!((slow.status, slow.header("posthaste-stored")), (408, Some("no")), "{slow:?}");
     let mut client = gateway.connect();
@@ -144,9 +154,8 @@ fn a_body_that_ends_early_stops_or_is_beyond_the_memory_of_bodies_stores_nothing
     gateway.assert_alive("bodies");
 }
 
-#[test]
-fn a_delivery_of_this_store_does_not_come_back_as_a_batch() {
-    let gateway = TestGateway::start();
+fn a_delivery_of_this_store_does_not_come_back_as_a_batch(home: &Home) {
+    let gateway = TestGateway::start(home);
     let id = gateway.store.id();
     let reply = gateway.send(PATH, &[NDJSON, ("Posthaste-Via", &id)], b"1");
     assert_eq!((reply.status, reply.code().as_str()), (508, "loop_detected"), "{reply:?}");

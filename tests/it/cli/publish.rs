@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::{ask, ask_at, feed, on_each_store, tell, tell_json};
 use crate::support::client;
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Gateway, Home};
 use crate::support::sink::{Answer, Sink};
 
+const WITHIN: Duration = Duration::from_mins(1);
 /// A queue in which messages stay.
 const KEPT: &str = "[queues.kept]\nprocessor = 'pull'\nlimits.payload_max = '2MiB'\n";
 
@@ -78,6 +79,56 @@ fn every_option_reaches_the_message() {
         assert_eq!(far.code, Some(3), "{far:?}");
         assert!(far.stderr.contains("header: Posthaste-Delay"), "{far:?}");
     });
+}
+
+#[test]
+fn how_an_attempt_is_made_is_said_of_one_message_and_of_each_line() {
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let options = ["--method", "PUT", "--attempt-timeout", "400ms"];
+    let trace = ["--traceparent", PARENT, "--tracestate", "vendor=seven"];
+    for home in [Home::Sqlite, Home::redis()] {
+        let receiver = Sink::start(|received| match received.body.as_deref() {
+            Some(b"slow") => Answer::HangBeforeHead,
+            _ => Answer::status(200),
+        });
+        let settings = format!(
+            "[queues.pushed]\nprocessor = 'http'\ndestination = '{}'\nretry.schedule = []\n",
+            receiver.url("/")
+        );
+        let mut gateway = home.start(&settings, &["--dev"]);
+        tell(&gateway, &[&["publish", "pushed", "one"][..], &options, &trace].concat());
+        let lines = [&["publish", "pushed", "--lines"][..], &options, &trace].concat();
+        assert_eq!(feed(&gateway, &lines, b"first\nsecond\n").code, Some(0));
+        let status = gateway.wait_until_drained(WITHIN);
+        assert_eq!(status["totals"]["delivered"], 3, "{status}");
+        let received = receiver.received();
+        assert_eq!(received.len(), 3);
+        for request in &received {
+            let header = |name: &str| request.header(name).unwrap_or_default().to_owned();
+            assert_eq!(request.method, "PUT", "{request:?}");
+            assert_eq!(header("traceparent")[..36], PARENT[..36], "{request:?}");
+            assert_eq!(header("tracestate"), "vendor=seven", "{request:?}");
+        }
+        let id = tell(&gateway, &[&["publish", "pushed", "slow"][..], &options].concat());
+        gateway.wait_until_drained(WITHIN);
+        let shown = tell_json(&gateway, &["dead", "show", "pushed", id.trim_end(), "--json"]);
+        let took = shown["attempts"][0]["duration_ms"].as_u64();
+        assert!(took.is_some_and(|took| (400..15_000).contains(&took)), "{shown}");
+        assert_eq!(shown["detail"], shown["attempts"][0]["error"], "what was wrong at the last: {shown}");
+        for (option, value, words) in [
+            ("--method", "put", "POST, PUT, PATCH, DELETE or GET"),
+            ("--attempt-timeout", "5", "5s"),
+            ("--traceparent", "00-1-2-3", "32 hex digits"),
+            ("--tracestate", "x=1", "--traceparent"),
+        ] {
+            let refused = ask(&gateway, &["publish", "pushed", "x", option, value]);
+            assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{refused:?}");
+            assert!(refused.stderr.contains(words), "{words}: {refused:?}");
+        }
+        let short = ask(&gateway, &["publish", "pushed", "x", "--attempt-timeout", "1ms"]);
+        assert_eq!(short.code, Some(3), "{short:?}");
+        assert!(short.stderr.contains("header: Posthaste-Timeout"), "{short:?}");
+    }
 }
 
 #[test]

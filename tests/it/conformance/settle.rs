@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use posthaste::domain::message::State;
-use posthaste::domain::outcome::DeadReason;
+use posthaste::domain::outcome::{Attempt, DeadReason};
 use posthaste::domain::retry::Verdict;
 use posthaste::store::LEASE_LIFE_MAX;
-use posthaste::store::lease::{BatchId, BatchRef, Extended, LeaseRequest, Settled, Token};
+use posthaste::store::lease::{BatchId, BatchRef, Extended, LeaseRequest, Settled, Settlement, Token};
 
 use super::stand::{
-    Draft, Stand, dead, draft, ids, pull_request, request, retry_after, seconds, settlement, settlements,
+    Draft, Stand, attempt, dead, draft, ids, pull_request, request, retry_after, seconds, settlement,
+    settlements,
 };
 
 use Settled::{Lost, Settled as Held};
@@ -55,9 +56,13 @@ pub(super) async fn a_retry_of_the_last_attempt_is_dead(stand: &mut Stand) {
     let queue = stand.queue("orders").await;
     let id = stand.publish_one(&queue, Draft { attempts_max: 2, ..draft() }).await;
     stand.run(&queue, 1, retry_after(seconds(0))).await;
-    stand.run(&queue, 1, retry_after(seconds(5))).await;
+    let leased = stand.lease(&queue, 1).await;
+    let last = Attempt { error: Some("no \u{1f9ea} left".to_owned()), ..attempt(2, 503) };
+    let last = Settlement { attempt: Some(last), ..settlement(0, retry_after(seconds(5))) };
+    assert_eq!(stand.settle(&leased.batch, vec![last]).await, [Held]);
     let letter = stand.connection.dead(queue.clone(), id).await.expect("it answers").expect("it is dead");
     assert_eq!((letter.reason, letter.attempts), (DeadReason::Exhausted, 2));
+    assert_eq!(letter.detail.as_deref(), Some("no \u{1f9ea} left"), "what was wrong at the last");
     let stats = stand.stats(&queue).await;
     assert_eq!((stats.counters.retried, stats.counters.dead_lettered), (1, 1));
 }

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use super::{Block, blocks, commands};
 use crate::support::command;
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Gateway, Home};
+use crate::support::stores::on_both_stores;
 
 /// Where the README says the gateway listens.
 const LISTEN: &str = "127.0.0.1:8080";
@@ -162,11 +163,21 @@ impl Reader {
     }
 }
 
-#[test]
-fn every_command_of_the_readme_does_what_it_promises() {
+on_both_stores! {
+    every_command_of_the_readme_does_what_it_promises
+}
+
+fn every_command_of_the_readme_does_what_it_promises(home: &Home) {
     let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("README.md");
+    // It shows the store that is there without a word; all else is the same on another.
+    let readme = match home {
+        Home::Sqlite => readme,
+        Home::Redis(_) => readme
+            .replace("\"kind\":\"sqlite\"", "\"kind\":\"redis\"")
+            .replace("store sqlite:", "store redis:"),
+    };
     let blocks = blocks(&readme);
-    let mut reader = Reader { gateway: Gateway::start("", &["--dev"]), known: BTreeMap::new() };
+    let mut reader = Reader { gateway: home.start("", &["--dev"]), known: BTreeMap::new() };
     let mut ran = 0;
     let mut checked = 0;
     for (index, block) in blocks.iter().enumerate().filter(|(_, block)| block.language == "sh") {

@@ -139,6 +139,8 @@ fn a_retry_comes_again_and_at_the_end_it_is_dead_as_with_a_worker() {
             if attempt == 4 {
                 let dead = gateway.wait_until_message_is("dead", &message_path(&message), WITHIN);
                 assert_eq!((&dead["reason"], &dead["attempt_count"]), (&json!("exhausted"), &json!(4)));
+                let letters = gateway.request("GET", "/v1/queues/jobs/dead", &[], b"").json();
+                assert_eq!(letters["items"][0]["detail"], "try 4", "{letters}");
                 let log = dead["attempts"].as_array().expect("attempts");
                 let words: Vec<_> =
                     log.iter().map(|attempt| (&attempt["outcome"], &attempt["error"])).collect();
@@ -148,6 +150,22 @@ fn a_retry_comes_again_and_at_the_end_it_is_dead_as_with_a_worker() {
         }
         let status = gateway.wait_until_drained(WITHIN);
         assert_eq!(["retried", "dead_lettered"].map(|key| count(&status, key)), [3, 1]);
+    });
+}
+
+#[test]
+fn a_message_whose_last_lease_ran_out_says_so_among_the_dead_letters() {
+    over_both(|home| {
+        let mut gateway = home.start("[queues.jobs]\nprocessor = 'pull'\nretry.schedule = []\n", &[]);
+        gateway.publish("jobs", &[], b"x");
+        let path = message_path(&lease_one(&gateway, &json!({"lease": "1s"})));
+        gateway.wait_until_message_is("dead", &path, WITHIN);
+        let letters = gateway.request("GET", "/v1/queues/jobs/dead", &[], b"").json();
+        let letter = &letters["items"][0];
+        assert_eq!(letter["reason"], "poison", "{letter}");
+        assert_eq!(letter["detail"], "nobody settled its last lease in time", "{letter}");
+        let path = path.replace("/messages/", "/dead/");
+        assert_eq!(gateway.request("GET", &path, &[], b"").json()["detail"], letter["detail"]);
     });
 }
 

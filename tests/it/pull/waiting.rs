@@ -41,6 +41,16 @@ fn calls(redis: &RedisServer, command: &str) -> u64 {
     line.and_then(|line| line.split(',').next()).map_or(0, |count| count.parse().expect("a count"))
 }
 
+/// The CPU time that a process has used.
+fn cpu_of(pid: u32) -> Duration {
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    // Behind the name, which may hold anything: user and system time are the twelfth and the thirteenth.
+    let (_, rest) = stat.rsplit_once(") ").expect("a name");
+    let ticks = rest.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u32>().expect("a number"));
+    TICK * ticks.sum::<u32>()
+}
+
 /// All that was run.
 fn all_calls(redis: &RedisServer) -> u64 {
     let info = redis.ask(&["INFO", "commandstats"]);
@@ -64,9 +74,12 @@ fn a_thousand_that_wait_cost_the_store_nothing_and_one_message_one_lease() {
     // A look for one of them may still be under way.
     std::thread::sleep(Duration::from_millis(500));
     redis.ask(&["CONFIG", "RESETSTAT"]);
+    let before = cpu_of(gateway.pid());
     std::thread::sleep(SPAN);
+    let cpu = cpu_of(gateway.pid()).saturating_sub(before);
     let (idle, leases) = (all_calls(&redis), calls(&redis, "ltrim"));
-    println!("{CROWD} consumers wait: {idle} commands in {SPAN:?}");
+    println!("{CROWD} consumers wait: {idle} commands and {cpu:?} of CPU in {SPAN:?}");
+    assert!(cpu <= SPAN / 50, "{cpu:?} in {SPAN:?} are more than 2 % of one core");
     assert!(idle <= IDLE_PER_S_MAX * SPAN.as_secs(), "{idle} commands in {SPAN:?}");
     assert_eq!(leases, 0, "nothing was leased");
 

@@ -97,7 +97,7 @@ for other = 1, others do
     elseif verdict == 'r' then
       record = after_attempt(record, false, false)
       if byte(record, 18) >= byte(record, 20) then
-        bury(record, REASON.exhausted, '', status)
+        bury(record, REASON.exhausted, words, status)
       else
         count('retried', 1)
         schedule(record, now + amount)
