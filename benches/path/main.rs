@@ -1,5 +1,5 @@
 //! Measures the path of a message with the real release binary:
-//! `cargo bench --bench path -- [pending|store|calls|redis|latency|consumers|isolation] [FLAGS]`.
+//! `cargo bench --bench path -- [pending|store|calls|redis|latency|consumers|isolation|dead-destination] [FLAGS]`.
 //!
 //! - `pending`: what a million waiting messages cost: `/status`, lease and settle, memory, the start.
 //! - `store`: lease and settle alone, on the embedded store, with and without a million messages behind.
@@ -10,6 +10,7 @@
 //! - `consumers`: the same until a consumer that waits has it, and the CPU and the Redis commands of a thousand that wait.
 //! - `isolation`: what seventeen destinations lose while one refuses, one hangs and one trickles; `--binary PATH` measures another
 //!   release binary in turn with this one.
+//! - `dead-destination`: what a million messages cost, over both stores, whose destination refuses every connection.
 //!
 //! Without a name all are run. `--messages N` is how many wait (1,000,000), `--posts N` how many are timed (2,000),
 //! `--json` prints one object a line instead of tables. Nothing is asserted: what a figure must be is judged by who reads it.
@@ -19,6 +20,7 @@ mod calls;
 #[expect(dead_code, reason = "the tests look at headers, the benches do not")]
 mod client;
 mod consumers;
+mod dead_destination;
 mod gateway;
 mod isolation;
 mod latency;
@@ -47,7 +49,7 @@ struct Arguments {
 type Bench = fn(&Arguments, &mut Report);
 
 /// Every bench by its name.
-const BENCHES: [(&str, Bench); 7] = [
+const BENCHES: [(&str, Bench); 8] = [
     ("pending", pending::run),
     ("store", store::run),
     ("calls", calls::run),
@@ -55,6 +57,7 @@ const BENCHES: [(&str, Bench); 7] = [
     ("latency", latency::run),
     ("consumers", consumers::run),
     ("isolation", isolation::run),
+    ("dead-destination", dead_destination::run),
 ];
 
 #[expect(clippy::print_stderr, reason = "a bench talks to a person")]
