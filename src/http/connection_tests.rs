@@ -24,6 +24,16 @@ async fn read(guarded: &mut Guarded) -> usize {
     guarded.read(&mut [0; 100]).await.expect("no error")
 }
 
+/// What the future gives, and no time passes meanwhile: paused time would run on while the system carries bytes.
+async fn timeless<F: Future>(future: F) -> F::Output {
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let held = tokio::task::spawn_blocking(move || ended.recv());
+    let output = future.await;
+    drop(end);
+    drop(held.await);
+    output
+}
+
 async fn ring(connection: &Connection, from: Instant, after_s: u64) -> Duration {
     let deadline = from + Duration::from_secs(after_s);
     poll_fn(|context| connection.poll_until(context, deadline)).await;
@@ -117,7 +127,7 @@ async fn a_head_that_does_not_come_is_told_so_and_ended() {
     assert_eq!(read(&mut guarded).await, 0, "a connection on which nothing comes");
     assert_eq!(from.elapsed().as_secs(), 5);
     let mut told = [0; 64];
-    let count = client.read(&mut told).await.expect("an answer");
+    let count = timeless(client.read(&mut told)).await.expect("an answer");
     assert!(told[..count].starts_with(b"HTTP/1.1 408 "));
 
     let (mut guarded, mut client) = pair().await;
@@ -125,7 +135,7 @@ async fn a_head_that_does_not_come_is_told_so_and_ended() {
     drop(guarded.connection().serve(false));
     tokio::time::sleep(Duration::from_secs(20)).await;
     client.write_all(b"GET / HT").await.expect("sent");
-    assert_eq!(read(&mut guarded).await, 8);
+    assert_eq!(timeless(read(&mut guarded)).await, 8);
     let from = Instant::now();
     assert_eq!(read(&mut guarded).await, 0, "the second head of a connection");
     assert_eq!(from.elapsed().as_secs(), 5);
@@ -140,7 +150,7 @@ async fn a_pause_that_is_too_long_ends_the_connection_without_a_word() {
     assert_eq!(read(&mut guarded).await, 0);
     assert_eq!(from.elapsed(), ServerLimits::default().idle_timeout);
     drop(guarded);
-    assert_eq!(client.read(&mut [0; 10]).await.expect("the end"), 0);
+    assert_eq!(timeless(client.read(&mut [0; 10])).await.expect("the end"), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -160,7 +170,7 @@ async fn who_takes_nothing_of_an_answer_is_cut_and_who_takes_some_is_not() {
     let mut taken = Vec::new();
     let take = async {
         tokio::time::sleep(WRITE_STALL_MAX / 2).await;
-        reader.read_to_end(&mut taken).await.expect("whole");
+        timeless(reader.read_to_end(&mut taken)).await.expect("whole");
     };
     tokio::join!(write, take);
     assert_eq!(taken.len(), answer.len());
@@ -170,25 +180,42 @@ async fn who_takes_nothing_of_an_answer_is_cut_and_who_takes_some_is_not() {
 #[tokio::test(start_paused = true)]
 async fn who_takes_an_answer_too_slowly_on_average_is_cut_though_it_takes_some_all_the_time() {
     const STEP: usize = 2 << 20;
-    for (least, is_cut) in [(1 << 20, true), (64 << 10, false), (0, false)] {
-        let limits = ServerLimits { answer_bytes_per_s_min: least, ..ServerLimits::default() };
-        let (mut guarded, mut reader) = pair_within(&limits).await;
-        let _serving = guarded.connection().serve(false);
-        let answer = vec![7; 64 << 20];
-        let write = async {
-            let written = guarded.write_all(&answer).await;
-            drop(guarded);
-            written
-        };
-        let take = async {
-            let mut buffer = vec![0; STEP];
-            // Some 700 KiB a second.
-            while reader.read_exact(&mut buffer).await.is_ok() {
-                tokio::time::sleep(Duration::from_secs(3)).await;
-            }
-        };
-        let (written, ()) = tokio::join!(write, take);
-        let kind = written.err().map(|error| error.kind());
-        assert_eq!(kind, is_cut.then_some(io::ErrorKind::TimedOut), "at least {least} a second");
+    let limits = ServerLimits { answer_bytes_per_s_min: 1 << 20, ..ServerLimits::default() };
+    let (mut guarded, mut reader) = pair_within(&limits).await;
+    let _serving = guarded.connection().serve(false);
+    let answer = vec![7; 64 << 20];
+    let write = async {
+        let written = guarded.write_all(&answer).await;
+        drop(guarded);
+        written
+    };
+    let mut buffer = vec![0; STEP];
+    // Some 700 KiB a second.
+    let take = async {
+        while timeless(reader.read_exact(&mut buffer)).await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+    };
+    let (written, ()) = tokio::join!(write, take);
+    assert_eq!(written.expect_err("cut").kind(), io::ErrorKind::TimedOut);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_of_an_answer_earns_time_for_the_rest() {
+    let since = Instant::now();
+    for (least, bytes, seconds) in [
+        (1 << 20, 0, Some(10)),
+        (1 << 20, 1 << 20, Some(11)),
+        (1 << 20, 64 << 20, Some(74)),
+        (64 << 10, 64 << 20, Some(10 + 1_024)),
+        (1, u64::MAX, Some(10 + u64::MAX / 1_000)),
+        (0, 0, None),
+        (0, 64 << 20, None),
+    ] {
+        let patience =
+            Patience::from(&ServerLimits { answer_bytes_per_s_min: least, ..ServerLimits::default() });
+        let deadline = Taking { since, bytes }.deadline(patience);
+        let after = deadline.map(|deadline| deadline.duration_since(since).as_secs());
+        assert_eq!(after, seconds, "{bytes} bytes taken of an answer, at least {least} a second");
     }
 }
