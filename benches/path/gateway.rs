@@ -1,7 +1,7 @@
 //! The release binary as a child process, its memory and its CPU time.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -75,11 +75,15 @@ impl Gateway {
     /// A line of its `status` in the process table, in bytes: `VmRSS`, `VmHWM`.
     #[expect(clippy::cast_precision_loss, reason = "memory is far below 2^52 bytes")]
     pub(crate) fn memory_mib(&self, line: &str) -> f64 {
-        let path = Path::new("/proc").join(self.process.id().to_string()).join("status");
-        let text = fs::read_to_string(path).expect("its state");
+        let text = fs::read_to_string(self.proc().join("status")).expect("its state");
         let found = text.lines().find_map(|own| own.strip_prefix(line)?.strip_prefix(':'));
         let kib = found.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok());
         kib.unwrap_or_else(|| panic!("no {line}")) as f64 / 1_024.0
+    }
+
+    /// Where the system tells of its process.
+    pub(crate) fn proc(&self) -> PathBuf {
+        Path::new("/proc").join(self.process.id().to_string())
     }
 
     /// CPU time of all its threads that still run.

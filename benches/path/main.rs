@@ -1,5 +1,5 @@
 //! Measures the path of a message with the real release binary:
-//! `cargo bench --bench path -- [pending|store|calls|redis|latency|consumers|isolation|delivery] [FLAGS]`.
+//! `cargo bench --bench path -- [pending|store|calls|redis|latency|consumers|isolation|dead-destination|delivery] [FLAGS]`.
 //!
 //! - `pending`: what a million waiting messages cost: `/status`, lease and settle, memory, the start.
 //! - `store`: lease and settle alone, on the embedded store, with and without a million messages behind.
@@ -10,6 +10,7 @@
 //! - `consumers`: the same until a consumer that waits has it, and the CPU and the Redis commands of a thousand that wait.
 //! - `isolation`: what seventeen destinations lose while one refuses, one hangs and one trickles; `--binary PATH` measures another
 //!   release binary in turn with this one.
+//! - `dead-destination`: what a million messages cost, over both stores, whose destination refuses every connection.
 //! - `delivery`: CPU and rate of draining a backlog over HTTP, beside the same client in a bare loop; `--binary PATH` as above.
 //!
 //! Without a name all are run. `--messages N` is how many wait (1,000,000), `--posts N` how many are timed (2,000),
@@ -20,6 +21,7 @@ mod calls;
 #[expect(dead_code, reason = "the tests look at headers, the benches do not")]
 mod client;
 mod consumers;
+mod dead_destination;
 mod delivery;
 #[path = "../../tests/it/support/delivery.rs"]
 #[expect(dead_code, reason = "the tests make more kinds")]
@@ -52,7 +54,7 @@ struct Arguments {
 type Bench = fn(&Arguments, &mut Report);
 
 /// Every bench by its name.
-const BENCHES: [(&str, Bench); 8] = [
+const BENCHES: [(&str, Bench); 9] = [
     ("pending", pending::run),
     ("store", store::run),
     ("calls", calls::run),
@@ -60,6 +62,7 @@ const BENCHES: [(&str, Bench); 8] = [
     ("latency", latency::run),
     ("consumers", consumers::run),
     ("isolation", isolation::run),
+    ("dead-destination", dead_destination::run),
     ("delivery", delivery::run),
 ];
 

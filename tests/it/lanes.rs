@@ -262,6 +262,31 @@ fn what_waits_keeps_its_time_and_its_attempts_across_a_kill() {
 }
 
 #[test]
+fn what_waits_in_redis_keeps_its_time_and_its_attempts_across_a_kill_of_the_gateway() {
+    let (sink, redis) = (busy(), RedisServer::start_durable());
+    let mut gateway = Gateway::prepare(&paused_for_an_hour(&sink), &["--dev"]).over(&redis);
+    gateway.launch_until_ready();
+    survives(&mut gateway, |gateway| {
+        gateway.kill();
+        gateway.launch_until_ready();
+    });
+    gateway.stop();
+}
+
+#[test]
+fn what_waits_keeps_its_time_and_its_attempts_across_a_restart_of_redis_under_a_gateway_that_stays() {
+    let (sink, mut redis) = (busy(), RedisServer::start_durable());
+    let mut gateway = Gateway::prepare(&paused_for_an_hour(&sink), &["--dev"]).over(&redis);
+    gateway.launch_until_ready();
+    survives(&mut gateway, |gateway| {
+        redis.kill();
+        redis.launch();
+        gateway.wait_until_ready(WITHIN);
+    });
+    gateway.stop();
+}
+
+#[test]
 fn what_waits_keeps_its_time_and_its_attempts_across_a_kill_and_a_restart_of_redis() {
     let (sink, mut redis) = (busy(), RedisServer::start_durable());
     let mut gateway = Gateway::prepare(&paused_for_an_hour(&sink), &["--dev"]).over(&redis);

@@ -1,6 +1,8 @@
 //! The integration tests.
 
+mod answers;
 mod batch;
+mod brought;
 mod cli;
 mod command_line;
 mod compose;

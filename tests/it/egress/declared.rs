@@ -6,7 +6,7 @@ use std::time::Duration;
 use posthaste::{App, Settings};
 use serde_json::{Value, json};
 
-use super::{Names, allow, start};
+use super::{Names, allow, http, put, start};
 use crate::support::embedded::Embedded;
 use crate::support::gateway::Home;
 use crate::support::sink::{Answer, Sink};
@@ -17,6 +17,7 @@ const WITHIN: Duration = Duration::from_mins(1);
 
 on_both_stores! {
     a_declared_queue_that_leads_inwards_starts_parked_until_that_is_allowed
+    a_declared_queue_is_resumed_once_its_name_is_mended_and_parked_again_by_a_start_when_it_is_not
 }
 
 fn declare(settings: &mut Settings, home: &Home, folder: &Path, destination: &str) {
@@ -60,6 +61,59 @@ fn a_declared_queue_that_leads_inwards_starts_parked_until_that_is_allowed(home:
     assert_eq!(sink.count(), 0);
     assert_eq!(post(&gateway, "resume"), 200);
     wait_until("it is delivered", WITHIN, || (gateway.status()["totals"]["delivered"] == 1).then_some(()));
+    gateway.stop();
+}
+
+fn a_declared_queue_is_resumed_once_its_name_is_mended_and_parked_again_by_a_start_when_it_is_not(
+    home: &Home,
+) {
+    let (sink, names) = (Sink::start(|_| Answer::status(200)), Names::default());
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = format!("http://inner.example:{}/", sink.address().port());
+    // Only one address of this machine may be reached.
+    let start = || {
+        start(home, &names, |settings| {
+            declare(settings, home, folder.path(), &url);
+            allow(settings, &["127.0.0.1"]);
+        })
+    };
+    let delivered = |gateway: &Embedded, count: u64| {
+        wait_until("all are delivered", WITHIN, || {
+            (gateway.status()["totals"]["delivered"] == count).then_some(())
+        });
+    };
+    names.set("inner.example", &["127.0.0.3"]);
+    let gateway = start();
+    assert_eq!(shown(&gateway)["parked"], "egress_refused");
+    assert_eq!(post(&gateway, "messages"), 202);
+
+    names.set("inner.example", &["127.0.0.1"]);
+    assert_eq!(shown(&gateway)["parked"], "egress_refused", "nobody looks again by itself");
+    // What is set is looked up at once, so what was found before is no longer taken to hold.
+    assert_eq!(put(&gateway, "other", &http(&url)).status, 201);
+    assert_eq!(post(&gateway, "resume"), 200);
+    delivered(&gateway, 1);
+    assert_eq!(shown(&gateway).get("parked"), None);
+    gateway.stop();
+
+    // What is well is not parked by a start, what is not is, although somebody resumed it before.
+    let gateway = start();
+    assert_eq!(shown(&gateway).get("parked"), None);
+    assert_eq!(post(&gateway, "messages"), 202);
+    delivered(&gateway, 2);
+    gateway.stop();
+    names.set("inner.example", &["127.0.0.3"]);
+    let gateway = start();
+    assert_eq!(shown(&gateway)["parked"], "egress_refused");
+    assert_eq!(post(&gateway, "messages"), 202);
+    let status = gateway.status();
+    assert_eq!((&status["totals"]["pending"], &status["totals"]["dead"]), (&json!(1), &json!(0)));
+    // Who resumes it nevertheless hears of it by the message.
+    assert_eq!(post(&gateway, "resume"), 200);
+    wait_until("it is undeliverable", WITHIN, || (gateway.status()["totals"]["dead"] == 1).then_some(()));
+    let dead = gateway.request("GET", "/v1/queues/orders/dead?reason=undeliverable", &[], b"").json();
+    assert_eq!(dead["items"].as_array().map(Vec::len), Some(1), "{dead}");
+    assert_eq!(sink.count(), 2);
     gateway.stop();
 }
 

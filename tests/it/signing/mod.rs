@@ -1,6 +1,7 @@
 //! Signed deliveries, from the real binary over real sockets: verified by a computation of this file's own.
 
 mod declared;
+mod files;
 mod keys;
 mod rotation;
 

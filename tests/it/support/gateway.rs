@@ -222,7 +222,7 @@ impl Gateway {
         &mut self,
         what: &str,
         within: Duration,
-        look: impl Fn(&Self) -> Option<T>,
+        mut look: impl FnMut(&Self) -> Option<T>,
     ) -> T {
         let deadline = Instant::now() + within;
         loop {

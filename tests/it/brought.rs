@@ -1,0 +1,75 @@
+//! One queue whose messages bring their destinations: three bad ones beside seventeen good ones, in the real binary.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::gateway::{Gateway, Home};
+use crate::support::invariants::{assert_laws, count};
+use crate::support::sink::{Answer, Sink};
+use crate::support::stores::on_both_stores;
+
+const WITHIN: Duration = Duration::from_mins(1);
+/// Messages for each destination.
+const EACH: usize = 200;
+
+on_both_stores! {
+    in_one_queue_seventeen_destinations_get_all_they_should_while_three_hold_theirs_back
+}
+
+/// Publishes that many messages for one destination.
+fn publish(gateway: &Gateway, destination: &str) {
+    let lines = (0..EACH).map(|number| number.to_string()).collect::<Vec<_>>().join("\n");
+    let headers = [("content-type", "application/x-ndjson"), ("posthaste-destination", destination)];
+    let answer = gateway.request("POST", "/v1/queues/mixed/messages/batch", &headers, lines.as_bytes());
+    assert_eq!(answer.status, 202, "{}", answer.text());
+}
+
+fn of_mixed(status: &Value, key: &str) -> u64 {
+    let all = status["queues"].as_array().expect("a list");
+    let queue = all.iter().find(|queue| queue["name"] == "mixed").expect("it is there");
+    queue[key].as_u64().expect("a number")
+}
+
+fn in_one_queue_seventeen_destinations_get_all_they_should_while_three_hold_theirs_back(home: &Home) {
+    let healthy: Vec<_> = (0..17).map(|_| Sink::start(|_| Answer::status(200))).collect();
+    let hanging = Sink::start(|_| Answer::HangBeforeHead);
+    let trickling =
+        Sink::start(|_| Answer::Trickle { status: 200, bytes: 10_000, every: Duration::from_secs(1) });
+    let refusing = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let refusing = format!("http://{}/", refusing.expect("a free port"));
+    let mut gateway = home.start(
+        "[workers]\nthreads = 2\n[queues.mixed]\nprocessor = 'http'\ndestination_override = 'any'\ntimeout = '15m'\n",
+        &["--dev"],
+    );
+    let bad = [hanging.url("/"), trickling.url("/"), refusing];
+    for destination in &bad {
+        publish(&gateway, destination);
+    }
+    gateway.wait_for("the bad ones have what they can take", WITHIN, |_| {
+        (hanging.count() > 0 && trickling.count() > 0).then_some(())
+    });
+    for sink in &healthy {
+        publish(&gateway, &sink.url("/"));
+    }
+    let good = (17 * EACH) as u64;
+    let status = gateway.wait_for("the healthy ones have all they should", WITHIN, |gateway| {
+        let status = gateway.status();
+        (of_mixed(&status, "delivered") == good).then_some(status)
+    });
+    assert_laws(&status);
+    assert_eq!((hanging.answers_ended(), trickling.answers_ended()), (0, 0), "those are under way still");
+    assert!(of_mixed(&status, "deferred") > 0, "{status}");
+    assert_eq!(count(&status, "dead"), 0);
+    let held_back =
+        of_mixed(&status, "pending") + of_mixed(&status, "scheduled") + of_mixed(&status, "leased");
+    assert_eq!(held_back, (3 * EACH) as u64, "no message is lost");
+    for sink in &healthy {
+        let mut bodies: Vec<_> = sink.received().iter().map(|received| received.body.clone()).collect();
+        bodies.sort_unstable();
+        bodies.dedup();
+        assert_eq!((sink.count(), bodies.len()), (EACH, EACH), "each message, once");
+    }
+    gateway.kill();
+}
