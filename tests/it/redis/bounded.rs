@@ -17,7 +17,8 @@ fn script(server: &RedisServer, text: &str, key: &str) {
     ask::<redis::Value>(server, &[b"EVAL", text.as_bytes(), b"1", key.as_bytes()]);
 }
 
-fn calls(server: &RedisServer, command: &str) -> u64 {
+/// How often a command was called.
+pub(super) fn calls(server: &RedisServer, command: &str) -> u64 {
     let stats = ask::<String>(server, &[b"INFO", b"commandstats"]);
     let begin = format!("cmdstat_{command}:calls=");
     let line = stats.lines().find_map(|line| line.strip_prefix(&begin));
@@ -112,23 +113,29 @@ fn a_change_and_work_to_do_are_told_when_memory_is_full() {
 }
 
 #[test]
-fn gauges_that_say_something_else_than_the_keys_are_told() {
+fn gauges_that_say_something_else_than_the_keys_are_told_and_set_right() {
     run(async || {
         let server = RedisServer::start(&[]);
         let stand = stand_at(server.url(), &Clock::manual(START));
         let queue = stand.queue("orders").await;
         stand.publish_plain(&queue, 3).await;
         stand.lease(&queue, 1).await;
-        for (gauge, was) in [("pending", "2"), ("leased", "1"), ("scheduled", "0"), ("dead", "0")] {
-            let counters = key("orders", "c");
-            for (value, codes) in [("7", vec![COUNTERS_DIFFER]), (was, Vec::new())] {
+        let told = async || {
+            stand.pass(seconds(3)).await;
+            let health = stand.connection.health().await.expect("the store answers");
+            health.troubles.iter().map(|trouble| trouble.code).collect::<Vec<_>>()
+        };
+        let counters = key("orders", "c");
+        for (gauge, was) in [("pending", 2), ("leased", 1), ("scheduled", 0), ("dead", 0)] {
+            for value in ["7", "-4"] {
                 ask::<i64>(&server, &[b"HSET", counters.as_bytes(), gauge.as_bytes(), value.as_bytes()]);
-                stand.pass(seconds(3)).await;
-                let health = stand.connection.health().await.expect("the store answers");
-                let told: Vec<_> = health.troubles.iter().map(|trouble| trouble.code).collect();
-                assert_eq!(told, codes, "{gauge} {value}: {health:?}");
+                assert_eq!(told().await, [COUNTERS_DIFFER], "{gauge} {value}");
+                assert_eq!(ask::<i64>(&server, &[b"HGET", counters.as_bytes(), gauge.as_bytes()]), was);
+                assert_eq!(told().await, [""; 0], "{gauge} {value}");
             }
         }
+        let counted = stand.stats(&queue).await.counters;
+        assert_eq!((counted.accepted, counted.purged, counted.dead_lettered), (3, 0, 0));
         stand.check().await;
     });
 }
