@@ -86,7 +86,10 @@ impl Connection {
         if !is_left && !kept.is_declared() {
             return Ok(false);
         }
-        self.check_home().await?;
+        // Not in another Redis.
+        if self.check_home().await.is_err() {
+            return Ok(false);
+        }
         match self.adopt(name, kept, None, None).await {
             // Somebody was first.
             Err(StoreError::Gone) => return Ok(false),

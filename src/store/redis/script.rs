@@ -145,7 +145,7 @@ scripts! {
     ];
     AUDIT "audit" Reads [TIME QUEUE INDEX LISTS BATCHES] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Batches, BatchIds, Deadlines, Marks(0), Marks(1), Marks(2),
+        ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Batches, BatchIds, Deadlines, Marks(0), Marks(1), Marks(2),
         Purged,
     ];
     RIGHTS "rights" Reads [] [];

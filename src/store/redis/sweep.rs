@@ -138,17 +138,7 @@ impl Connection {
         let (mut any, mut failed, mut sound) = (false, None, 0);
         for ((entry, taken), answer) in looks.iter().zip(answers) {
             let look = match answer.and_then(|answer| self.read_look(entry, answer, &mut swept)) {
-                Ok((mut look, beside)) => {
-                    if beside.is_held_otherwise {
-                        self.touch().await;
-                    }
-                    if beside.differs {
-                        // A step of it, then another look.
-                        swept.more |= self.repair(entry).await.unwrap_or_default();
-                        look.more = true;
-                    }
-                    Some(look)
-                }
+                Ok((look, beside)) => Some(self.see_to(entry, look, &beside, &mut swept).await),
                 Err(StoreError::Gone) => {
                     self.note_generation(&entry.name).await?;
                     None
@@ -197,6 +187,24 @@ impl Connection {
         swept.next_at = rounds.next.values().min().copied();
         self.state.is_next(swept.next_at);
         Ok(swept)
+    }
+
+    /// Does what a look calls for besides.
+    async fn see_to(&self, entry: &QueueEntry, mut look: Look, beside: &Beside, swept: &mut Swept) -> Look {
+        if beside.is_held_otherwise {
+            self.touch().await;
+        }
+        if beside.differs {
+            // A step of it, then another look.
+            match self.repair(entry).await {
+                Ok(more) => swept.more |= more,
+                Err(error) => {
+                    log::debug!("queue.name" = entry.name.as_str(), "cause" = error.to_string().as_str(); "a queue was not mended");
+                }
+            }
+            look.more = true;
+        }
+        look
     }
 
     /// Takes what is due from the index, when all is given back that the last round took.

@@ -3,13 +3,14 @@
 use posthaste::clock::Clock;
 use posthaste::domain::id::MessageId;
 use posthaste::domain::message::State;
+use posthaste::domain::outcome::Attempt;
 use posthaste::domain::retry::Verdict;
 use posthaste::store::Hold;
 use posthaste::store::dead::{DeadFilter, DeadGrouping};
 use posthaste::store::health::COUNTERS_DIFFER;
 
 use super::{ask, key, run, stand_at};
-use crate::conformance::stand::{START, retry_after, seconds};
+use crate::conformance::stand::{START, attempt, retry_after, seconds};
 use crate::support::redis::RedisServer;
 
 /// Runs a script on one key.
@@ -136,6 +137,53 @@ fn gauges_that_say_something_else_than_the_keys_are_told_and_set_right() {
         }
         let counted = stand.stats(&queue).await.counters;
         assert_eq!((counted.accepted, counted.purged, counted.dead_lettered), (3, 0, 0));
+        stand.check().await;
+    });
+}
+
+#[test]
+fn attempts_that_are_remembered_take_no_more_than_their_bound() {
+    run(async || {
+        let server = RedisServer::start(&[]);
+        let stand = stand_at(server.url(), &Clock::manual(START));
+        let queue = stand.queue("orders").await;
+        let all = stand.publish_plain(&queue, 3).await;
+        let tries = async |max: u16, number: u8| {
+            let leased = stand.lease(&queue, max).await;
+            let batch = leased.batch.clone();
+            let tried = |lease: posthaste::store::lease::Lease| {
+                let attempt = Attempt { error: Some("e".repeat(200)), ..attempt(number, 503) };
+                lease.settle(retry_after(seconds(0)), Some(attempt))
+            };
+            stand.settle(&batch, leased.leases.into_iter().map(tried).collect()).await;
+        };
+        tries(1, 1).await;
+        let counters = key("orders", "c");
+        let counted = || -> u64 { ask(&server, &[b"HGET", counters.as_bytes(), b"bytes_log"]) };
+        let one = counted();
+        assert!((300..400).contains(&one), "{one}");
+        stand.check().await;
+        // As many others would bring it there: one has room, the other not.
+        let full = (64_u64 << 20) - one - one / 2;
+        ask::<i64>(&server, &[b"HINCRBY", counters.as_bytes(), b"bytes_log", full.to_string().as_bytes()]);
+        tries(2, 1).await;
+        assert!(counted() <= 64 << 20, "{}", counted());
+        let mut remembered = 0;
+        for id in &all {
+            remembered += stand.find(&queue, *id).await.expect("it is there").history.len();
+        }
+        assert_eq!(remembered, 1);
+        // The last attempt of one that is remembered takes the place of the one before.
+        let before = counted();
+        tries(3, 2).await;
+        let found = stand.find(&queue, all[0]).await.expect("it is there");
+        assert_eq!(found.history.iter().map(|attempt| attempt.number).collect::<Vec<_>>(), [2]);
+        assert_eq!(counted(), before);
+        assert_eq!(stand.drain(&queue).await.len(), 3);
+        // Their end gives it back.
+        ask::<i64>(&server, &[b"DEL", key("orders", "a").as_bytes()]);
+        stand.pass(seconds(1)).await;
+        assert_eq!(ask::<i64>(&server, &[b"HEXISTS", counters.as_bytes(), b"bytes_log"]), 0);
         stand.check().await;
     });
 }

@@ -1,6 +1,7 @@
 -- Mends what somebody else made of the keys of a queue: places are made anew from the records they lead to, what leads nowhere
 -- goes, and gauges are set to what is there. What is gone counts as purged or discarded, what came back as accepted or
--- dead-lettered, so that both laws hold. A piece at a time: the field `mending` of K.c says how far it is, a step and a place in it.
+-- dead-lettered, so that both laws hold. A piece at a time: the field `mending` of K.c says how far it is, a step and a place
+-- in it.
 -- ARGV: 5 messages and 6 bytes at most, 7 lease of a batch whose deadline is gone (ms), 8 prefix of the keys of batches.
 -- Gives {'ok', woken, more, messages gone, messages found, dead letters gone, dead letters found}.
 local messages_max, bytes_max, prefix = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[8]
@@ -88,7 +89,7 @@ local function drop_letter(id, letter)
   if #id ~= 16 then return end
   if letter and #letter >= 6 then call('ZREM', K.d, sub(letter, 1, 6) .. id) end
   try('HDEL', K.o, id)
-  try('HDEL', K.a, id)
+  forget_logs({id})
 end
 local function has_died(member, died)
   local id = sub(member, 7)
@@ -160,20 +161,24 @@ end
 local function leased_differs()
   return call('ZCARD', K.l) ~= call('HLEN', K.b) or (leased_in_all() or gauge.leased) ~= gauge.leased
 end
+-- How much is remembered of attempts, when that went with K.c.
+local function logs_differ() return not call('HGET', K.c, 'bytes_log') and (try('HLEN', K.a) or 0) > 0 end
+local function count_log(_, log) note_log(size_of(log)) end
 local STEPS = {
   {scheduled_differs, walk_hash, K.sb, place_scheduled}, {scheduled_differs, walk_set, K.s, has_scheduled},
   {dead_differs, walk_set, K.d, has_died}, {dead_differs, walk_hash, K.dm, place_letter},
   {dead_differs, walk_hash, K.db, place_dead},
   {leased_differs, walk_set, K.l, has_batch}, {leased_differs, walk_hash, K.bi, has_ids},
-  {leased_differs, walk_hash, K.b, place_batch},
+  {leased_differs, walk_hash, K.b, place_batch}, {logs_differ, walk_hash, K.a, count_log},
 }
-local step, from = (call('HGET', K.c, 'mending') or ''):match('^(%d) (%d+)$')
+local step, from = (call('HGET', K.c, 'mending') or ''):match('^(%d) (%d*)$')
 step = tonumber(step or 1)
+if from == '' then from = nil end
 while step <= #STEPS do
   local differs, walk, key, visit = unpack(STEPS[step])
   if from or differs() then
     local further = walk(key, from or '0', visit)
-    if not further and is_spent() and step < #STEPS then step, further = step + 1, '0' end
+    if not further and is_spent() and step < #STEPS then step, further = step + 1, '' end
     if further then
       call('HSET', K.c, 'mending', string.format('%.0f ', step) .. further)
       flush()
@@ -215,7 +220,8 @@ for list = 0, 7 do
       local first = appended_to(list) - length + at
       for place, record in ipairs(piece) do
         if #record >= RECORD_MIN then
-          if is_in_runs(list) then note_runs(list, {record}, first + place - 1) else point(list, first + place - 1, id_of(record)) end
+          local its_place = first + place - 1
+          if is_in_runs(list) then note_runs(list, {record}, its_place) else point(list, its_place, id_of(record)) end
         end
       end
     end

@@ -173,7 +173,7 @@ local function clear()
     end
     -- What was leased during the purge is not among them.
     in_chunks(try, 'HDEL', K.o, ids)
-    in_chunks(try, 'HDEL', K.a, ids)
+    forget_logs(ids)
     if over == 1 or messages >= messages_max or bytes >= bytes_max then
       over = math.max(over, call('EXISTS', K.z))
       return
@@ -194,6 +194,12 @@ write_index()
 flush()
 forget()
 clear()
+-- When no log is left none counts, whatever became of the others.
+if try('HLEN', K.a) == 0 then
+  flush()
+  call('HDEL', K.c, 'bytes_log')
+end
+flush()
 
 local function score_of(key)
   local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
@@ -262,7 +268,8 @@ local function difference()
   end
   local dead, letters, bodies = call('ZCARD', K.d), call('HLEN', K.dm), call('HLEN', K.db)
   if dead ~= gauge.dead or letters ~= gauge.dead or bodies ~= gauge.dead then
-    return string.format('dead is %.0f, and %.0f places, %.0f letters and %.0f records are kept', gauge.dead, dead, letters, bodies)
+    local words = 'dead is %.0f, and %.0f places, %.0f letters and %.0f records are kept'
+    return string.format(words, gauge.dead, dead, letters, bodies)
   end
   local deadlines, batches = call('ZCARD', K.l), call('HLEN', K.b)
   if deadlines ~= batches then
