@@ -109,9 +109,9 @@ scripts! {
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Runs, Moments, Bodies, Letters, DeadRecords, Attempts, Finished, BatchIds,
     ];
-    CANCEL "cancel" Drains [TIME QUEUE INDEX LISTS DEAD FINISHED LEASED] [
+    CANCEL "cancel" Drains [TIME QUEUE INDEX LISTS DEAD FINISHED] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, BatchIds,
+        ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Finished,
     ];
     LETTERS "letters" Reads [TIME QUEUE] [Counters, Dead, Letters, DeadRecords];
     REPLAY "replay" Drains [TIME QUEUE INDEX LISTS DEAD] [

@@ -8,6 +8,7 @@ use posthaste::domain::retry::Verdict;
 use posthaste::store::Hold;
 use posthaste::store::dead::{DeadFilter, DeadGrouping};
 use posthaste::store::health::COUNTERS_DIFFER;
+use posthaste::store::stats::Cancelled;
 
 use super::{ask, key, run, stand_at};
 use crate::conformance::stand::{START, attempt, retry_after, seconds};
@@ -42,6 +43,28 @@ fn a_long_history_is_looked_through_in_many_small_calls() {
         assert_eq!(found.state, State::Delivered);
         assert!(calls(&server, "evalsha_ro") - before >= 30, "one call looked at too much");
         assert_eq!(stand.find(&queue, MessageId::from_bytes([1; 16])).await, None);
+    });
+}
+
+#[test]
+fn many_leases_are_looked_through_in_many_small_calls() {
+    run(async || {
+        let server = RedisServer::start(&[]);
+        let stand = stand_at(server.url(), &Clock::manual(START));
+        let queue = stand.queue("orders").await;
+        let known = stand.publish_plain(&queue, 1).await[0];
+        stand.lease(&queue, 1).await;
+        // Batches of others, as very many consumers have them.
+        let fill = "for number = 1, 20000 do redis.call('HSET', KEYS[1], 'batch' .. number, string.rep('x', 16)) end";
+        script(&server, fill, &key("orders", "bi"));
+        let before = calls(&server, "evalsha_ro");
+        assert_eq!(stand.find(&queue, MessageId::from_bytes([1; 16])).await, None);
+        assert!(calls(&server, "evalsha_ro") - before >= 15, "one call looked at too much");
+        let found = stand.find(&queue, known).await.expect("it is there");
+        assert_eq!(found.state, State::Leased);
+        assert_eq!(stand.connection.cancel(queue.clone(), known).await, Ok(Cancelled::Leased));
+        let unknown = stand.connection.cancel(queue.clone(), MessageId::from_bytes([1; 16])).await;
+        assert_eq!(unknown, Ok(Cancelled::Unknown));
     });
 }
 
