@@ -82,21 +82,26 @@ impl Connection {
 
     /// Where a message is, and what the script said of it; `None` when it is nowhere.
     ///
-    /// What ended is looked through from the end, in steps. Behind the first one goes whoever has the turn, and rests after each
+    /// What is leased is looked through in steps, then what ended, from the end. Behind the first one goes whoever has the turn, and rests after each
     /// for longer than it took: who asks for what was never there costs the others a part of Redis that is small and does not grow.
     async fn look_for(&self, queue: &QueueRef, id: MessageId) -> Result<Option<(Bytes, Answer)>, StoreError> {
         let (mut elements, mut messages, mut turn) = (0, 0, None);
+        let mut leases = Bytes::from_static(b"0");
         loop {
             let mut call = Call::of_queue(&self.state, script::FIND, queue, None);
             let batches = Names::batches(&call.base);
             call.push(&id.as_bytes()[..]).push(batches).push(elements).push(messages);
-            call.push(if elements == 0 { FIRST_ELEMENTS } else { STEP_ELEMENTS });
+            call.push(if elements == 0 { FIRST_ELEMENTS } else { STEP_ELEMENTS }).push(&leases[..]);
             let began = Instant::now();
             let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Reads).await?)?;
             let place = answer.bytes()?;
             match &*place {
                 b"nowhere" => return Ok(None),
-                b"further" => (elements, messages) = (answer.number()?, answer.number()?),
+                b"leases" => leases = answer.bytes()?,
+                b"further" => {
+                    (elements, messages) = (answer.number()?, answer.number()?);
+                    leases = Bytes::new();
+                }
                 _ => return Ok(Some((place, answer))),
             }
             if turn.is_some() {
@@ -117,8 +122,7 @@ impl Connection {
     ) -> Result<Cancelled, StoreError> {
         self.state.check_open()?;
         let mut call = Call::of_queue(&self.state, script::CANCEL, &queue, None);
-        let batches = Names::batches(&call.base);
-        call.push(&id.as_bytes()[..]).push(batches);
+        call.push(&id.as_bytes()[..]);
         let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?)?;
         let said = answer.bytes()?;
         if &*said == b"cancelled" {
@@ -127,10 +131,13 @@ impl Connection {
         }
         Ok(match &*said {
             b"cancelled" => Cancelled::Cancelled,
-            b"leased" => Cancelled::Leased,
             b"finished" => Cancelled::Finished,
             _ => match self.find_message(queue, id).await? {
-                Some(_) => Cancelled::Finished,
+                Some(found) if matches!(found.state, State::Delivered | State::Cancelled | State::Dead) => {
+                    Cancelled::Finished
+                }
+                // Or was, a moment ago: it may be tried again.
+                Some(_) => Cancelled::Leased,
                 None => Cancelled::Unknown,
             },
         })

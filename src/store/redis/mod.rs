@@ -10,6 +10,7 @@
 //! | `error` | what every failure means |
 //! | `connection` | the trait's calls |
 //! | `publish` · `leasing` · `sweep` | the way of a message |
+//! | `repair` | what somebody else did to the keys of a queue |
 //! | `lookup` · `letters` · `queues` · `stats` | what is asked of it |
 //! | `listener` | wake-ups from other gateways |
 //! | `instances` | which gateways live on it |
@@ -32,6 +33,7 @@ mod pack;
 mod probe;
 mod publish;
 mod queues;
+mod repair;
 mod script;
 mod state;
 mod stats;

@@ -46,7 +46,7 @@ pub(super) struct Listing {
 /// An entry at rest. What a later version adds must not be lost when this one writes it: it is refused.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Kept {
+pub(super) struct Kept {
     generation: Generation,
     source: Source,
     settings: Arc<QueueSettings>,
@@ -61,6 +61,11 @@ impl Kept {
             words.split(", expected").next().unwrap_or_default().to_owned()
         };
         serde_json::from_slice(bytes).map_err(all)
+    }
+
+    /// Whether a file declares it.
+    pub(super) const fn is_declared(&self) -> bool {
+        matches!(self.source, Source::File)
     }
 
     fn write(&self) -> Result<Vec<u8>, StoreError> {
@@ -224,7 +229,10 @@ impl Connection {
         let Some(kept) = kept.filter(|kept| kept.generation.0.to_string().as_bytes() != &*is) else {
             return Ok(());
         };
-        if is.is_empty() || held == 0 {
+        if is.is_empty() {
+            return self.revive(name, &kept).await.map(drop);
+        }
+        if held == 0 {
             return Ok(());
         }
         let (is, generation) = (String::from_utf8_lossy(&is).into_owned(), kept.generation.0);
@@ -242,7 +250,7 @@ impl Connection {
     /// # Errors
     /// [`StoreError::Gone`] when the hash has neither this generation nor the one that it is expected to have;
     /// [`StoreError::Foreign`] when it has another and holds messages: whose they are, an operator decides.
-    async fn adopt(
+    pub(super) async fn adopt(
         &self,
         name: &QueueName,
         kept: &Kept,

@@ -100,13 +100,18 @@ scripts! {
         ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, BatchIds, Deadlines, Marks(0),
         Marks(1), Marks(2), Foreign, Purged,
     ];
+    REPAIR "repair" Drains [TIME QUEUE INDEX LISTS DEAD BATCHES FOREIGN] [
+        Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
+        ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Batches, BatchIds, Deadlines, Marks(0), Marks(1),
+        Marks(2), Foreign,
+    ];
     FIND "find" Reads [TIME QUEUE INDEX LISTS LEASED] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Runs, Moments, Bodies, Letters, DeadRecords, Attempts, Finished, BatchIds,
     ];
-    CANCEL "cancel" Drains [TIME QUEUE INDEX LISTS DEAD FINISHED LEASED] [
+    CANCEL "cancel" Drains [TIME QUEUE INDEX LISTS DEAD FINISHED] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, BatchIds,
+        ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Finished,
     ];
     LETTERS "letters" Reads [TIME QUEUE] [Counters, Dead, Letters, DeadRecords];
     REPLAY "replay" Drains [TIME QUEUE INDEX LISTS DEAD] [
@@ -140,7 +145,7 @@ scripts! {
     ];
     AUDIT "audit" Reads [TIME QUEUE INDEX LISTS BATCHES] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Batches, BatchIds, Deadlines, Marks(0), Marks(1), Marks(2),
+        ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Batches, BatchIds, Deadlines, Marks(0), Marks(1), Marks(2),
         Purged,
     ];
     RIGHTS "rights" Reads [] [];

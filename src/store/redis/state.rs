@@ -14,11 +14,12 @@ use crate::store::health::Warning;
 use crate::store::redis::keys::{Key, Names};
 use crate::store::redis::probe::Vitals;
 use crate::store::redis::queues::Listing;
+use crate::store::redis::repair::Mended;
 use crate::store::redis::url;
 use crate::store::settings::StoreSettings;
 use crate::store::wake::WakeBoard;
 
-/// Entries that cannot be read that `/status` names.
+/// Entries that cannot be read, and queues that lost messages, that `/status` names.
 const UNREADABLE_SHOWN_MAX: usize = 10;
 
 /// Shared by every connection.
@@ -44,6 +45,8 @@ pub(super) struct State {
     unheard: Mutex<Option<String>>,
     /// Queues that the sweeps found in trouble: which, and what was said of it.
     pub(super) troubles: Mutex<HashMap<QueueName, (&'static str, String)>>,
+    /// What the repairs of queues found to be gone.
+    mended: Mutex<BTreeMap<QueueName, Mended>>,
     /// Who looks through the messages that ended: one at a time, so that it disturbs nobody else.
     pub(super) history: tokio::sync::Mutex<()>,
     /// The name under which this gateway was announced.
@@ -78,6 +81,7 @@ impl State {
             unreadable: Mutex::default(),
             unheard: Mutex::default(),
             troubles: Mutex::default(),
+            mended: Mutex::default(),
             history: tokio::sync::Mutex::default(),
             announced: Mutex::default(),
             broken: Arc::default(),
@@ -117,6 +121,17 @@ impl State {
         };
         log::error!("queue.name" = name, "code" = code, "cause" = detail.as_str(); "something is wrong with the keys of a queue");
         troubles.insert(queue.clone(), (code, detail));
+    }
+
+    /// Notes what a repair found to be gone.
+    pub(super) fn mended(&self, queue: &QueueName, now: Mended) {
+        if now == Mended::default() {
+            return;
+        }
+        let mut known = lock(&self.mended);
+        let sum = known.entry(queue.clone()).or_default();
+        sum.gone += now.gone;
+        sum.letters_gone += now.letters_gone;
     }
 
     /// What a sweep found to be next.
@@ -160,6 +175,14 @@ impl State {
         let all = known.iter().take(UNREADABLE_SHOWN_MAX).map(detail);
         let mut warnings: Vec<_> = all.map(|detail| Warning { code: "queue_unreadable", detail }).collect();
         drop(known);
+        warnings.extend(lock(&self.mended).iter().take(UNREADABLE_SHOWN_MAX).map(|(name, mended)| {
+            let Mended { gone, letters_gone } = mended;
+            let detail = format!(
+                "queue {name}: {gone} messages and {letters_gone} dead letters are gone with keys that somebody overwrote or removed; \
+                 they count as purged and discarded"
+            );
+            Warning { code: "messages_gone", detail }
+        }));
         warnings.extend(lock(&self.unheard).iter().map(|why| {
             let channel = &self.wake_channel;
             let detail = format!(

@@ -74,6 +74,14 @@ struct Look {
     is_told: bool,
 }
 
+/// What it found besides.
+struct Beside {
+    /// The queue is held in another way than was known.
+    is_held_otherwise: bool,
+    /// Its gauges and keys say different things.
+    differs: bool,
+}
+
 impl Look {
     /// The same of a queue from which consumers pull: what is ready there is no reason to look again soon.
     fn for_consumers(self, now_ms: u64) -> Self {
@@ -130,12 +138,7 @@ impl Connection {
         let (mut any, mut failed, mut sound) = (false, None, 0);
         for ((entry, taken), answer) in looks.iter().zip(answers) {
             let look = match answer.and_then(|answer| self.read_look(entry, answer, &mut swept)) {
-                Ok((look, held)) => {
-                    if held {
-                        self.touch().await;
-                    }
-                    Some(look)
-                }
+                Ok((look, beside)) => Some(self.see_to(entry, look, &beside, &mut swept).await),
                 Err(StoreError::Gone) => {
                     self.note_generation(&entry.name).await?;
                     None
@@ -184,6 +187,24 @@ impl Connection {
         swept.next_at = rounds.next.values().min().copied();
         self.state.is_next(swept.next_at);
         Ok(swept)
+    }
+
+    /// Does what a look calls for besides.
+    async fn see_to(&self, entry: &QueueEntry, mut look: Look, beside: &Beside, swept: &mut Swept) -> Look {
+        if beside.is_held_otherwise {
+            self.touch().await;
+        }
+        if beside.differs {
+            // A step of it, then another look.
+            match self.repair(entry).await {
+                Ok(more) => swept.more |= more,
+                Err(error) => {
+                    log::debug!("queue.name" = entry.name.as_str(), "cause" = error.to_string().as_str(); "a queue was not mended");
+                }
+            }
+            look.more = true;
+        }
+        look
     }
 
     /// Takes what is due from the index, when all is given back that the last round took.
@@ -246,16 +267,20 @@ impl Connection {
             let mut command = Cmd::new();
             let base = self.state.names.of_queue(&entry.name);
             command.arg("HMGET").arg(Names::in_queue(&base, Key::Counters));
-            command.arg(&["pending", "scheduled", "leased", "parked"]);
+            command.arg(&["pending", "scheduled", "leased", "parked", "gen"]);
             command
         });
         let gauges = self.link.send_each(commands.collect(), Effect::Reads).await?;
         for (entry, gauges) in turns.into_iter().zip(gauges) {
-            // What cannot be read is somebody else's.
-            let Ok(gauges) = gauges else { continue };
+            // What cannot be read is somebody else's, and what is gone may be made anew: a look finds out, and tells.
+            let Ok(gauges) = gauges else {
+                looks.push((entry.clone(), None));
+                continue;
+            };
             let mut gauges = Answer::of(gauges)?;
             let holds = gauges.number()? + gauges.number()? + gauges.number()? > 0;
-            if holds || !gauges.bytes()?.is_empty() {
+            let is_parked = !gauges.bytes()?.is_empty();
+            if holds || is_parked || gauges.bytes()?.is_empty() {
                 looks.push((entry.clone(), None));
             } else {
                 self.rounds.borrow_mut().next.remove(&entry.name);
@@ -293,13 +318,13 @@ impl Connection {
         call.finish()
     }
 
-    /// Reads what a look found; also whether the queue is held in another way than was known.
+    /// Reads what a look found.
     fn read_look(
         &self,
         entry: &QueueEntry,
         answer: redis::Value,
         swept: &mut Swept,
-    ) -> Result<(Look, bool), StoreError> {
+    ) -> Result<(Look, Beside), StoreError> {
         let mut answer = Answer::ok(answer)?;
         let woken = answer.yes()?;
         swept.promoted += answer.number()?;
@@ -309,17 +334,18 @@ impl Connection {
         let (more, ready) = (answer.yes()?, answer.yes()?);
         let (next, again) = (answer.moment_or_none()?, answer.moment_or_none()?);
         let held = answer.bytes()?;
-        let (foreign, differs) = (answer.text()?, answer.text()?);
+        let (foreign, difference) = (answer.text()?, answer.text()?);
+        let differs = !difference.is_empty();
         self.state.troubled(
             &entry.name,
-            match (&*foreign, &*differs) {
+            match (&*foreign, &*difference) {
                 ("", "") => None,
-                ("", _) => Some((COUNTERS_DIFFER, differs)),
+                ("", _) => Some((COUNTERS_DIFFER, difference)),
                 _ => Some((FOREIGN_BESIDE, foreign)),
             },
         );
         let (paused, parked) = (&*held == b"paused", read_park(&held));
-        let differs = paused != entry.paused || (!paused && parked != entry.parked);
+        let is_held_otherwise = paused != entry.paused || (!paused && parked != entry.parked);
         swept.more |= more;
         if ready {
             swept.ready.push(entry.name.clone());
@@ -330,7 +356,7 @@ impl Connection {
             Some(next) => rounds.next.insert(entry.name.clone(), next),
             None => rounds.next.remove(&entry.name),
         };
-        Ok((Look { ready, more, next, again, is_told: false }, differs))
+        Ok((Look { ready, more, next, again, is_told: false }, Beside { is_held_otherwise, differs }))
     }
 }
 

@@ -78,26 +78,6 @@ fn what_counts_as_pending_and_lies_nowhere_is_not_asked_for_again_at_once() {
 }
 
 #[test]
-fn a_key_without_which_messages_stay_behind_is_not_said_to_be_removed() {
-    run(async || {
-        let server = RedisServer::start(&[]);
-        let stand = stand_at(server.url(), &Clock::manual(START));
-        stand.queue("orders").await;
-        for (name, is_removed) in [("l", false), ("s", false), ("p1", true)] {
-            let key = key("orders", name);
-            ask::<String>(&server, &[b"SET", key.as_bytes(), b"junk"]);
-            ask::<i64>(&server, &[b"ZADD", b"ph:{0}:due", b"0", b"orders"]);
-            let swept = stand.connection.sweep().await;
-            let health = stand.connection.health().await.expect("it answers");
-            let detail = &health.troubles.first().unwrap_or_else(|| panic!("{swept:?}")).detail;
-            assert!(detail.contains(&key), "{detail}");
-            assert_eq!(detail.contains("remove it"), is_removed, "{detail}");
-            ask::<i64>(&server, &[b"DEL", key.as_bytes()]);
-        }
-    });
-}
-
-#[test]
 fn a_byte_that_flips_inside_a_list_kills_its_own_message_alone() {
     run(async || {
         let server = RedisServer::start(&[]);

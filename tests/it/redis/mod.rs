@@ -14,6 +14,7 @@ mod mixed;
 mod observed;
 mod occupied;
 mod registry;
+mod repaired;
 mod repeats;
 mod replies;
 mod shared;

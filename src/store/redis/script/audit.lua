@@ -82,6 +82,9 @@ for _, member in ipairs(call('ZRANGE', K.d, 0, -1)) do
   local record = call('HGET', K.db, member:sub(7))
   if record then add('dead', 'bytes_dead', record) end
 end
+local logs, log_bytes = call('HGETALL', K.a), 0
+for place = 2, #logs, 2 do log_bytes = log_bytes + #logs[place] + 100 end
+differs('bytes_log', tonumber(call('HGET', K.c, 'bytes_log') or 0), log_bytes)
 differs('letters', call('HLEN', K.dm), sums.dead)
 differs('records of dead letters', call('HLEN', K.db), sums.dead)
 for field, sum in pairs(sums) do differs(field, gauge[field], sum) end

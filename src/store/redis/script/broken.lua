@@ -1,14 +1,9 @@
 -- Comes last in every script of a queue, when it broke off: names the key that is of another type than ours. KINDS stands before
 -- this file, in the order of KEYS. Nothing was written unless the script said so before.
-local NEEDED = {l = true, b = true, s = true, sb = true, d = true, dm = true, db = true}
 for place, kind in ipairs(KINDS) do
   local is = redis.call('TYPE', KEYS[place]).ok
   if is ~= 'none' and is ~= kind then
     local words = 'the key ' .. KEYS[place] .. ' holds a ' .. is .. ' instead of a ' .. kind
-    -- Without these, messages that others know of are found by nobody.
-    if NEEDED[KEYS[place]:match('[^:]*$')] then
-      words = words .. '; put back what was there, and the queue goes on (where it is only removed, what it named stays behind)'
-    end
     return redis.error_reply((is_writing and 'WRONGTYPE ' or 'FOREIGNKEY ') .. words)
   end
 end

@@ -1,5 +1,5 @@
 -- Cancels one message that is not leased.
--- ARGV: 5 id, 6 prefix of the keys of batches. Gives {'ok', cancelled | leased | finished | look}: look among those that ended.
+-- ARGV: 5 id. Gives {'ok', cancelled | finished | look}: look among those that are leased or ended.
 local id = ARGV[5]
 if call('HEXISTS', K.dm, id) == 1 then return {'ok', 'finished'} end
 call('HLEN', K.o)
@@ -15,7 +15,7 @@ if kept and #kept >= 12 + RECORD_MIN then
 else
   local list, at
   list, at, record = locate(id)
-  if not record then return {'ok', leased_record(id, ARGV[6]) and 'leased' or 'look'} end
+  if not record then return {'ok', 'look'} end
   is_writing = true
   call('LSET', LIST[list], at, CANCELLED)
   shorten(list, 0)

@@ -14,24 +14,48 @@ local function cut(log, room)
   if drop >= #starts then return '' end
   return log:sub(starts[drop + 1])
 end
+-- The logs of a queue have so many bytes at most: beyond, what a message was tried before gives way to its own next attempt, and
+-- one that was never tried is not remembered. A log counts for more than it is long by what its name and place in a hash take.
+local LOG_BYTES_MAX, LOG_ENTRY = 67108864, 100
+local log_bytes
+local function size_of(log) return log == '' and 0 or #log + LOG_ENTRY end
+local function note_log(by)
+  if log_bytes then log_bytes = log_bytes + by end
+  count('bytes_log', by)
+end
+local function write_log(id, before, log)
+  if log == before then return end
+  local written
+  if log == '' then written = try('HDEL', K.a, id) else written = try('HSET', K.a, id, log) end
+  if written then note_log(size_of(log) - size_of(before)) end
+end
 local function remember(id, attempt)
   local before = try('HGET', K.a, id) or ''
   local log = cut(before .. attempt, 0)
-  if log == '' then
-    if before ~= '' then try('HDEL', K.a, id) end
-  else
-    try('HSET', K.a, id, log)
+  log_bytes = log_bytes or tonumber(call('HGET', K.c, 'bytes_log') or 0) or 0
+  if size_of(log) > size_of(before) and log_bytes + size_of(log) - size_of(before) > LOG_BYTES_MAX then
+    local at = 1
+    while #log - at + 1 > #before do at = at + 2 + unpack_from('>I2', log, at) end
+    log = sub(log, at)
+    if log == '' then log = before end
   end
+  write_log(id, before, log)
 end
 -- Leaves room for so many more.
 local function cut_again(id, room)
   local before = try('HGET', K.a, id)
-  if not before then return end
-  local log = cut(before, room)
-  if log == '' then
-    try('HDEL', K.a, id)
-  elseif log ~= before then
-    try('HSET', K.a, id, log)
+  if before then write_log(id, before, cut(before, room)) end
+end
+local function forget_logs(ids)
+  for first = 1, #ids, 100 do
+    local last, gone = math.min(first + 99, #ids), {}
+    for place, log in ipairs(try('HMGET', K.a, unpack(ids, first, last)) or {}) do
+      if log then
+        gone[#gone + 1] = ids[first + place - 1]
+        note_log(-size_of(log))
+      end
+    end
+    if #gone > 0 then try('HDEL', K.a, unpack(gone)) end
   end
 end
 -- The status of the last attempt remembered; 0: none.
@@ -76,7 +100,7 @@ local function discard(id)
   local record = unbury(id)
   if not record then return false end
   forget_body(id, record)
-  try('HDEL', K.a, id)
+  forget_logs({id})
   count('discarded', 1)
   return true
 end

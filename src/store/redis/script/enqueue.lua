@@ -8,7 +8,7 @@ local results, refused = {}, false
 local fresh = {[0] = {}, {}, {}}
 local bodies, scheduled = {}, {}
 local pending, pending_bytes, accepted = 0, 0, 0
-local woke = gauge.pending == 0 or call('LLEN', S) == gauge.pending
+local woke = gauge.pending <= 0 or call('LLEN', S) == gauge.pending
 
 local waiting = gauge.pending + gauge.scheduled + gauge.leased
 local waiting_bytes = gauge.bytes_waiting + gauge.bytes_leased
@@ -78,7 +78,8 @@ end
 
 if #scheduled > 0 then look_at_scheduled() end
 for priority = 0, 2 do
-  if #fresh[priority] > 0 then call('LLEN', LIST[2 + priority]) end
+  -- Whoever waits is told also where a gauge says wrongly that there is something.
+  if #fresh[priority] > 0 and call('LLEN', LIST[2 + priority]) == 0 then woke = true end
 end
 if #bodies > 0 then call('HLEN', K.o) end
 if new_count > 0 then call('HLEN', RING[ring.slot]) end

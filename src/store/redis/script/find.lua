@@ -1,12 +1,13 @@
 -- Finds one message, wherever it is.
 -- ARGV: 5 id, 6 prefix of the keys of batches, 7 where to go on among those that ended: elements from the end that were looked at
--- (0: look everywhere), 8 messages in them, 9 elements to look at.
+-- (0: from the end), 8 messages in them, 9 elements to look at, 10 where to go on among the leases, '' behind them all.
 -- Gives {'ok', place, record, what belongs to it, attempts, body}; {'ok', 'further', elements, messages} when it is not among
--- those; {'ok', 'nowhere'}.
+-- those; {'ok', 'leases', where to go on among them}; {'ok', 'nowhere'}.
 local id = ARGV[5]
 local log = try('HGET', K.a, id) or ''
 local function body_of(record) return is_apart(record) and call('HGET', K.o, id) or '' end
-if ARGV[7] == '0' then
+-- What is leased may have come back meanwhile, and what ends is looked for behind it: none is passed over.
+if ARGV[10] ~= '' then
   local letter = call('HGET', K.dm, id)
   if letter then
     local record = call('HGET', K.db, id) or ''
@@ -19,8 +20,9 @@ if ARGV[7] == '0' then
   end
   local _, _, pending = locate(id)
   if pending then return {'ok', 'pending', pending, '', log, body_of(pending)} end
-  local leased = leased_record(id, ARGV[6])
+  local leased, further = leased_record(id, ARGV[6], ARGV[10])
   if leased then return {'ok', 'leased', leased, '', log, body_of(leased)} end
+  if further then return {'ok', 'leases', further} end
 end
 -- The newest entry of that id among those that may be remembered, some elements at a time from the end. What ends meanwhile moves
 -- all others away from the end: some are looked at twice then, none is passed over.

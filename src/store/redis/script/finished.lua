@@ -26,7 +26,7 @@ local function drop_finished()
       ids[#ids + 1] = sub(element, at + 3, at + 18)
       at = at + 2 + unpack_from('>I2', element, at)
     end
-    in_chunks(try, 'HDEL', K.a, ids)
+    forget_logs(ids)
   end
   return held_of
 end
@@ -42,5 +42,6 @@ local function write_finished()
     local gone = drop_finished()
     kept, dropped = kept - gone, dropped + gone
   end
+  flush()
   entries = {}
 end

@@ -75,22 +75,16 @@ local function ends()
   return not set.trims
     and (gauge.dead + #dying >= set.dead_length_max or gauge.bytes_dead + dying_bytes >= set.dead_bytes_max)
 end
--- Whether bytes with a version that never was begin as a record of ours does: its id is a UUID of version 7.
-local function has_our_id(record)
-  local version, variant = byte(record, 8), byte(record, 10)
-  return version >= 112 and version < 128 and variant >= 128 and variant < 192
-end
 -- What is to be done with a message whose turn it is: nothing said, it is taken; else 'dead', 'foreign', 'newer'. A record of
 -- ours whose version was damaged is taken as well: whoever leases it reads it, and sees the damage.
 local function judge(record)
-  if #record < RECORD_MIN then return 'foreign' end
+  if is_foreign(record) then return 'foreign' end
   local version = byte(record, 1)
   if version == 1 then return is_expired(record) and 'dead' or nil end
   if version > 1 and version < 16 then
     newer = version
     return 'newer'
   end
-  return not has_our_id(record) and 'foreign' or nil
 end
 -- Whether a suspect is a batch of its own: it was lost at least twice, or its next attempt is its last.
 local function must_be_alone(record) return byte(record, 19) >= 2 or byte(record, 18) + 1 >= byte(record, 20) end

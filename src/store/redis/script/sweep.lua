@@ -173,7 +173,7 @@ local function clear()
     end
     -- What was leased during the purge is not among them.
     in_chunks(try, 'HDEL', K.o, ids)
-    in_chunks(try, 'HDEL', K.a, ids)
+    forget_logs(ids)
     if over == 1 or messages >= messages_max or bytes >= bytes_max then
       over = math.max(over, call('EXISTS', K.z))
       return
@@ -194,6 +194,12 @@ write_index()
 flush()
 forget()
 clear()
+-- When no log is left none counts, whatever became of the others.
+if try('HLEN', K.a) == 0 then
+  flush()
+  call('HDEL', K.c, 'bytes_log')
+end
+flush()
 
 local function score_of(key)
   local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
@@ -222,7 +228,29 @@ if set.lookup and gauge.pending == 0 and call('EXISTS', unpack(LIST, 0, 7)) == 0
   tidy(K.mr)
   tidy(K.mt)
 end
-if set.lookup and call('EXISTS', K.b) == 0 then tidy(K.bi) end
+if set.lookup and gauge.leased == 0 and call('EXISTS', K.b, K.l) == 0 then tidy(K.bi) end
+-- So do payloads apart of messages that a repair found to be gone, some at a time, once only dead letters can have any.
+local function drop_orphans()
+  local cursor = call('HGET', K.c, 'orphans')
+  if not cursor or call('EXISTS', K.s, K.sb, K.b, K.l, K.z, unpack(LIST, 0, 7)) > 0 then return end
+  cursor = tonumber(cursor) and cursor or '0'
+  repeat
+    local found = call('HSCAN', K.o, cursor, 'COUNT', 1)
+    cursor = found[1]
+    afford(0)
+    for place = 1, #found[2], 2 do
+      afford(#found[2][place + 1])
+      if call('HEXISTS', K.db, found[2][place]) == 0 then call('HDEL', K.o, found[2][place]) end
+    end
+  until cursor == '0' or messages >= messages_max or bytes >= bytes_max
+  if cursor == '0' then
+    call('HDEL', K.c, 'orphans')
+  else
+    call('HSET', K.c, 'orphans', cursor)
+    over = 1
+  end
+end
+if gauge.pending + gauge.scheduled + gauge.leased == 0 then drop_orphans() end
 -- Where the gauges say something else than the keys hold: what lies in lists may be more, by what was cancelled and by junk.
 local function difference()
   local listed, begins = 0, false
@@ -235,20 +263,20 @@ local function difference()
     return string.format('pending is %.0f, and its lists hold %.0f', gauge.pending, listed)
   end
   local scheduled, records = call('ZCARD', K.s), call('HLEN', K.sb)
-  if scheduled ~= gauge.scheduled and records ~= gauge.scheduled then
-    return string.format('scheduled is %.0f, and %.0f are kept', gauge.scheduled, records)
+  if scheduled ~= gauge.scheduled or records ~= gauge.scheduled then
+    return string.format('scheduled is %.0f, and %.0f places and %.0f records are kept', gauge.scheduled, scheduled, records)
   end
-  local dead, letters = call('ZCARD', K.d), call('HLEN', K.db)
-  if dead ~= gauge.dead and letters ~= gauge.dead then
-    return string.format('dead is %.0f, and %.0f are kept', gauge.dead, letters)
+  local dead, letters, bodies = call('ZCARD', K.d), call('HLEN', K.dm), call('HLEN', K.db)
+  if dead ~= gauge.dead or letters ~= gauge.dead or bodies ~= gauge.dead then
+    local words = 'dead is %.0f, and %.0f places, %.0f letters and %.0f records are kept'
+    return string.format(words, gauge.dead, dead, letters, bodies)
   end
-  -- Consumers may hold very many batches.
-  if call('HLEN', K.b) > 500 then return '' end
-  local batches, leased = call('HGETALL', K.b), 0
-  for place = 2, #batches, 2 do
-    if #batches[place] == 29 then leased = leased + live_of(batches[place]) end
+  local deadlines, batches = call('ZCARD', K.l), call('HLEN', K.b)
+  if deadlines ~= batches then
+    return string.format('%.0f batches are leased, and %.0f have a deadline', batches, deadlines)
   end
-  if leased ~= gauge.leased then
+  local leased = leased_in_all()
+  if leased and leased ~= gauge.leased then
     return string.format('leased is %.0f, and its batches hold %.0f', gauge.leased, leased)
   end
   return ''

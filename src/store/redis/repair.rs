@@ -1,0 +1,103 @@
+//! A queue whose keys say different things, since somebody overwrote or removed one of them: it is mended.
+//!
+//! A sweep sees it by the sizes of the keys. What is left leads to the rest: records to their places, lists of batches to their
+//! batches. What nothing leads to is gone, and is counted and told.
+
+use redis::{Cmd, Value};
+
+use crate::domain::queue::QueueName;
+use crate::store::error::StoreError;
+use crate::store::redis::answer::Answer;
+use crate::store::redis::call::Call;
+use crate::store::redis::connection::Connection;
+use crate::store::redis::error::Effect;
+use crate::store::redis::keys::{Key, Names};
+use crate::store::redis::publish::millis;
+use crate::store::redis::queues::Kept;
+use crate::store::redis::script;
+use crate::store::{QueueEntry, SWEEP_MESSAGES_MAX};
+
+/// Bytes that one step reads, beyond those of one piece.
+const STEP_BYTES_MAX: u64 = 1 << 20;
+/// Keys of which one at least is left where a queue held or remembered anything.
+const LASTING: [Key; 16] = [
+    Key::List(0),
+    Key::List(1),
+    Key::List(2),
+    Key::List(3),
+    Key::List(4),
+    Key::List(5),
+    Key::List(6),
+    Key::List(7),
+    Key::Scheduled,
+    Key::ScheduledRecords,
+    Key::Batches,
+    Key::Deadlines,
+    Key::Dead,
+    Key::Letters,
+    Key::DeadRecords,
+    Key::Finished,
+];
+
+/// What was counted as lost or found again in the repairs of a queue.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct Mended {
+    /// Messages that were pending, scheduled or leased.
+    pub(super) gone: u64,
+    pub(super) letters_gone: u64,
+}
+
+impl Connection {
+    /// Does one step of it; whether there are more.
+    pub(super) async fn repair(&self, entry: &QueueEntry) -> Result<bool, StoreError> {
+        let mut call = Call::of_queue(&self.state, script::REPAIR, &entry.queue_ref(), None);
+        let batches = Names::batches(&call.base);
+        call.push(SWEEP_MESSAGES_MAX).push(STEP_BYTES_MAX).push(millis(entry.settings.lease())).push(batches);
+        let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Reads).await?)?;
+        let (woken, more) = (answer.yes()?, answer.yes()?);
+        let (gone, found) = (answer.number()?, answer.number()?);
+        let (letters_gone, letters_found) = (answer.number()?, answer.number()?);
+        self.tell(&entry.name, woken, None);
+        if !more {
+            let name = entry.name.as_str();
+            log::warn!(
+                "queue.name" = name, "gone" = gone, "found" = found,
+                "dead_gone" = letters_gone, "dead_found" = letters_found;
+                "the keys of a queue were mended: somebody overwrote or removed one"
+            );
+            self.state.mended(&entry.name, Mended { gone, letters_gone });
+        }
+        Ok(more)
+    }
+
+    /// Gives a queue its hash again when that was removed and the queue was not: a deletion leaves no other key of it, and none
+    /// deletes what a file declares. The sweeps then count what is there. Whether it did.
+    pub(super) async fn revive(&self, name: &QueueName, kept: &Kept) -> Result<bool, StoreError> {
+        let base = self.state.names.of_queue(name);
+        let mut command = Cmd::new();
+        command.arg("EXISTS");
+        for key in LASTING {
+            command.arg(Names::in_queue(&base, key));
+        }
+        let is_left = match self.link.send(&command, Effect::Reads).await? {
+            Value::Int(count) => count > 0,
+            _ => false,
+        };
+        if !is_left && !kept.is_declared() {
+            return Ok(false);
+        }
+        // Not in another Redis.
+        if self.check_home().await.is_err() {
+            return Ok(false);
+        }
+        match self.adopt(name, kept, None, None).await {
+            // Somebody was first.
+            Err(StoreError::Gone) => return Ok(false),
+            adopted => drop(adopted?),
+        }
+        log::warn!("queue.name" = name.as_str(); "the hash of a queue was gone and is made anew: its counters and holds begin anew");
+        self.mark_work(name, true, None).await;
+        self.touch().await;
+        Ok(true)
+    }
+}
