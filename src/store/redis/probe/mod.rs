@@ -370,8 +370,9 @@ impl Connection {
         if let Some(server) = self.sending.server(made) {
             lock(&self.state.vitals).doubt(&server);
         }
+        let done = if fsynced { "fsynced it (each needs appendonly yes)" } else { "acknowledged it" };
         Err(StoreError::Unacknowledged(format!(
-            "Redis: {have} of {wanted} replicas (store.replicas_ack) acknowledged it within {REPLICAS_WITHIN:?}"
+            "Redis: within {REPLICAS_WITHIN:?} {have} of {wanted} replicas (store.replicas_ack) {done}"
         )))
     }
 }
