@@ -41,7 +41,7 @@ pub(super) mod url;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use redis::Client;
+use redis::{Client, IntoConnectionInfo as _};
 
 use crate::clock::Clock;
 use crate::domain::format::secret;
@@ -64,7 +64,7 @@ pub struct Redis {
 /// [`OpenError::Configuration`] for a URL that names no Redis, a Redis that knows not its user, and one that is there and does not
 /// keep what `store.durability` asks for.
 pub fn open(settings: &StoreSettings, clock: &Clock) -> Result<Arc<dyn Store>, OpenError> {
-    let client = Client::open(settings.url.as_str()).map_err(|error| {
+    let client = client(&settings.url).map_err(|error| {
         OpenError::Configuration(format!("store.url: {:?}: {error}", secret::url(&settings.url)))
     })?;
     let state = Arc::new(State::new(settings, client, clock));
@@ -72,6 +72,14 @@ pub fn open(settings: &StoreSettings, clock: &Clock) -> Result<Arc<dyn Store>, O
     listener::start(&state)
         .map_err(|error| OpenError::Failed(format!("a thread cannot be started: {error}")))?;
     Ok(Arc::new(Redis { state }))
+}
+
+/// A client that says nothing of its library on each connection: from 7.2 on a user without that right is denied it, and the
+/// server notes each time.
+fn client(url: &str) -> redis::RedisResult<Client> {
+    let information = url.into_connection_info()?;
+    let settings = information.redis_settings().clone().set_skip_set_lib_name();
+    Client::open(information.set_redis_settings(settings))
 }
 
 impl Store for Redis {

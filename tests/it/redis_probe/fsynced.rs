@@ -27,14 +27,17 @@ fn publish(gateway: &Gateway) -> Answer {
 
 /// Publishes until it is taken: from that on all is well.
 fn publish_until_taken(gateway: &mut Gateway) {
-    gateway.wait_for("publishes are taken", WITHIN, |gateway| {
-        (publish(gateway).status == 202).then_some(())
-    });
+    gateway.wait_for("publishes are taken", WITHIN, |gateway| (publish(gateway).status == 202).then_some(()));
 }
 
 /// It says that the message may be there, why, and it is there.
 fn assert_unknown(gateway: &Gateway, answer: &Answer, before: u64) {
-    assert_eq!((answer.status, answer.header("posthaste-stored")), (503, Some("unknown")), "{}", answer.text());
+    assert_eq!(
+        (answer.status, answer.header("posthaste-stored")),
+        (503, Some("unknown")),
+        "{}",
+        answer.text()
+    );
     let why = "0 of 1 replicas (store.replicas_ack) fsynced it";
     assert!(answer.text().contains("\"store_timeout\"") && answer.text().contains(why), "{}", answer.text());
     assert_eq!(count(&gateway.status(), "accepted"), before + 1, "it was stored once");

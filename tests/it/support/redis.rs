@@ -26,9 +26,12 @@ pub(crate) fn free_port() -> String {
 /// Names the redis-server that all tests use; without it, it is the installed one.
 const CHOICE: &str = "POSTHASTE_TEST_REDIS_SERVER";
 
+/// The one that `tests/run` installs by the package manager.
+const INSTALLED: &str = "redis-server";
+
 /// The redis-server that the tests use.
 fn program() -> PathBuf {
-    std::env::var_os(CHOICE).map_or_else(|| "redis-server".into(), PathBuf::from)
+    std::env::var_os(CHOICE).map_or_else(|| INSTALLED.into(), PathBuf::from)
 }
 
 /// One of 7.2 or newer: that of all tests where it is new enough, else the one that `tests/run` put below `target/`.
@@ -86,6 +89,14 @@ impl RedisServer {
     pub(crate) fn start_on_port(options: &[&str]) -> (Self, String) {
         let port = free_port();
         (Self::start(&[options, &["--port", &port]].concat()), port)
+    }
+
+    /// Starts the installed one, which speaks TLS, whatever the others are.
+    pub(crate) fn start_with_tls(options: &[&str]) -> Self {
+        let mut server = Self::prepare(options);
+        server.program = INSTALLED.into();
+        server.launch();
+        server
     }
 
     /// Starts it again on the same folder, and waits until it answers.
