@@ -11,6 +11,7 @@
 //! | `connection` | the trait's calls |
 //! | `publish` · `leasing` · `sweep` | the way of a message |
 //! | `lookup` · `letters` · `queues` · `stats` | what is asked of it |
+//! | `listing` · `shared` | the list of queues, and the other keys that all queues share |
 //! | `listener` | wake-ups from other gateways |
 //! | `instances` | which gateways live on it |
 //! | `probe` | whether Redis keeps what a 202 promises |
@@ -27,12 +28,14 @@ mod leasing;
 mod letters;
 mod link;
 mod listener;
+mod listing;
 mod lookup;
 mod pack;
 mod probe;
 mod publish;
 mod queues;
 mod script;
+mod shared;
 mod state;
 mod stats;
 mod sweep;
