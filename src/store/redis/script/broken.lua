@@ -1,5 +1,5 @@
--- Comes last in every script that has keys, when it broke off: names the key that is of another type than ours. KINDS stands before
--- this file, in the order of KEYS. Nothing was written unless the script said so before.
+-- Comes last in every script that has keys, when it broke off: names the key that is of another type than ours. KINDS stands
+-- before this file, in the order of KEYS. Nothing was written unless the script said so before.
 local NEEDED = {l = true, b = true, s = true, sb = true, d = true, dm = true, db = true}
 for place, kind in ipairs(KINDS) do
   local is = redis.call('TYPE', KEYS[place]).ok
