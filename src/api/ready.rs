@@ -17,7 +17,7 @@ pub struct Ready {
 /// One reason why the gateway cannot accept or serve.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Reason {
-    /// A stable word: `store_unavailable`, `store_newer`, `not_durable`, `draining`, `actor_gave_up`, `queue_stalled`.
+    /// A stable word: `store_unavailable`, `store_newer`, `not_swept`, `not_durable`, `draining`, `actor_gave_up`, `queue_stalled`.
     pub code: Cow<'static, str>,
     /// What it is about.
     pub detail: String,

@@ -48,6 +48,8 @@ pub struct StoreHealth {
     pub full: Option<String>,
     /// Why the store may not be leased from: it holds what a newer version wrote.
     pub newer: Option<String>,
+    /// Why nothing is done that time brings: no retry, no delay that ends, no lost lease, no expiry.
+    pub unswept: Option<String>,
     /// What an operator should look at.
     pub warnings: Vec<Warning>,
     /// Queues whose part of the store is not as it should be.

@@ -64,6 +64,9 @@ fn reasons(state: &State) -> Vec<Reason> {
         if let Some(why) = &health.newer {
             add("store_newer", why.clone());
         }
+        if let Some(why) = &health.unswept {
+            add("not_swept", why.clone());
+        }
     }
     for actor in state.gateway.supervisor.watch() {
         if actor.state == ActorState::GaveUp {

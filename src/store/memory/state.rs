@@ -222,6 +222,7 @@ impl State {
             durability_reasons: self.not_as_configured.iter().cloned().collect(),
             full: self.full(),
             newer: self.queues.values().find_map(|queue| queue.newer.clone()),
+            unswept: None,
             warnings: Vec::new(),
             troubles: Vec::new(),
         }

@@ -112,8 +112,10 @@ pub(super) fn cure(error: &RedisError, effect: Effect, within: Duration) -> Cure
 fn reply(code: &str, error: &RedisError, effect: Effect) -> Cure {
     let said = || error.detail().map(str::to_owned).unwrap_or_default();
     let away = |words: &str| StoreError::Unavailable(format!("Redis {words} ({code} {})", said()));
-    // Redis 7.0 names no code of its own inside of a script.
-    let code = if said().contains("The user executing the script") { "NOPERM" } else { code };
+    // Inside of a script Redis names no code of its own: 7.0, and from 7.2 on.
+    let is_forbidden =
+        ["The user executing the script", "ACL failure in script"].iter().any(|words| said().contains(words));
+    let code = if is_forbidden { "NOPERM" } else { code };
     let meaning = REPLIES.iter().find(|(known, _)| *known == code).map(|(_, meaning)| *meaning);
     match meaning {
         Some(Meaning::Load) => Cure::Load,

@@ -12,6 +12,7 @@
 //! | `publish` · `leasing` · `sweep` | the way of a message |
 //! | `repair` | what somebody else did to the keys of a queue |
 //! | `lookup` · `letters` · `queues` · `stats` | what is asked of it |
+//! | `listing` · `shared` | the list of queues, and the other keys that all queues share |
 //! | `listener` | wake-ups from other gateways |
 //! | `instances` | which gateways live on it |
 //! | `probe` | whether Redis keeps what a 202 promises |
@@ -28,6 +29,7 @@ mod leasing;
 mod letters;
 mod link;
 mod listener;
+mod listing;
 mod lookup;
 mod pack;
 mod probe;
@@ -35,6 +37,7 @@ mod publish;
 mod queues;
 mod repair;
 mod script;
+mod shared;
 mod state;
 mod stats;
 mod sweep;
@@ -43,7 +46,7 @@ pub(super) mod url;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use redis::Client;
+use redis::{Client, IntoConnectionInfo as _};
 
 use crate::clock::Clock;
 use crate::domain::format::secret;
@@ -66,7 +69,7 @@ pub struct Redis {
 /// [`OpenError::Configuration`] for a URL that names no Redis, a Redis that knows not its user, and one that is there and does not
 /// keep what `store.durability` asks for.
 pub fn open(settings: &StoreSettings, clock: &Clock) -> Result<Arc<dyn Store>, OpenError> {
-    let client = Client::open(settings.url.as_str()).map_err(|error| {
+    let client = client(&settings.url).map_err(|error| {
         OpenError::Configuration(format!("store.url: {:?}: {error}", secret::url(&settings.url)))
     })?;
     let state = Arc::new(State::new(settings, client, clock));
@@ -74,6 +77,14 @@ pub fn open(settings: &StoreSettings, clock: &Clock) -> Result<Arc<dyn Store>, O
     listener::start(&state)
         .map_err(|error| OpenError::Failed(format!("a thread cannot be started: {error}")))?;
     Ok(Arc::new(Redis { state }))
+}
+
+/// A client that says nothing of its library on each connection: from 7.2 on a user without that right is denied it, and the
+/// server notes each time.
+fn client(url: &str) -> redis::RedisResult<Client> {
+    let information = url.into_connection_info()?;
+    let settings = information.redis_settings().clone().set_skip_set_lib_name();
+    Client::open(information.set_redis_settings(settings))
 }
 
 impl Store for Redis {

@@ -11,7 +11,7 @@
 //! An entry that cannot be read, because a newer version or somebody else wrote it, takes only its own queue out: it is not served,
 //! not changed and not deleted, and its work stays in the due index for those who can read it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use redis::{Cmd, Value};
@@ -23,25 +23,14 @@ use crate::store::health::FOREIGN_TYPE;
 use crate::store::redis::answer::{Answer, read_number};
 use crate::store::redis::call::Call;
 use crate::store::redis::connection::Connection;
-use crate::store::redis::error::Effect;
+use crate::store::redis::error::{Effect, of_key};
 use crate::store::redis::keys::{Key, Names};
-use crate::store::redis::listener::CHANGED;
-use crate::store::redis::state::lock;
 use crate::store::redis::stats::read_park;
 use crate::store::redis::{pack, script, url};
 use crate::store::{Changed, Deleted, Hold, Put, QueueEntry, QueueRef};
 
 /// Times that a change is tried anew because somebody else's came first.
 const TRIES_MAX: usize = 20;
-
-/// The queues as they were at a count of changes.
-#[derive(Clone)]
-pub(super) struct Listing {
-    changes: u64,
-    /// The epoch that had been found by then: the count begins anew in a Redis that was emptied.
-    epoch: Option<Box<str>>,
-    entries: Vec<QueueEntry>,
-}
 
 /// An entry at rest. What a later version adds must not be lost when this one writes it: it is refused.
 #[derive(Clone, Serialize, Deserialize)]
@@ -54,7 +43,7 @@ pub(super) struct Kept {
 
 impl Kept {
     /// Reads an entry; an error says why it cannot be, without what it holds.
-    fn read(bytes: &[u8]) -> Result<Self, String> {
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
         let all = |error: serde_json::Error| {
             let words = error.to_string();
             // Every setting that this version knows follows.
@@ -68,11 +57,16 @@ impl Kept {
         matches!(self.source, Source::File)
     }
 
-    fn write(&self) -> Result<Vec<u8>, StoreError> {
+    pub(super) fn write(&self) -> Result<Vec<u8>, StoreError> {
         serde_json::to_vec(self).map_err(|error| StoreError::Internal(error.to_string()))
     }
 
-    fn entry(self, name: QueueName, paused: bool, parked: Option<ParkReason>) -> QueueEntry {
+    pub(super) fn of(entry: QueueEntry) -> Self {
+        let QueueEntry { generation, source, settings, .. } = entry;
+        Self { generation, source, settings }
+    }
+
+    pub(super) fn entry(self, name: QueueName, paused: bool, parked: Option<ParkReason>) -> QueueEntry {
         let Self { generation, source, settings } = self;
         QueueEntry { name, generation, source, settings, paused, parked }
     }
@@ -85,101 +79,12 @@ fn word_of(reason: ParkReason) -> String {
 }
 
 impl Connection {
-    /// Tells every gateway that the list of queues or one of its holds changed.
-    pub(super) async fn touch(&self) {
-        let mut touch = Call::of_store(&self.state, script::TOUCH);
-        // A hint: who does not hear it finds the count changed when it looks.
-        touch.push(&self.state.wake_channel).push(CHANGED);
-        // Whoever sweeps the queue next sees the difference and tells.
-        if let Err(error) = self.link.send(&touch.finish(), Effect::Reads).await {
-            log::debug!("cause" = error.to_string().as_str(); "a change of a queue was not told");
-        }
-    }
-
-    /// After a script that may have parked the queue.
-    pub(super) async fn tell_parked(&self, parked: &[u8]) {
-        if !parked.is_empty() {
-            self.touch().await;
-        }
-    }
-
-    /// All queues, by name: asked for only when something changed since the last time.
-    pub(super) async fn listed(&self) -> Result<Vec<QueueEntry>, StoreError> {
-        let mut command = Cmd::new();
-        command.arg("GET").arg(self.state.names.plain("changes"));
-        let changes = match self.link.send(&command, Effect::Reads).await? {
-            Value::BulkString(bytes) => read_number(&bytes),
-            _ => 0,
-        };
-        let epoch = lock(&self.state.vitals).found_epoch();
-        let is_latest = |listing: &&Listing| listing.changes == changes && listing.epoch == epoch;
-        if let Some(listing) = lock(&self.state.listing).as_ref().filter(is_latest) {
-            return Ok(listing.entries.clone());
-        }
-        // An emptied or swapped Redis knows nothing of our queues: what was listed before stands.
-        if let Err(error) = self.check_home().await {
-            let listing = lock(&self.state.listing);
-            let known = listing.as_ref().filter(|_| matches!(error, StoreError::NotDurable(_)));
-            return known.map(|listing| listing.entries.clone()).ok_or(error);
-        }
-        let entries = self.list().await?;
-        *lock(&self.state.listing) = Some(Listing { changes, epoch, entries: entries.clone() });
-        Ok(entries)
-    }
-
-    /// Notes a queue that was made or changed, so that what is known stands should Redis be emptied before the next look.
-    fn note_listed(&self, entry: &QueueEntry) {
-        if let Some(listing) = lock(&self.state.listing).as_mut() {
-            match listing.entries.binary_search_by(|known| known.name.cmp(&entry.name)) {
-                Ok(place) => listing.entries[place] = entry.clone(),
-                Err(place) => listing.entries.insert(place, entry.clone()),
-            }
-        }
-    }
-
-    async fn list(&self) -> Result<Vec<QueueEntry>, StoreError> {
-        let mut command = Cmd::new();
-        command.arg("HGETALL").arg(self.state.names.of_store(Key::Queues));
-        let mut answer = Answer::of(self.link.send(&command, Effect::Reads).await?)?;
-        let mut all = Vec::with_capacity(answer.left() / 2);
-        let mut unreadable = BTreeMap::new();
-        while answer.left() > 0 {
-            let (field, kept) = (answer.bytes()?, answer.bytes()?);
-            let field = String::from_utf8_lossy(&field).into_owned();
-            match (field.parse::<QueueName>(), Kept::read(&kept)) {
-                (Ok(name), Ok(kept)) => all.push((name, kept)),
-                (Ok(_), Err(why)) => _ = unreadable.insert(field, why),
-                (Err(_), _) => _ = unreadable.insert(field, "that is no name of a queue".to_owned()),
-            }
-        }
-        self.state.note_unreadable(unreadable);
-        all.sort_by(|(one, _), (other, _)| one.cmp(other));
-        let holds = all.iter().map(|(name, _)| {
-            let mut command = Cmd::new();
-            let base = self.state.names.of_queue(name);
-            command.arg("HMGET").arg(Names::in_queue(&base, Key::Counters)).arg(&["paused", "parked"]);
-            command
-        });
-        let holds = self.link.send_each(holds.collect(), Effect::Reads).await?;
-        let entries = all.into_iter().zip(holds).map(|((name, kept), held)| {
-            // A queue whose counters are somebody else's key must not hide the others.
-            let (paused, parked) = match held {
-                Err(StoreError::Internal(_) | StoreError::Foreign(_)) => (false, None),
-                held => {
-                    let mut held = Answer::of(held?)?;
-                    (!held.bytes()?.is_empty(), read_park(&held.bytes()?))
-                }
-            };
-            Ok(kept.entry(name, paused, parked))
-        });
-        entries.collect()
-    }
-
     /// One entry as it is at rest, and read.
     async fn kept(&self, name: &QueueName) -> Result<(Vec<u8>, Option<Kept>), StoreError> {
         let mut command = Cmd::new();
-        command.arg("HGET").arg(self.state.names.of_store(Key::Queues)).arg(name.as_str());
-        match self.link.send(&command, Effect::Reads).await? {
+        let key = self.state.names.of_store(Key::Queues);
+        command.arg("HGET").arg(&key).arg(name.as_str());
+        match self.link.send(&command, Effect::Reads).await.map_err(|error| of_key(error, &key))? {
             Value::BulkString(bytes) => {
                 let kept = Kept::read(&bytes)
                     .map_err(|why| StoreError::Newer(self.state.unreadable_entry(name.as_str(), &why)))?;
@@ -190,7 +95,7 @@ impl Connection {
     }
 
     /// Replaces an entry if it still is what it was; false when somebody was first.
-    async fn replace(&self, name: &QueueName, was: &[u8], is: &[u8]) -> Result<bool, StoreError> {
+    pub(super) async fn replace(&self, name: &QueueName, was: &[u8], is: &[u8]) -> Result<bool, StoreError> {
         let mut call = Call::of_store(&self.state, script::REGISTRY);
         call.push(name.as_str()).push(was).push(is);
         let mut answer = Answer::of(self.link.send(&call.finish(), Effect::Writes).await?)?;
@@ -217,14 +122,7 @@ impl Connection {
     /// Notes why nothing can be done with a queue that is listed, and whose hash is of another generation although it holds messages.
     pub(super) async fn note_generation(&self, name: &QueueName) -> Result<(), StoreError> {
         let key = Names::in_queue(&self.state.names.of_queue(name), Key::Counters);
-        let mut command = Cmd::new();
-        command.arg("HMGET").arg(&key).arg(&["gen", "pending", "scheduled", "leased", "dead"]);
-        let mut fields = Answer::of(self.link.send(&command, Effect::Reads).await?)?;
-        let is = fields.bytes()?;
-        let mut held = 0;
-        while fields.left() > 0 {
-            held += read_number(&fields.bytes()?);
-        }
+        let (is, held) = self.held(name).await?;
         let (_, kept) = self.kept(name).await?;
         let Some(kept) = kept.filter(|kept| kept.generation.0.to_string().as_bytes() != &*is) else {
             return Ok(());
@@ -243,6 +141,20 @@ impl Connection {
         );
         self.state.troubled(name, Some((FOREIGN_TYPE, detail)));
         Ok(())
+    }
+
+    /// What the queue's own hash has for its generation, and how many messages it counts.
+    async fn held(&self, name: &QueueName) -> Result<(Vec<u8>, u64), StoreError> {
+        let key = Names::in_queue(&self.state.names.of_queue(name), Key::Counters);
+        let mut command = Cmd::new();
+        command.arg("HMGET").arg(&key).arg(&["gen", "pending", "scheduled", "leased", "dead"]);
+        let mut fields = Answer::of(self.link.send(&command, Effect::Reads).await?)?;
+        let generation = fields.bytes()?.to_vec();
+        let mut held = 0;
+        while fields.left() > 0 {
+            held += read_number(&fields.bytes()?);
+        }
+        Ok((generation, held))
     }
 
     /// Gives the queue's own hash the generation and the settings of its entry.
@@ -288,6 +200,13 @@ impl Connection {
             let adopted = self.adopted(name).await?;
             let (bytes, was) = self.kept(name).await?;
             let Some(mut kept) = change(was.as_ref()) else { return Ok((was, None)) };
+            if was.is_none()
+                && let Some(adopted) = adopted
+                && self.held(name).await?.1 > 0
+            {
+                // Its entry was lost, and no deletion leaves messages behind: they are its own.
+                kept.generation = adopted;
+            }
             if was.is_some() {
                 // Without its hash the entry is left of a deletion or a making that was interrupted: nothing of it counts. With
                 // another in it, its entry was taken for such a one while it was finished: it may hold messages, and goes on.

@@ -173,13 +173,13 @@ impl Script {
             write!(source, "{} = KEYS[{place}], ", key.name()).expect("a string takes all");
         }
         source.push_str("}\n");
-        // What breaks off in a script of a queue says which key is to blame.
-        let is_of_queue = self.keys.contains(&Counters);
-        if is_of_queue {
+        // What breaks off says which key is to blame.
+        let has_keys = !self.keys.is_empty();
+        if has_keys {
             source.push_str("local is_writing = false\nlocal went_well, answer = pcall(function()\n");
         }
         self.parts.iter().for_each(|part| source.push_str(part));
-        if is_of_queue {
+        if has_keys {
             source.push_str("\nend)\nif went_well then return answer end\nlocal KINDS = {");
             for key in self.keys {
                 write!(source, "'{}', ", key.kind()).expect("a string takes all");

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use redis::Client;
 
@@ -10,10 +11,10 @@ use crate::clock::Clock;
 use crate::domain::queue::QueueName;
 use crate::domain::timestamp::Timestamp;
 use crate::store::error::StoreError;
-use crate::store::health::Warning;
+use crate::store::health::{FOREIGN_TYPE, Warning};
 use crate::store::redis::keys::{Key, Names};
+use crate::store::redis::listing::Listing;
 use crate::store::redis::probe::Vitals;
-use crate::store::redis::queues::Listing;
 use crate::store::redis::repair::Mended;
 use crate::store::redis::url;
 use crate::store::settings::StoreSettings;
@@ -21,6 +22,8 @@ use crate::store::wake::WakeBoard;
 
 /// Entries that cannot be read, and queues that lost messages, that `/status` names.
 const UNREADABLE_SHOWN_MAX: usize = 10;
+/// How long no sweep may succeed before that is said.
+const UNSWEPT_MAX: Duration = Duration::from_secs(3);
 
 /// Shared by every connection.
 pub(super) struct State {
@@ -47,6 +50,10 @@ pub(super) struct State {
     pub(super) troubles: Mutex<HashMap<QueueName, (&'static str, String)>>,
     /// What the repairs of queues found to be gone.
     mended: Mutex<BTreeMap<QueueName, Mended>>,
+    /// Keys that all queues share and somebody else overwrote, and what is said of each.
+    pub(super) shared: Mutex<BTreeMap<String, String>>,
+    /// Since when no sweep succeeds because of what Redis holds, and why.
+    unswept: Mutex<Option<(Instant, String)>>,
     /// Who looks through the messages that ended: one at a time, so that it disturbs nobody else.
     pub(super) history: tokio::sync::Mutex<()>,
     /// The name under which this gateway was announced.
@@ -82,6 +89,8 @@ impl State {
             unheard: Mutex::default(),
             troubles: Mutex::default(),
             mended: Mutex::default(),
+            shared: Mutex::default(),
+            unswept: Mutex::default(),
             history: tokio::sync::Mutex::default(),
             announced: Mutex::default(),
             broken: Arc::default(),
@@ -149,6 +158,37 @@ impl State {
         *known = now;
     }
 
+    /// Notes which of the keys that all queues share are somebody else's; says so when that changes.
+    pub(super) fn note_shared(&self, now: BTreeMap<String, String>) {
+        let mut known = lock(&self.shared);
+        for (key, detail) in now.iter().filter(|(key, _)| !known.contains_key(*key)) {
+            log::error!("key" = key.as_str(), "cause" = detail.as_str(); "a key that all queues share is somebody else's");
+        }
+        for key in known.keys().filter(|key| !now.contains_key(*key)) {
+            log::info!("key" = key.as_str(); "a key that all queues share is sound again");
+        }
+        *known = now;
+    }
+
+    /// Whether a key that all queues share was found to be somebody else's, and was not made anew since.
+    pub(super) fn is_overwritten(&self, key: Key) -> bool {
+        lock(&self.shared).contains_key(&self.names.of_store(key))
+    }
+
+    /// Notes that a sweep succeeded, or why it did not.
+    pub(super) fn note_unswept(&self, why: Option<String>) {
+        let mut known = lock(&self.unswept);
+        let since = known.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+        *known = why.map(|why| (since, why));
+    }
+
+    /// Why nothing is done that time brings, when that is so for some seconds.
+    pub(super) fn unswept(&self) -> Option<String> {
+        let known = lock(&self.unswept);
+        let (_, why) = known.as_ref().filter(|(since, _)| since.elapsed() >= UNSWEPT_MAX)?;
+        Some(format!("no message is promoted, retried, taken back or expired: {why}"))
+    }
+
     /// Notes that wake-ups of other gateways are heard, or why they are not; says so when it changes.
     pub(super) fn note_unheard(&self, now: Option<String>) {
         let mut known = lock(&self.unheard);
@@ -183,6 +223,9 @@ impl State {
             );
             Warning { code: "messages_gone", detail }
         }));
+        let shared = lock(&self.shared);
+        warnings.extend(shared.values().map(|detail| Warning { code: FOREIGN_TYPE, detail: detail.clone() }));
+        drop(shared);
         warnings.extend(lock(&self.unheard).iter().map(|why| {
             let channel = &self.wake_channel;
             let detail = format!(

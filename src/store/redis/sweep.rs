@@ -13,6 +13,7 @@
 //! wait at any of them.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
 use redis::Cmd;
 
@@ -52,6 +53,8 @@ pub(super) struct Rounds {
     /// The next moment of each queue, as the last look at it said.
     next: HashMap<QueueName, Timestamp>,
     turn: usize,
+    /// When the keys that all queues share were looked at.
+    pub(super) shared_seen: Option<Instant>,
     /// What was taken from the index and not given back: how far it was put off, and the queues.
     unfinished: Option<(u64, Vec<QueueName>)>,
 }
@@ -125,6 +128,20 @@ impl Connection {
 
     pub(super) async fn sweep_all(&self) -> Result<Swept, StoreError> {
         self.state.check_open()?;
+        self.look_at_shared().await?;
+        let swept = self.sweep_round().await;
+        match &swept {
+            Ok(_) => self.state.note_unswept(None),
+            Err(StoreError::Foreign(why) | StoreError::Internal(why)) => {
+                self.state.note_unswept(Some(why.clone()));
+                self.rounds.borrow_mut().shared_seen = None;
+            }
+            Err(_) => {}
+        }
+        swept
+    }
+
+    async fn sweep_round(&self) -> Result<Swept, StoreError> {
         let entries = self.listed().await?;
         let due = self.begin_round(&entries).await?;
         let looks = self.looks(&entries, &due).await?;

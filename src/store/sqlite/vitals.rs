@@ -126,6 +126,7 @@ impl Vitals {
             durability_reasons: reasons,
             full: seen.full.clone(),
             newer: seen.newer.values().next().cloned(),
+            unswept: None,
             warnings,
             troubles: Vec::new(),
         }

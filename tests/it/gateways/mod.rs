@@ -5,5 +5,6 @@ mod failover;
 mod full;
 mod idle;
 mod outage;
+mod overwritten;
 mod shared;
 mod visible;

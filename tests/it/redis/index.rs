@@ -197,12 +197,19 @@ fn messages_published_seconds_apart_take_no_more_memory_to_look_up_than_the_limi
         let stand = stand_at(server.url(), &Clock::manual(START));
         let queue = stand.queue_with("orders", |settings| settings.limits.length_max = 1_000_000).await;
         stand.publish_plain(&queue, 1).await;
-        let before = server.info("used_memory");
-        for _ in 0..MESSAGES / 1_000 {
+        let publish_thousand = async || {
             let drafts = vec![Draft { payload: vec![b'x'; 200], ..draft() }; 1_000];
             let apart: Vec<_> = (0..1_000).map(|step| stand.now().saturating_add(seconds(step))).collect();
             publish_of(&stand, &queue, &drafts, &apart).await;
             stand.clock.advance(seconds(1_000));
+        };
+        // What the server sets aside for calls of that size stays the same from then on.
+        for _ in 0..10 {
+            publish_thousand().await;
+        }
+        let before = server.info("used_memory");
+        for _ in 0..MESSAGES / 1_000 {
+            publish_thousand().await;
         }
         let beside = (server.info("used_memory") - before) / MESSAGES - 200;
         assert!(beside <= 150, "{beside} B beside each payload");

@@ -90,7 +90,8 @@ fn secure(authority: &Authority, folder: &std::path::Path) -> (RedisServer, Stri
     let [certificate, key] = [certificate, key].map(|path| path.display().to_string());
     let port = free_port();
     let options = ["--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key];
-    let server = RedisServer::start(&[&STRICT[..], &options, &["--tls-auth-clients", "no"]].concat());
+    let server =
+        RedisServer::start_with_tls(&[&STRICT[..], &options, &["--tls-auth-clients", "no"]].concat());
     (server, port)
 }
 

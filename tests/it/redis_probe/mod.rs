@@ -2,6 +2,7 @@
 
 mod acl;
 mod address;
+mod fsynced;
 mod moved;
 mod refusals;
 mod replicas;

@@ -3,7 +3,7 @@
 use posthaste::domain::retry::Verdict;
 use posthaste::store::error::StoreError;
 
-use super::{Arc, Duration, Put, RedisServer, Rig, plain_settings, run, strict};
+use super::{Arc, Duration, Put, RedisServer, Rig, plain_settings, run, strict, until};
 use crate::conformance::stand::{Draft, attempt, draft, settlements};
 use crate::support::redis::STRICT;
 
@@ -107,6 +107,11 @@ fn one_large_publish_does_not_go_beyond_the_room() {
         let large = Draft { payload: vec![7; 1 << 20], ..draft() };
         assert!(matches!(rig.offer(&vec![large.clone(); 28]).await, Err(StoreError::Full(_))));
         rig.offer(&vec![large; 20]).await.expect("there is room for that");
-        assert!(server.info("used_memory") < MEMORY_BYTES);
+        // From 8.0 on what scripts left behind counts until they are called some more times.
+        until("it is within the room", async || {
+            rig.stats().await;
+            (server.info("used_memory") < MEMORY_BYTES).then_some(())
+        })
+        .await;
     });
 }

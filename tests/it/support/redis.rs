@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,8 +23,37 @@ pub(crate) fn free_port() -> String {
     free.expect("a free port").port().to_string()
 }
 
+/// Names the redis-server that all tests use; without it, it is the installed one.
+const CHOICE: &str = "POSTHASTE_TEST_REDIS_SERVER";
+
+/// The one that `tests/run` installs by the package manager.
+const INSTALLED: &str = "redis-server";
+
+/// The redis-server that the tests use.
+#[expect(clippy::disallowed_methods, reason = "whoever runs the tests chooses, and not a gateway")]
+fn program() -> PathBuf {
+    std::env::var_os(CHOICE).map_or_else(|| INSTALLED.into(), PathBuf::from)
+}
+
+/// One of 7.2 or newer: that of all tests where it is new enough, else the one that `tests/run` put below `target/`.
+fn newer_program() -> PathBuf {
+    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/redis/redis-server");
+    let is_newer = |program: &PathBuf| version(program).is_some_and(|version| version >= (7, 2));
+    let found = [program(), unpacked].into_iter().find(is_newer);
+    found.expect("there is a redis-server of 7.2 or newer: tests/run --tools sees to it")
+}
+
+/// What `redis-server --version` says: major and minor.
+fn version(program: &Path) -> Option<(u16, u16)> {
+    let said = Command::new(program).arg("--version").output().ok()?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let mut numbers = said.split_once("v=")?.1.split('.').map_while(|number| number.parse().ok());
+    Some((numbers.next()?, numbers.next()?))
+}
+
 /// A server with its folder.
 pub(crate) struct RedisServer {
+    program: PathBuf,
     folder: tempfile::TempDir,
     options: Vec<String>,
     process: Option<Child>,
@@ -47,13 +76,28 @@ impl RedisServer {
     pub(crate) fn prepare(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let options = options.iter().map(|&option| option.to_owned()).collect();
-        Self { folder, options, process: None }
+        Self { program: program(), folder, options, process: None }
+    }
+
+    /// The same of 7.2 or newer, for what only those can.
+    pub(crate) fn prepare_newer(options: &[&str]) -> Self {
+        let mut server = Self::prepare(options);
+        server.program = newer_program();
+        server
     }
 
     /// Starts one that listens on a port of its own as well, for others to follow it; gives the port.
     pub(crate) fn start_on_port(options: &[&str]) -> (Self, String) {
         let port = free_port();
         (Self::start(&[options, &["--port", &port]].concat()), port)
+    }
+
+    /// Starts the installed one, which speaks TLS, whatever the others are.
+    pub(crate) fn start_with_tls(options: &[&str]) -> Self {
+        let mut server = Self::prepare(options);
+        server.program = INSTALLED.into();
+        server.launch();
+        server
     }
 
     /// Starts it again on the same folder, and waits until it answers.
@@ -68,7 +112,7 @@ impl RedisServer {
 
     /// Starts it again on the same folder with further options, and waits for nothing.
     pub(crate) fn spawn(&mut self, options: &[&str]) {
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(&self.program);
         command.args(["--port", "0", "--save", "", "--maxmemory-policy", "noeviction", "--daemonize", "no"]);
         // It waits five seconds for a second replica otherwise.
         command.args(["--repl-diskless-sync-delay", "0"]);

@@ -136,7 +136,7 @@ impl Connection {
             let made = self.link.ready().await?;
             if let Some(server) = self.link.server(made) {
                 let (on, mut answers) = self.link.send_numbered(vec![self.ask_epoch()], Effect::Asks).await?;
-                let found = answers.pop().unwrap_or_else(|| Err(unexpected()))?;
+                let found = of_any_type(answers.pop().unwrap_or_else(|| Err(unexpected())))?;
                 if on == made {
                     self.found_epoch(&self.link, made, &server, found).await?;
                     return Ok(server);
@@ -164,6 +164,7 @@ impl Connection {
         let mut health = vitals.health(newer);
         drop(vitals);
         health.warnings.extend(self.state.warnings());
+        health.unswept = self.state.unswept();
         let troubles = lock(&self.state.troubles);
         health.troubles = troubles
             .iter()
@@ -241,7 +242,7 @@ impl Connection {
         let memory = seen.memory;
         lock(&self.state.vitals).see(&server, seen, &self.state.settings);
         if asks_epoch {
-            self.found_epoch(link, on, &server, next()?).await?;
+            self.found_epoch(link, on, &server, of_any_type(next())?).await?;
         }
         link.leads_to(on, server);
         if is_replica && link.is_on(on) {
@@ -261,7 +262,7 @@ impl Connection {
         let mut answers = answers.into_iter();
         let mut next = || answers.next().unwrap_or_else(|| Err(unexpected()));
         let memory = permitted(next())?.as_ref().and_then(seen::memory);
-        self.found_epoch(&self.link, made, server, next()?).await?;
+        self.found_epoch(&self.link, made, server, of_any_type(next())?).await?;
         Ok(self.see_memory(memory))
     }
 
@@ -370,10 +371,16 @@ impl Connection {
         if let Some(server) = self.sending.server(made) {
             lock(&self.state.vitals).doubt(&server);
         }
+        let done = if fsynced { "fsynced it (each needs appendonly yes)" } else { "acknowledged it" };
         Err(StoreError::Unacknowledged(format!(
-            "Redis: {have} of {wanted} replicas (store.replicas_ack) acknowledged it within {REPLICAS_WITHIN:?}"
+            "Redis: within {REPLICAS_WITHIN:?} {have} of {wanted} replicas (store.replicas_ack) {done}"
         )))
     }
+}
+
+/// Whether these bytes are the mark of a Redis.
+pub(super) fn is_epoch(bytes: &[u8]) -> bool {
+    Epoch::read(bytes).is_some()
 }
 
 /// An answer, or nothing where it was refused.
@@ -382,6 +389,14 @@ fn permitted(answer: Result<Value, StoreError>) -> Result<Option<Value>, StoreEr
         Ok(answer) => Ok(Some(answer)),
         Err(StoreError::Internal(_)) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// What lies under the key of the epoch; of another type it is none.
+fn of_any_type(answer: Result<Value, StoreError>) -> Result<Value, StoreError> {
+    match answer {
+        Err(StoreError::Internal(words)) if words.contains("WRONGTYPE") => Ok(Value::BulkString(Vec::new())),
+        answer => answer,
     }
 }
 

@@ -171,7 +171,11 @@ impl Vitals {
                 };
                 let what =
                     format!("its epoch is {is} and was {known}: it was emptied or swapped for another");
-                Some(Flaw::new(what, "bring the old one back, or restart every gateway to adopt this one"))
+                let cure = format!(
+                    "bring the old one back, or restart every gateway to adopt this one; where it is the old one and only this \
+                     key was touched, redis-cli SET {key} {known}"
+                );
+                Some(Flaw::new(what, cure))
             }
         };
         self.tell();
@@ -181,6 +185,11 @@ impl Vitals {
     /// What was found last under the key of the epoch.
     pub(in crate::store::redis) fn found_epoch(&self) -> Option<Box<str>> {
         self.found.clone()
+    }
+
+    /// What lies under the key of the epoch as this process adopted it.
+    pub(in crate::store::redis) fn own_epoch(&self) -> Option<String> {
+        self.epoch.as_ref().map(ToString::to_string)
     }
 
     /// What tells this Redis from every other, once it is known.
@@ -319,6 +328,7 @@ impl Vitals {
             durability_reasons: reasons,
             full: self.room.why_full(0),
             newer: looked.and_then(|looked| looked.newer.clone()).or(newer),
+            unswept: None,
             warnings,
             troubles: Vec::new(),
         }
