@@ -1,7 +1,8 @@
 //! What seventeen destinations lose while three others are bad: one refuses, one hangs, one trickles.
 //!
 //! Each run starts a gateway of its own and measures twice: how fast a backlog that was published beforehand is delivered to the
-//! seventeen, and how long it takes from posting to receiving at a steady rate. Runs with and without the three take turns.
+//! seventeen, and how long it takes from posting to receiving at a steady rate. Runs with and without the three take turns, with a
+//! queue for each destination and with one queue whose messages bring theirs.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -131,29 +132,68 @@ fn receivers(seen: &Arc<Seen>) -> Vec<SocketAddr> {
     addresses.recv().expect("they are started")
 }
 
+/// How messages are spread over destinations.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spread {
+    /// A queue for each.
+    Queues,
+    /// One queue, whose messages bring their destinations.
+    Brought,
+}
+
+/// Makes the queues, paused, with their backlog.
+fn fill(gateway: &Gateway, spread: Spread, addresses: &[SocketAddr]) -> Vec<String> {
+    let names: Vec<String> = match spread {
+        Spread::Queues => (0..addresses.len()).map(|number| format!("q{number}")).collect(),
+        Spread::Brought => vec!["all".to_owned()],
+    };
+    for (name, address) in names.iter().zip(addresses) {
+        let settings = match spread {
+            Spread::Queues => format!("{{\"processor\":\"http\",\"destination\":\"http://{address}/\"}}"),
+            Spread::Brought => "{\"processor\":\"http\",\"destination_override\":\"any\"}".to_owned(),
+        };
+        gateway.request("PUT", &format!("/v1/queues/{name}"), &settings, 201);
+        gateway.request("POST", &format!("/v1/queues/{name}/pause"), "", 200);
+    }
+    let item = |address: &SocketAddr| match spread {
+        Spread::Queues => "{\"payload\":\"x\"}".to_owned(),
+        Spread::Brought => format!("{{\"payload\":\"x\",\"destination\":\"http://{address}/\"}}"),
+    };
+    // In the one queue destinations follow one another, the bad ones among them.
+    let rounds = usize::try_from(BACKLOG).expect("it is small");
+    let batches: Vec<(&String, Vec<String>)> = match spread {
+        Spread::Queues => {
+            let of = |(name, address)| (name, vec![item(address); rounds]);
+            names.iter().zip(addresses).map(of).collect()
+        }
+        Spread::Brought => {
+            let all = (0..rounds).flat_map(|_| addresses.iter().map(item)).collect();
+            vec![(&names[0], all)]
+        }
+    };
+    for (name, items) in batches {
+        for items in items.chunks(1_000) {
+            let body = format!("[{}]", items.join(","));
+            gateway.request("POST", &format!("/v1/queues/{name}/messages/batch"), &body, 202);
+        }
+    }
+    names
+}
+
 /// Messages a second and the 99th percentile of the latency, milliseconds.
-fn run_once(binary: &str, is_spoiled: bool) -> (f64, f64) {
+fn run_once(binary: &str, spread: Spread, is_spoiled: bool) -> (f64, f64) {
     let seen = Arc::new(Seen { began: Instant::now(), count: AtomicU64::new(0), waits: Mutex::default() });
     let addresses = receivers(&seen);
     let folder = tempfile::tempdir().expect("a folder");
     let gateway = Gateway::start_as(binary, folder.path(), "sqlite:posthaste.db", &["--dev"]);
     let used = if is_spoiled { addresses.len() } else { HEALTHY };
-    let body = "{\"payload\":\"x\"},".repeat(1_000);
-    let body = format!("[{}]", body.trim_end_matches(','));
-    for (number, address) in addresses[..used].iter().enumerate() {
-        let settings = format!("{{\"processor\":\"http\",\"destination\":\"http://{address}/\"}}");
-        gateway.request("PUT", &format!("/v1/queues/q{number}"), &settings, 201);
-        gateway.request("POST", &format!("/v1/queues/q{number}/pause"), "", 200);
-        for _ in 0..BACKLOG / 1_000 {
-            gateway.request("POST", &format!("/v1/queues/q{number}/messages/batch"), &body, 202);
-        }
-    }
+    let names = fill(&gateway, spread, &addresses[..used]);
     // The bad ones first: what they take, they have taken when the clock starts.
-    for number in (0..used).rev() {
+    for (number, name) in names.iter().enumerate().rev() {
         if number == HEALTHY - 1 {
             thread::sleep(Duration::from_secs(1));
         }
-        gateway.request("POST", &format!("/v1/queues/q{number}/resume"), "", 200);
+        gateway.request("POST", &format!("/v1/queues/{name}/resume"), "", 200);
     }
     let began = Instant::now();
     let all = BACKLOG * HEALTHY as u64;
@@ -161,7 +201,7 @@ fn run_once(binary: &str, is_spoiled: bool) -> (f64, f64) {
     wait_for("the backlog is delivered", || (seen.count.load(Ordering::Relaxed) >= all).then_some(()));
     #[expect(clippy::cast_precision_loss, reason = "some ten thousands")]
     let per_s = (all - before) as f64 / began.elapsed().as_secs_f64();
-    post_steadily(&gateway, &seen);
+    post_steadily(&gateway, &names, &addresses, &seen);
     let mut waits = std::mem::take(&mut *seen.waits.lock().unwrap_or_else(PoisonError::into_inner));
     waits.sort_unstable();
     gateway.kill();
@@ -169,16 +209,20 @@ fn run_once(binary: &str, is_spoiled: bool) -> (f64, f64) {
 }
 
 /// Posts at a steady rate to the healthy ones, and waits until all have come.
-fn post_steadily(gateway: &Gateway, seen: &Seen) {
+fn post_steadily(gateway: &Gateway, names: &[String], addresses: &[SocketAddr], seen: &Seen) {
     let before = seen.count.load(Ordering::Relaxed);
     let mut connection = gateway.connect();
     let (began, mut posted) = (Instant::now(), 0_u32);
     while began.elapsed() < STEADY_FOR {
         let due = Duration::from_secs(1) * posted / STEADY_PER_S;
         thread::sleep(due.saturating_sub(began.elapsed()));
-        let path = format!("/v1/queues/q{}/messages", posted as usize % HEALTHY);
+        let number = posted as usize % HEALTHY;
+        let path = format!("/v1/queues/{}/messages", names[number.min(names.len() - 1)]);
+        let url = format!("http://{}/", addresses[number]);
+        let headers = [("Posthaste-Destination", url.as_str())];
+        let headers = if names.len() == 1 { &headers[..] } else { &[] };
         let now = seen.began.elapsed().as_nanos().to_string();
-        let answer = connection.request("POST", &path, &[], now.as_bytes()).expect("an answer");
+        let answer = connection.request("POST", &path, headers, now.as_bytes()).expect("an answer");
         assert_eq!(answer.status, 202, "{}", answer.text());
         posted += 1;
     }
@@ -189,15 +233,20 @@ fn post_steadily(gateway: &Gateway, seen: &Seen) {
 /// Measures it.
 pub(crate) fn run(arguments: &Arguments, report: &mut Report) {
     let own = env!("CARGO_BIN_EXE_posthaste");
-    let mut kinds = vec![("alone", own, false), ("beside_bad", own, true)];
+    let mut kinds = vec![
+        ("alone", own, Spread::Queues, false),
+        ("beside_bad", own, Spread::Queues, true),
+        ("one_queue_alone", own, Spread::Brought, false),
+        ("one_queue_beside_bad", own, Spread::Brought, true),
+    ];
     if let Some(other) = &arguments.binary {
-        kinds.push(("other_alone", other, false));
-        kinds.push(("other_beside_bad", other, true));
+        kinds.push(("other_alone", other, Spread::Queues, false));
+        kinds.push(("other_beside_bad", other, Spread::Queues, true));
     }
     let mut found: BTreeMap<&str, (Vec<f64>, Vec<f64>)> = BTreeMap::new();
     for _ in 0..RUNS {
-        for (name, binary, is_spoiled) in &kinds {
-            let (per_s, p99_ms) = run_once(binary, *is_spoiled);
+        for (name, binary, spread, is_spoiled) in &kinds {
+            let (per_s, p99_ms) = run_once(binary, *spread, *is_spoiled);
             let (rates, waits) = found.entry(name).or_default();
             rates.push(per_s);
             waits.push(p99_ms);
@@ -207,8 +256,10 @@ pub(crate) fn run(arguments: &Arguments, report: &mut Report) {
         report.add(&format!("{name}_per_s"), median(rates));
         report.add(&format!("{name}_p99_ms"), median(waits));
     }
-    for (name, ratio) in [("per_s", "throughput_kept"), ("p99_ms", "p99_ratio")] {
-        let of = |kind: &str| report.figure(&format!("{kind}_{name}"));
-        report.add(ratio, of("beside_bad") / of("alone"));
+    for kind in ["", "one_queue_"] {
+        for (name, ratio) in [("per_s", "throughput_kept"), ("p99_ms", "p99_ratio")] {
+            let of = |when: &str| report.figure(&format!("{kind}{when}_{name}"));
+            report.add(&format!("{kind}{ratio}"), of("beside_bad") / of("alone"));
+        }
     }
 }

@@ -45,11 +45,14 @@ use crate::domain::format::duration;
 use crate::domain::outcome::{Outcome, RetryHint};
 use crate::domain::queue::{QueueName, QueueSettings};
 use crate::domain::timestamp::Timestamp;
-use crate::processor::signing::{LOOK_EVERY, Unsigned};
+use crate::processor::signing::Unsigned;
 use crate::processor::{Build, Context, Delivery, Keyring, Processor, Report, Signal, StoreId};
 
 /// Queues whose prepared route a thread keeps; beyond, all are made anew. A route is a few hundred bytes.
 const ROUTES_MAX: usize = 4_096;
+
+/// How long a thread goes on with what another may have read anew from a secret file.
+const SIGNER_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// How long a message waits at least that cannot be signed now; a file is looked at about as often.
 const UNSIGNED_DELAY: Duration = Duration::from_secs(5);
@@ -83,7 +86,8 @@ struct Route {
 
 impl Route {
     fn holds_for(&self, delivery: &Delivery) -> bool {
-        let is_fresh = |looked: Timestamp| looked <= delivery.at && delivery.at.since(looked) < LOOK_EVERY;
+        let is_fresh =
+            |looked: Timestamp| looked <= delivery.at && delivery.at.since(looked) < SIGNER_AGE_MAX;
         Arc::ptr_eq(&self.settings, &delivery.settings) && self.looked_at.is_none_or(is_fresh)
     }
 }

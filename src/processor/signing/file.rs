@@ -15,7 +15,7 @@ use crate::domain::timestamp::Timestamp;
 use crate::processor::http::sign::Signer;
 
 /// How long what a file said is taken to hold.
-pub(in crate::processor) const LOOK_EVERY: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// The largest file that is read: several times what four secrets take.
 const FILE_BYTES_MAX: u64 = 4 << 10;

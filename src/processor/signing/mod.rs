@@ -12,7 +12,6 @@ use std::time::Instant;
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 
-pub(in crate::processor) use self::file::LOOK_EVERY;
 use self::file::Watched;
 use self::seal::{MasterKey, SealError};
 use super::http::sign::{Signer, public_key_of};

@@ -34,7 +34,8 @@ fn deliver_to(gateway: &Gateway, queue: &str, sink: &Sink) -> Arc<Received> {
 }
 
 fn declaring(queues: &[(&str, &Sink)]) -> String {
-    let mut settings = format!("{WITH_KEY}[queue_defaults]\nsecret_overlap = '3s'\n");
+    // One thread: another would go on for a moment with what it knew.
+    let mut settings = format!("{WITH_KEY}[workers]\nthreads = 1\n[queue_defaults]\nsecret_overlap = '3s'\n");
     for (name, sink) in queues {
         let url = sink.url("/");
         writeln!(
