@@ -152,30 +152,37 @@ fn without_the_store(path: &str, method: &str) -> Option<u16> {
 }
 
 fn assert_each_route_says_that_the_store_is_away(gateway: &Gateway) {
-    for (path, sample) in samples("default") {
-        let (what, begun) = (format!("{} {path}", sample.method), Instant::now());
-        let answer = send(gateway, &sample);
-        assert!(begun.elapsed() < ANSWERED_WITHIN, "{what} took {:?}", begun.elapsed());
-        if let Some(status) = without_the_store(path, sample.method) {
-            assert_eq!(answer.status, status, "{what}: {}", answer.text());
-            continue;
+    // All at once: each may take its time.
+    std::thread::scope(|scope| {
+        for (path, sample) in samples("default") {
+            scope.spawn(move || assert_says_that_the_store_is_away(gateway, path, &sample));
         }
-        if path == "/ready" {
-            // It says what was seen last, within a second or two.
-            continue;
-        }
-        let problem = answer.json();
-        assert_eq!(answer.status, 503, "{what}: {problem}");
-        let code = problem["code"].as_str().expect("a code");
-        assert!(matches!(code, "store_unavailable" | "store_timeout"), "{what}: {problem}");
-        assert!(answer.header("retry-after").is_some(), "{what}");
-    }
+    });
     wait_until("it is not ready", WITHIN, || {
         let ready = gateway.request("GET", "/ready", &[], b"");
         (ready.status == 503).then_some(())
     });
     let unknown = gateway.request("GET", "/v1/queues/nothing", &[], b"");
     assert_eq!(unknown.status, 503, "it may be there: {}", unknown.text());
+}
+
+fn assert_says_that_the_store_is_away(gateway: &Gateway, path: &str, sample: &Sample) {
+    let (what, begun) = (format!("{} {path}", sample.method), Instant::now());
+    let answer = send(gateway, sample);
+    assert!(begun.elapsed() < ANSWERED_WITHIN, "{what} took {:?}", begun.elapsed());
+    if let Some(status) = without_the_store(path, sample.method) {
+        assert_eq!(answer.status, status, "{what}: {}", answer.text());
+        return;
+    }
+    if path == "/ready" {
+        // It says what was seen last, within a second or two.
+        return;
+    }
+    let problem = answer.json();
+    assert_eq!(answer.status, 503, "{what}: {problem}");
+    let code = problem["code"].as_str().expect("a code");
+    assert!(matches!(code, "store_unavailable" | "store_timeout"), "{what}: {problem}");
+    assert!(answer.header("retry-after").is_some(), "{what}");
 }
 
 fn over(redis: &RedisServer) -> Gateway {
