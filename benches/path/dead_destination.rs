@@ -44,7 +44,7 @@ fn measure(
 ) {
     let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let closed = closed.expect("a free port");
-    let gateway = Gateway::start_as(env!("CARGO_BIN_EXE_posthaste"), folder, store, &["--dev"]);
+    let gateway = Gateway::start_as(env!("CARGO_BIN_EXE_posthaste"), folder, store, &["--set", LOOPBACK]);
     let settings = format!(
         "{{\"processor\":\"http\",\"destination\":\"http://{closed}/\",\
          \"limits\":{{\"length_max\":100000000,\"bytes_max\":\"1TiB\"}}}}"

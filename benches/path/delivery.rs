@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::Arguments;
 use crate::delivery_by_hand::{delivery, http, settings};
-use crate::gateway::{Gateway, cpu_of};
+use crate::gateway::{Gateway, LOOPBACK, cpu_of};
 use crate::report::{Report, median};
 
 /// The word that makes this program a receiver.
@@ -34,6 +34,8 @@ const RUNS: usize = 5;
 const MESSAGES: u64 = 100_000;
 const BATCH: u64 = 1_000;
 const PAYLOAD_BYTES: usize = 200;
+/// What secrets set by the API are sealed with: 32 bytes in base64.
+const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// A receiver in a process of its own, which says how many it has received.
@@ -172,7 +174,9 @@ fn drain_once(binary: &str, store: &str, threads: usize, secret: Option<&str>) -
     let mut receiver = Receiver::start();
     let folder = tempfile::tempdir().expect("a folder");
     let threads = format!("workers.threads={threads}");
-    let mut flags = vec!["--dev", "--set", &threads];
+    std::fs::write(folder.path().join("master.key"), MASTER_KEY).expect("a file");
+    let key = "secrets.master_key_file=master.key";
+    let mut flags = vec!["--set", LOOPBACK, "--set", &threads, "--set", key];
     if store == "memory:" {
         flags.extend(["--durability", "none"]);
     }

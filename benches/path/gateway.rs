@@ -13,6 +13,9 @@ use crate::client::{self, Connection};
 /// How long to wait for anything before the bench is called stuck.
 const WITHIN: Duration = Duration::from_mins(5);
 
+/// The setting that lets deliveries reach receivers on this machine; `--dev` would log each.
+pub(crate) const LOOPBACK: &str = r#"egress.allow=["127.0.0.0/8"]"#;
+
 /// A running gateway. Dropping it kills it.
 pub(crate) struct Gateway {
     process: Child,

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::Arguments;
-use crate::gateway::{Gateway, wait_for};
+use crate::gateway::{Gateway, LOOPBACK, wait_for};
 use crate::report::{Report, median, quantile};
 
 const HEALTHY: usize = 17;
@@ -185,7 +185,7 @@ fn run_once(binary: &str, spread: Spread, is_spoiled: bool) -> (f64, f64) {
     let seen = Arc::new(Seen { began: Instant::now(), count: AtomicU64::new(0), waits: Mutex::default() });
     let addresses = receivers(&seen);
     let folder = tempfile::tempdir().expect("a folder");
-    let gateway = Gateway::start_as(binary, folder.path(), "sqlite:posthaste.db", &["--dev"]);
+    let gateway = Gateway::start_as(binary, folder.path(), "sqlite:posthaste.db", &["--set", LOOPBACK]);
     let used = if is_spoiled { addresses.len() } else { HEALTHY };
     let names = fill(&gateway, spread, &addresses[..used]);
     // The bad ones first: what they take, they have taken when the clock starts.

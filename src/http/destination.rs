@@ -13,9 +13,9 @@ use crate::http::options::Options;
 use crate::http::state::{Occasion, State};
 use crate::store::QueueEntry;
 
-/// How long a publish waits to hear where the destination leads that it brings. What is not known by then is taken: the delivery
+/// How long is waited to hear where a destination leads that comes with a message. What is not known by then is taken: the delivery
 /// asks again.
-const PUBLISH_WITHIN: Duration = Duration::from_secs(1);
+pub(super) const BROUGHT_WITHIN: Duration = Duration::from_secs(1);
 /// The name of the option.
 const HEADER: &str = "Posthaste-Destination";
 
@@ -49,7 +49,7 @@ pub(super) fn need(options: &Options, entry: &QueueEntry) -> Result<(), Refusal>
 /// Refuses a destination that the egress guard does not let through, as far as that is known soon.
 pub(super) async fn reach(state: &State, options: &Options) -> Result<(), Refusal> {
     let Some(destination) = &options.destination else { return Ok(()) };
-    let judged = judge(state, destination, PUBLISH_WITHIN).await;
+    let judged = judge(state, destination, BROUGHT_WITHIN).await;
     judged.map_err(refused)
 }
 
@@ -71,7 +71,7 @@ pub(super) struct Reach<'s> {
 impl<'s> Reach<'s> {
     /// For a batch whose destinations are judged from now on.
     pub(super) fn new(state: &'s State) -> Self {
-        Self { state, until: Instant::now() + PUBLISH_WITHIN, judged: HashMap::new() }
+        Self { state, until: Instant::now() + BROUGHT_WITHIN, judged: HashMap::new() }
     }
 
     /// As [`reach`].

@@ -28,6 +28,7 @@ mod dispatcher;
 pub mod ingester;
 mod intake;
 pub mod lanes;
+mod mean;
 mod order;
 mod pace;
 mod parking;

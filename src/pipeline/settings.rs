@@ -23,7 +23,7 @@ pub struct WorkerSettings {
     /// settling of its mates for less long the smaller it is.
     pub lease_max: u16,
     /// Bytes of the messages that each thread holds leased, 64 KiB–1 TiB; one message may exceed it alone. 32 MiB
-    /// carry a full thread (384 messages) of 85 KiB each.
+    /// carry a full thread (768 messages) of 42 KiB each.
     #[serde(with = "bytes")]
     pub held_bytes_max: u64,
     /// How long a finished attempt waits for its batch mates before it is settled without them, up to 1 s.
@@ -42,7 +42,7 @@ impl Default for WorkerSettings {
         Self {
             threads: 0,
             concurrency: 256,
-            prefetch: 128,
+            prefetch: 512,
             lease_max: 128,
             held_bytes_max: 32 << 20,
             settle_wait: Duration::from_millis(5),

@@ -19,6 +19,7 @@ use crate::clock::Tick;
 use crate::domain::format::Rate;
 use crate::domain::queue::QueueName;
 use crate::pipeline::batch::Held;
+use crate::pipeline::mean;
 use crate::pipeline::pace::Pace;
 use crate::store::QueueEntry;
 
@@ -350,11 +351,8 @@ impl Share {
 
     /// Notes how long an attempt took.
     pub(super) fn took(&self, duration: Duration) {
-        let new_us = micros(duration).max(1);
-        let old_us = self.attempt_us.load(Ordering::Relaxed);
         // Two threads may overwrite one another: it stays a fair guess.
-        let mean_us =
-            if old_us == 0 { new_us } else { (old_us.saturating_mul(7).saturating_add(new_us) / 8).max(1) };
+        let mean_us = mean::with(self.attempt_us.load(Ordering::Relaxed), duration);
         self.attempt_us.store(mean_us, Ordering::Relaxed);
     }
 }

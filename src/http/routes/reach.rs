@@ -3,19 +3,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Call;
 use crate::domain::destination::Destination;
 use crate::domain::id::MessageId;
 use crate::domain::message::Headers;
 use crate::domain::queue::HTTP;
+use crate::http::destination::BROUGHT_WITHIN;
 use crate::http::error::{Refusal, of_store};
 use crate::http::state::Occasion;
 use crate::store::QueueEntry;
-
-/// How long is waited to hear where a destination leads that came with a message.
-const WITHIN: Duration = Duration::from_secs(1);
 
 type Judged = Result<(), String>;
 
@@ -65,7 +62,9 @@ impl<'c> Reach<'c> {
             return judged.clone();
         }
         let judged = match brought.parse() {
-            Ok(destination) => judge(self.call, &destination, Occasion::Publish { within: WITHIN }).await,
+            Ok(destination) => {
+                judge(self.call, &destination, Occasion::Publish { within: BROUGHT_WITHIN }).await
+            }
             Err(_) => Err("the destination that came with the message cannot be read".to_owned()),
         };
         self.judged.insert(brought, judged.clone());

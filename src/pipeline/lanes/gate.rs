@@ -11,6 +11,7 @@ use crate::pipeline::lanes::concurrency::{Limit, Load};
 use crate::pipeline::lanes::judge::Judgement;
 use crate::pipeline::lanes::lane::Pass;
 use crate::pipeline::lanes::line::Line;
+use crate::pipeline::mean;
 use crate::pipeline::pace::Pace;
 
 /// How far ahead of its turn a message may be leased where there is a rate.
@@ -313,13 +314,7 @@ impl Gate {
         self.limit.ended(passage.limit_epoch, load, took);
         let change = self.breaker.ended(now, passage.admitted, health, random);
         if load != Load::Unknown {
-            let new_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
-            let old_us = self.attempt_us;
-            self.attempt_us = if old_us == 0 {
-                new_us
-            } else {
-                (old_us.saturating_mul(7).saturating_add(new_us) / 8).max(1)
-            };
+            self.attempt_us = mean::with(self.attempt_us, took);
         }
         if health == Health::Alive {
             self.line.moved();

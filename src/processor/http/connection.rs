@@ -40,17 +40,16 @@ pub(super) struct Connection {
     driver: Driver,
 }
 
-/// What moves the bytes.
-struct Driver {
-    http: http1::Connection<TokioIo<Stream>, Full<Bytes>>,
-    is_over: bool,
-}
+/// What moves the bytes; nothing once the connection is over, for what is over gives back what it did not send only when dropped.
+struct Driver(Option<http1::Connection<TokioIo<Stream>, Full<Bytes>>>);
 
 impl Driver {
     /// Moves what can be moved now. What breaks it is told to who waits for the answer.
     fn turn(&mut self, context: &mut Context<'_>) {
-        if !self.is_over {
-            self.is_over = Pin::new(&mut self.http).poll(context).is_ready();
+        if let Some(http) = &mut self.0
+            && Pin::new(http).poll(context).is_ready()
+        {
+            self.0 = None;
         }
     }
 }
@@ -61,7 +60,7 @@ impl Connection {
         let mut builder = http1::Builder::new();
         builder.max_headers(ANSWER_HEADERS_MAX);
         let (sender, http) = builder.handshake(TokioIo::new(stream)).await?;
-        Ok(Self { sender, driver: Driver { http, is_over: false } })
+        Ok(Self { sender, driver: Driver(Some(http)) })
     }
 
     /// Sends a request and waits for the head of its answer. Dropping the future leaves a connection that is good for nothing.
@@ -101,16 +100,16 @@ impl Connection {
 
     /// Whether another request can be sent, as far as is known here: the receiver may have closed it this very moment.
     pub(super) fn is_free(&mut self) -> bool {
-        if !self.sender.is_ready() || self.driver.is_over {
+        if !self.sender.is_ready() {
             self.driver.turn(&mut Context::from_waker(noop_waker_ref()));
         }
-        self.sender.is_ready() && !self.driver.is_over
+        self.sender.is_ready() && self.driver.0.is_some()
     }
 
     /// The same for one that nobody has used for a while.
     pub(super) fn is_still_free(&mut self) -> bool {
         self.driver.turn(&mut Context::from_waker(noop_waker_ref()));
-        self.is_free()
+        self.sender.is_ready() && self.driver.0.is_some()
     }
 }
 

@@ -68,7 +68,7 @@ impl Connection {
         }
         // Somebody overwrote the list: what is known stands until it is written anew.
         let is_lost = match &entries {
-            Ok(entries) => entries.is_empty() && self.state.is_overwritten(Key::Queues),
+            Ok(_) => self.state.is_overwritten(Key::Queues),
             Err(error) => matches!(error, StoreError::Foreign(_)),
         };
         let known = lock(&self.state.listing).clone().filter(|_| is_lost);
@@ -92,12 +92,10 @@ impl Connection {
         }
     }
 
-    /// Writes the list anew as it is known here, where the whole of it is gone: somebody overwrote it and it was removed.
+    /// Writes into the list what is known here and is not in it: somebody overwrote it and it was removed. Each gateway does, for one
+    /// may have heard of a queue that another had not.
     pub(super) async fn restore_list(&self) -> Result<(), StoreError> {
         let Some(known) = lock(&self.state.listing).clone() else { return Ok(()) };
-        if !self.list().await?.is_empty() {
-            return Ok(());
-        }
         for entry in known.entries {
             let name = entry.name.clone();
             let written = Kept::of(entry).write()?;
