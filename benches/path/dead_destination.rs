@@ -11,7 +11,7 @@ use posthaste::domain::timestamp::Timestamp;
 use serde_json::Value;
 
 use crate::Arguments;
-use crate::gateway::{Gateway, cpu_of, wait_for};
+use crate::gateway::{Gateway, LOOPBACK, cpu_of, wait_for};
 use crate::redis_server::RedisServer;
 use crate::report::Report;
 

@@ -121,7 +121,7 @@ impl Failure {
     fn of_http(error: &hyper::Error) -> Self {
         if chain(Some(error)).any(<dyn Error>::is::<rustls::Error>) {
             Self::Tls
-        } else if error.is_parse() {
+        } else if error.is_parse() || chain(Some(error)).any(is_junk) {
             Self::Protocol
         } else {
             Self::Reset
@@ -147,6 +147,11 @@ fn cause_of<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'st
         Some(wrapped) => Some(wrapped),
         None => error.source(),
     }
+}
+
+/// Whether it says that what was read makes no sense.
+fn is_junk(cause: &(dyn Error + 'static)) -> bool {
+    cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::InvalidData)
 }
 
 #[cfg(test)]

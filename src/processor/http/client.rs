@@ -1,11 +1,11 @@
 //! The HTTP client of one thread: sends a request to an origin, on a connection that was kept or on a new one.
 //!
 //! A connection belongs to its origin and to what the egress guard grants that origin; it is never used for another one. It is kept
-//! when an answer ended by itself, and used again last in, first out. What an idle one misses is found when it is taken up: nothing
+//! ([`pool`](super::pool)) when an answer ended by itself, and used again last in, first out. What an idle one misses is found when it is taken up: nothing
 //! of the request has left then, and it goes out on another one.
 
-use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,23 +15,14 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::HeaderValue;
 use hyper::{HeaderMap, StatusCode};
 use rustls::ClientConfig;
-use tokio::time::Instant;
 
 use super::connect::{ConnectError, Site};
 use super::connection::{Connection, Outgoing};
 use super::guard::{Guard, Trust};
+use super::pool::{Pool, Room, Shelf};
 use super::tls::{self, TlsError};
 use super::watch::{Phase, Watch};
 use crate::domain::destination::Destination;
-
-/// Idle connections kept per origin: as many as a lane has slots.
-const IDLE_MAX: usize = 64;
-
-/// Idle connections kept by a thread: each has a descriptor and some 20 KiB of buffers. Beyond, one that becomes idle is closed.
-const IDLE_ALL_MAX: usize = 1_024;
-
-/// How long an idle connection is kept. Many receivers close theirs after a minute; closing first avoids the race.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Origins remembered by a thread, also while nothing is kept for them: some hundred bytes each.
 const ORIGINS_MAX: usize = 4_096;
@@ -52,15 +43,14 @@ pub(super) struct Client {
     guard: Guard,
     tls: OnceCell<Arc<ClientConfig>>,
     origins: RefCell<HashMap<String, Rc<Origin>>>,
-    idle: Rc<Cell<usize>>,
+    pool: Rc<Pool<Box<Connection>>>,
 }
 
 /// Where requests go: one scheme, host and port, and the idle connections to it.
 pub(super) struct Origin {
     site: Site,
     host: HeaderValue,
-    idle: RefCell<VecDeque<(Instant, Box<Connection>)>>,
-    idle_all: Rc<Cell<usize>>,
+    idle: Rc<Shelf<Box<Connection>>>,
 }
 
 /// The head of an answer, and the connection on which the rest comes. Dropping it closes the connection, unless all has come.
@@ -76,8 +66,9 @@ pub(super) struct Answer {
 }
 
 impl Client {
-    pub(super) fn new(guard: Guard) -> Self {
-        Self { guard, tls: OnceCell::new(), origins: RefCell::default(), idle: Rc::default() }
+    /// For the current thread; idle connections share the room of the process.
+    pub(super) fn new(guard: Guard, room: Arc<Room>) -> Self {
+        Self { guard, tls: OnceCell::new(), origins: RefCell::default(), pool: Pool::new(room) }
     }
 
     /// The origin of a destination that the guard let pass with this.
@@ -93,8 +84,7 @@ impl Client {
         let tls = if destination.url().scheme() == "https" { Some(self.tls()?) } else { None };
         let (guard, destination) = (self.guard.clone(), destination.clone());
         let site = Site { guard, destination, trust, tls };
-        let idle_all = self.idle.clone();
-        let origin = Rc::new(Origin { host: host(&key), site, idle: RefCell::default(), idle_all });
+        let origin = Rc::new(Origin { host: host(&key), site, idle: self.pool.shelf() });
         if origins.len() >= ORIGINS_MAX {
             origins.retain(|_, origin| Rc::strong_count(origin) > 1);
         }
@@ -114,8 +104,9 @@ impl Client {
 
     /// Lets go of connections that were closed by the other end, and of those that nobody has used for long.
     pub(super) fn tick(&self) {
+        self.pool.heed_shortage();
         for origin in self.origins.borrow().values() {
-            origin.sweep();
+            origin.idle.sweep(|connection| connection.is_still_free());
         }
     }
 }
@@ -143,7 +134,7 @@ impl Origin {
         connect_timeout: Duration,
         watch: &mut Watch,
     ) -> Result<Answer, SendError> {
-        while let Some(mut kept) = self.take() {
+        while let Some(mut kept) = self.idle.take() {
             watch.enter(Phase::Wait);
             match kept.send(request).await {
                 Ok(answer) => return Ok(self.answer(answer, kept)),
@@ -169,31 +160,9 @@ impl Origin {
         Answer { status, headers, body, is_whole, connection: Some(connection), origin }
     }
 
-    fn take(&self) -> Option<Box<Connection>> {
-        let (_, connection) = self.idle.borrow_mut().pop_back()?;
-        self.idle_all.set(self.idle_all.get() - 1);
-        Some(connection)
-    }
-
-    fn keep(&self, mut connection: Box<Connection>) {
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() < IDLE_MAX && self.idle_all.get() < IDLE_ALL_MAX && connection.is_free() {
-            idle.push_back((Instant::now(), connection));
-            self.idle_all.set(self.idle_all.get() + 1);
-        }
-    }
-
-    fn sweep(&self) {
-        let mut idle = self.idle.borrow_mut();
-        let before = idle.len();
-        idle.retain_mut(|(since, connection)| since.elapsed() < IDLE_TIMEOUT && connection.is_still_free());
-        self.idle_all.set(self.idle_all.get() - (before - idle.len()));
-    }
-}
-
-impl Drop for Origin {
-    fn drop(&mut self) {
-        self.idle_all.set(self.idle_all.get() - self.idle.borrow().len());
+    /// A connection could not be made for lack of descriptors: all that are idle go.
+    pub(super) fn is_short(&self) {
+        self.idle.pool().is_short();
     }
 }
 
@@ -213,9 +182,10 @@ impl Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         if self.is_whole
-            && let Some(connection) = self.connection.take()
+            && let Some(mut connection) = self.connection.take()
+            && connection.is_free()
         {
-            self.origin.keep(connection);
+            self.origin.idle.keep(connection);
         }
     }
 }

@@ -3,9 +3,11 @@
 //! Whoever awaits an answer also turns the wheels of the connection, so a delivery needs no task of its own and nobody has to be
 //! woken to hand it on. A connection that nobody uses stands still.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::future::poll_fn;
@@ -26,6 +28,9 @@ const ANSWER_HEADERS_MAX: usize = 128;
 /// What is sent.
 pub(super) type Outgoing = Request<Full<Bytes>>;
 
+/// Bytes read of an answer before its head is whole, interim answers (1xx) included; more is not HTTP to us.
+const HEAD_BYTES_MAX: usize = 256 << 10;
+
 /// A socket to a receiver, perhaps with TLS.
 pub(super) enum Stream {
     /// http.
@@ -34,14 +39,22 @@ pub(super) enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+/// The same, read no further than is allowed.
+struct Bounded {
+    stream: Stream,
+    allowed: Rc<Cell<usize>>,
+}
+
 /// A connection with a receiver. Dropping it closes it.
 pub(super) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     driver: Driver,
+    /// How many bytes may be read.
+    allowed: Rc<Cell<usize>>,
 }
 
 /// What moves the bytes; nothing once the connection is over, for what is over gives back what it did not send only when dropped.
-struct Driver(Option<http1::Connection<TokioIo<Stream>, Full<Bytes>>>);
+struct Driver(Option<http1::Connection<TokioIo<Bounded>, Full<Bytes>>>);
 
 impl Driver {
     /// Moves what can be moved now. What breaks it is told to who waits for the answer.
@@ -59,8 +72,10 @@ impl Connection {
     pub(super) async fn open(stream: Stream) -> hyper::Result<Self> {
         let mut builder = http1::Builder::new();
         builder.max_headers(ANSWER_HEADERS_MAX);
-        let (sender, http) = builder.handshake(TokioIo::new(stream)).await?;
-        Ok(Self { sender, driver: Driver(Some(http)) })
+        let allowed = Rc::new(Cell::new(HEAD_BYTES_MAX));
+        let bounded = Bounded { stream, allowed: allowed.clone() };
+        let (sender, http) = builder.handshake(TokioIo::new(bounded)).await?;
+        Ok(Self { sender, driver: Driver(Some(http)), allowed })
     }
 
     /// Sends a request and waits for the head of its answer. Dropping the future leaves a connection that is good for nothing.
@@ -71,12 +86,16 @@ impl Connection {
         &mut self,
         request: Outgoing,
     ) -> Result<Response<Incoming>, TrySendError<Outgoing>> {
+        self.allowed.set(HEAD_BYTES_MAX);
         let mut answer = pin!(self.sender.try_send_request(request));
-        poll_fn(|context| {
+        let answer = poll_fn(|context| {
             self.driver.turn(context);
             answer.as_mut().poll(context)
-        })
-        .await
+        });
+        let answer = answer.await;
+        // How much of the body is read is bounded by who reads it.
+        self.allowed.set(usize::MAX);
+        answer
     }
 
     /// The next part of the answer's body, `None` at its end. Dropping the future loses nothing.
@@ -110,6 +129,55 @@ impl Connection {
     pub(super) fn is_still_free(&mut self) -> bool {
         self.driver.turn(&mut Context::from_waker(noop_waker_ref()));
         self.sender.is_ready() && self.driver.0.is_some()
+    }
+}
+
+impl AsyncRead for Bounded {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self { stream, allowed } = self.get_mut();
+        let before = buffer.filled().len();
+        ready!(Pin::new(stream).poll_read(context, buffer))?;
+        let read = buffer.filled().len() - before;
+        match allowed.get().checked_sub(read) {
+            Some(left) => {
+                allowed.set(if allowed.get() == usize::MAX { usize::MAX } else { left });
+                Poll::Ready(Ok(()))
+            }
+            None => Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "no head of an answer within 256 KiB",
+            ))),
+        }
+    }
+}
+
+impl AsyncWrite for Bounded {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
     }
 }
 

@@ -11,6 +11,7 @@ mod connect;
 mod connection;
 pub mod guard;
 pub mod headers;
+mod pool;
 mod shortage;
 pub(super) mod sign;
 mod tls;
@@ -36,6 +37,7 @@ use self::client::{Answer, Client, Origin, SendError};
 use self::connect::ConnectError;
 use self::connection::Outgoing;
 use self::guard::{Guard, LookupError, Refusal, ResolveError};
+use self::pool::Room;
 use self::shortage::{Lack, Shortages};
 use self::sign::Signer;
 use self::tls::TlsError;
@@ -111,13 +113,14 @@ struct Attempt {
     shortages: Arc<Shortages>,
 }
 
+/// What the threads of a process share.
+type Shared = (Arc<Shortages>, Arc<Room>);
+
 /// How `http` is built on each thread.
 pub(super) fn build(context: &Context) -> Build {
     let (guard, store_id) = (context.guard.clone(), context.store_id.clone());
-    let (keyring, shortages) = (context.keyring.clone(), Arc::<Shortages>::default());
-    Arc::new(move || {
-        Rc::new(Http::saying(guard.clone(), keyring.clone(), store_id.clone(), shortages.clone()))
-    })
+    let (keyring, shared) = (context.keyring.clone(), (Arc::<Shortages>::default(), Arc::<Room>::default()));
+    Arc::new(move || Rc::new(Http::sharing(guard.clone(), keyring.clone(), store_id.clone(), shared.clone())))
 }
 
 impl Processor for Http {
@@ -137,11 +140,11 @@ impl Http {
     /// A processor for the current thread. `store_id` names the store in `posthaste-via`; of it only visible ASCII is sent.
     #[must_use]
     pub fn new(guard: Guard, keyring: Keyring, store_id: StoreId) -> Self {
-        Self::saying(guard, keyring, store_id, Arc::default())
+        Self::sharing(guard, keyring, store_id, Shared::default())
     }
 
-    fn saying(guard: Guard, keyring: Keyring, store_id: StoreId, shortages: Arc<Shortages>) -> Self {
-        let client = Client::new(guard.clone());
+    fn sharing(guard: Guard, keyring: Keyring, store_id: StoreId, (shortages, room): Shared) -> Self {
+        let client = Client::new(guard.clone(), room);
         Self { guard, keyring, store_id, client, routes: RefCell::default(), shortages }
     }
 
@@ -268,6 +271,7 @@ async fn answered(route: &Route, target: &Target, answer: Answer, until: Instant
 /// No answer came.
 fn failed(error: &SendError, route: &Route, target: &Target, shortages: &Shortages) -> Report {
     if let Some(lack) = shortage::behind(error) {
+        target.origin.is_short();
         return shortages.defer(Lack::Resources, &lack.to_string());
     }
     let SendError::Connect(unconnected) = error else {

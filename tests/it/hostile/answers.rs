@@ -39,7 +39,7 @@ fn silent() -> Vec<(Answer, Fate)> {
         (Answer::HangBeforeHead, Retry(None, "timeout")),
         (Answer::TrickleHead(Duration::from_millis(10)), Retry(None, "timeout")),
         (Answer::After(LATE, Box::new(Answer::status(200))), Retry(None, "timeout")),
-        (Answer::Informational(None), Retry(None, "timeout")),
+        (Answer::Informational(None), Retry(None, "protocol")),
         (Answer::Reset, Retry(None, "reset")),
         (Answer::CloseEarly, Retry(None, "reset")),
         (Answer::Raw(b"HTTP/1.1 20"), Retry(None, "reset")),

@@ -107,3 +107,45 @@ async fn a_connection_that_was_closed_while_idle_costs_no_attempt() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+/// The answer was given and its connection kept before the receiver closes it.
+#[tokio::test]
+async fn a_connection_that_is_closed_after_it_was_kept_costs_no_attempt() {
+    const AT_ONCE: usize = 8;
+    let (taken, may_close) = mpsc::sync_channel::<()>(1);
+    let (closed, is_closed) = mpsc::sync_channel::<()>(1);
+    let peer = Peer::start(move |mut stream| {
+        if read_request(&mut stream).is_some() {
+            drop(write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"));
+            may_close.recv().unwrap_or_default();
+            drop(stream);
+            closed.send(()).unwrap_or_default();
+        }
+    });
+    let (http, settings) = (http(), Arc::new(settings(&format!("http://{}/", peer.address()))));
+    for turn in 1..=AT_ONCE {
+        let attempt = http.process(delivery(&settings, Headers::default(), b"the end"));
+        let report = timeout(WITHIN, attempt).await.expect("the attempt ends by itself");
+        assert_eq!((&report.outcome, report.excerpt.as_deref()), (&Outcome::Done, Some("ok")), "{report:?}");
+        assert_eq!(peer.connections(), turn);
+        taken.send(()).expect("the peer waits");
+        is_closed.recv().expect("the peer closes");
+        // The client has seen that it went before it is used again.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn interim_answers_without_end_are_cut_off() {
+    let peer = Peer::start(|mut stream| {
+        if read_request(&mut stream).is_some() {
+            let storm = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(1_000);
+            while stream.write_all(&storm).is_ok() {}
+        }
+    });
+    let settings = settings(&format!("http://{}/", peer.address()));
+    let report = timeout(WITHIN, push(settings, b"the end")).await.expect("the attempt ends by itself");
+    let error = report.error.as_deref().unwrap_or_default();
+    assert_eq!(report.outcome, Outcome::retry());
+    assert!(error.starts_with("protocol: no head of an answer within 256 KiB"), "{error}");
+}
