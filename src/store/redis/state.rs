@@ -48,6 +48,8 @@ pub(super) struct State {
     unheard: Mutex<Option<String>>,
     /// Queues that the sweeps found in trouble: which, and what was said of it.
     pub(super) troubles: Mutex<HashMap<QueueName, (&'static str, String)>>,
+    /// Queues of which leases that ran out are kept for a while, and until when.
+    pub(super) recovering: Mutex<HashMap<QueueName, Timestamp>>,
     /// What the repairs of queues found to be gone.
     mended: Mutex<BTreeMap<QueueName, Mended>>,
     /// Keys that all queues share and somebody else overwrote, and what is said of each.
@@ -88,6 +90,7 @@ impl State {
             unreadable: Mutex::default(),
             unheard: Mutex::default(),
             troubles: Mutex::default(),
+            recovering: Mutex::default(),
             mended: Mutex::default(),
             shared: Mutex::default(),
             unswept: Mutex::default(),
@@ -141,6 +144,20 @@ impl State {
         let sum = known.entry(queue.clone()).or_default();
         sum.gone += now.gone;
         sum.letters_gone += now.letters_gone;
+    }
+
+    /// Notes until when leases of a queue are kept that ran out while Redis was away; `None`: there are none.
+    pub(super) fn note_recovering(&self, queue: &QueueName, until: Option<Timestamp>) {
+        let mut recovering = lock(&self.recovering);
+        match until {
+            Some(until) => recovering.insert(queue.clone(), until),
+            None => recovering.remove(queue),
+        };
+    }
+
+    /// The same, as the last sweep found it, while it is to come.
+    pub(super) fn recovering_until(&self, queue: &QueueName) -> Option<Timestamp> {
+        lock(&self.recovering).get(queue).copied().filter(|until| *until > self.clock.now())
     }
 
     /// What a sweep found to be next.

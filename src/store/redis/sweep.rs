@@ -26,6 +26,7 @@ use crate::store::redis::call::Call;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::error::{Effect, FORBIDDEN};
 use crate::store::redis::keys::{Key, Names};
+use crate::store::redis::publish::millis;
 use crate::store::redis::script;
 use crate::store::redis::state::lock;
 use crate::store::redis::stats::read_park;
@@ -44,7 +45,8 @@ const PULL_MS: u64 = 10_000;
 const QUEUES_MAX: usize = 1_000;
 /// Queues that are looked at in turn in each round: one command each while they are empty.
 const TURN_QUEUES: usize = 4;
-/// The grace beyond a third of the longest lease, milliseconds.
+/// How long after the store was away no lease of a queue is taken back, beyond a third of the queue's lease, milliseconds: within
+/// that third whoever holds one extends it.
 const GRACE_MS: u64 = 5_000;
 
 /// What a sweeper remembers from round to round.
@@ -62,7 +64,8 @@ pub(super) struct Rounds {
 /// What the index gave.
 struct Due {
     now_ms: u64,
-    grace_ms: u64,
+    /// The last look before the store was away or its clock was set, and when that was found; 0: never.
+    gap_ms: (u64, u64),
     /// Name, and whether this is the second look at a queue without work.
     queues: Vec<(QueueName, bool)>,
 }
@@ -143,12 +146,10 @@ impl Connection {
 
     async fn sweep_round(&self) -> Result<Swept, StoreError> {
         let entries = self.listed().await?;
-        let due = self.begin_round(&entries).await?;
+        let due = self.begin_round().await?;
         let looks = self.looks(&entries, &due).await?;
         let mut swept = Swept { more: due.queues.len() == QUEUES_MAX, ..Swept::default() };
-        // When leases may be taken back: the scripts see whether that is still so.
-        let reaps_ms = if due.grace_ms <= due.now_ms { due.now_ms } else { 0 };
-        let commands = looks.iter().map(|(entry, _)| self.look(entry, reaps_ms)).collect();
+        let commands = looks.iter().map(|(entry, _)| self.look(entry, &due)).collect();
         let answers = self.link.send_each(commands, Effect::Reads).await?;
         let mut again = Call::of_store(&self.state, script::DUE_AGAIN);
         again.push(due.now_ms + PUT_OFF_MS);
@@ -201,6 +202,7 @@ impl Connection {
         let mut rounds = self.rounds.borrow_mut();
         rounds.next.retain(|name, _| known.contains(name));
         lock(&self.state.troubles).retain(|name, _| known.contains(name));
+        lock(&self.state.recovering).retain(|name, _| known.contains(name));
         swept.next_at = rounds.next.values().min().copied();
         self.state.is_next(swept.next_at);
         Ok(swept)
@@ -225,9 +227,9 @@ impl Connection {
     }
 
     /// Takes what is due from the index, when all is given back that the last round took.
-    async fn begin_round(&self, entries: &[QueueEntry]) -> Result<Due, StoreError> {
+    async fn begin_round(&self) -> Result<Due, StoreError> {
         self.finish_last_round().await?;
-        let due = self.due(entries).await?;
+        let due = self.due().await?;
         if !due.queues.is_empty() {
             let taken = due.queues.iter().map(|(name, _)| name.clone()).collect();
             self.rounds.borrow_mut().unfinished = Some((due.now_ms + PUT_OFF_MS, taken));
@@ -306,16 +308,17 @@ impl Connection {
         Ok(looks)
     }
 
-    async fn due(&self, entries: &[QueueEntry]) -> Result<Due, StoreError> {
-        let longest = entries.iter().filter(|entry| !entry.settings.is_pull());
-        let longest = longest.map(|entry| entry.settings.lease()).max().unwrap_or_default();
-        // Under a clock that is handed in nobody was away.
-        let grace =
-            if self.state.clock.is_manual() { 0 } else { longest.as_millis() / 3 + u128::from(GRACE_MS) };
+    async fn due(&self) -> Result<Due, StoreError> {
         let mut call = Call::of_store(&self.state, script::DUE);
-        call.push(self.state.time_ms()).push(PUT_OFF_MS).push(QUEUES_MAX).push(grace.to_string());
+        // Under a clock that is handed in nobody was away.
+        let notices = !self.state.clock.is_manual();
+        call.push(self.state.time_ms()).push(PUT_OFF_MS).push(QUEUES_MAX).push(u8::from(notices));
         let mut answer = Answer::of(self.link.send(&call.finish(), Effect::Reads).await?)?;
-        let (now_ms, grace_ms) = (answer.number()?, answer.number()?);
+        let (now_ms, gap_ms) = (answer.number()?, (answer.number()?, answer.number()?));
+        if gap_ms.1 == now_ms {
+            let (since, now) = (Timestamp::from_millis(gap_ms.0), Timestamp::from_millis(now_ms));
+            log::warn!("since" = since.to_string().as_str(), "until" = now.to_string().as_str(); "Redis was away, its clock was set, or no gateway ran: leases that ran out are kept for a while");
+        }
         let mut queues = Vec::with_capacity(answer.left() / 2);
         while answer.left() > 0 {
             let (name, score) = (answer.text()?, answer.bytes()?);
@@ -324,14 +327,15 @@ impl Connection {
                 queues.push((name, score.ends_with(b".5")));
             }
         }
-        Ok(Due { now_ms, grace_ms, queues })
+        Ok(Due { now_ms, gap_ms, queues })
     }
 
-    fn look(&self, entry: &QueueEntry, reaps_ms: u64) -> Cmd {
+    fn look(&self, entry: &QueueEntry, due: &Due) -> Cmd {
         let queue = entry.queue_ref();
         let mut call = Call::of_queue(&self.state, script::SWEEP, &queue, None);
         let batches = Names::batches(&call.base);
-        call.push(SWEEP_MESSAGES_MAX).push(SWEEP_BYTES_MAX).push(reaps_ms).push(batches);
+        call.push(SWEEP_MESSAGES_MAX).push(SWEEP_BYTES_MAX).push(due.now_ms).push(batches);
+        call.push(due.gap_ms.0).push(due.gap_ms.1).push(millis(entry.settings.lease() / 3) + GRACE_MS);
         call.finish()
     }
 
@@ -353,6 +357,7 @@ impl Connection {
         let held = answer.bytes()?;
         let (foreign, difference) = (answer.text()?, answer.text()?);
         let differs = !difference.is_empty();
+        self.state.note_recovering(&entry.name, answer.moment_or_none()?);
         self.state.troubled(
             &entry.name,
             match (&*foreign, &*difference) {
