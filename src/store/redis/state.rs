@@ -12,6 +12,7 @@ use crate::domain::queue::QueueName;
 use crate::domain::timestamp::Timestamp;
 use crate::store::error::StoreError;
 use crate::store::health::{FOREIGN_TYPE, Warning};
+use crate::store::redis::calls::Calls;
 use crate::store::redis::keys::{Key, Names};
 use crate::store::redis::listing::Listing;
 use crate::store::redis::probe::Vitals;
@@ -48,6 +49,8 @@ pub(super) struct State {
     unheard: Mutex<Option<String>>,
     /// Queues that the sweeps found in trouble: which, and what was said of it.
     pub(super) troubles: Mutex<HashMap<QueueName, (&'static str, String)>>,
+    /// Calls of unknown fate, and the server's clock.
+    pub(super) calls: Mutex<Calls>,
     /// Queues of which leases that ran out are kept for a while, and until when.
     pub(super) recovering: Mutex<HashMap<QueueName, Timestamp>>,
     /// What the repairs of queues found to be gone.
@@ -90,6 +93,7 @@ impl State {
             unreadable: Mutex::default(),
             unheard: Mutex::default(),
             troubles: Mutex::default(),
+            calls: Mutex::default(),
             recovering: Mutex::default(),
             mended: Mutex::default(),
             shared: Mutex::default(),

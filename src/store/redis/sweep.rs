@@ -315,6 +315,7 @@ impl Connection {
         call.push(self.state.time_ms()).push(PUT_OFF_MS).push(QUEUES_MAX).push(u8::from(notices));
         let mut answer = Answer::of(self.link.send(&call.finish(), Effect::Reads).await?)?;
         let (now_ms, gap_ms) = (answer.number()?, (answer.number()?, answer.number()?));
+        lock(&self.state.calls).heard(now_ms, self.state.clock.tick());
         if gap_ms.1 == now_ms {
             let (since, now) = (Timestamp::from_millis(gap_ms.0), Timestamp::from_millis(now_ms));
             log::warn!("since" = since.to_string().as_str(), "until" = now.to_string().as_str(); "Redis was away, its clock was set, or no gateway ran: leases that ran out are kept for a while");
