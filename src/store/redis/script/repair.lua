@@ -127,7 +127,7 @@ local function count_live(batch)
   local live = 0
   for _, record in ipairs(try('LRANGE', prefix .. batch, 0, -1) or {}) do
     spend(#record)
-    if record ~= SETTLED and record ~= LOST then live = live + 1 end
+    if not OVER[record] then live = live + 1 end
   end
   return live
 end
@@ -273,7 +273,7 @@ if leased and leased ~= gauge.leased then
   for _, batch in ipairs(call('HKEYS', K.b)) do
     for _, record in ipairs(is_read and try('LRANGE', prefix .. batch, 0, -1) or {}) do
       spend(#record)
-      if record ~= SETTLED and record ~= LOST then leased_bytes = leased_bytes + charged(record) end
+      if not OVER[record] then leased_bytes = leased_bytes + charged(record) end
     end
     is_read = not is_spent()
   end
