@@ -27,9 +27,9 @@ use crate::store::redis::connection::Connection;
 use crate::store::redis::error::{Effect, FORBIDDEN};
 use crate::store::redis::keys::{Key, Names};
 use crate::store::redis::publish::millis;
-use crate::store::redis::script;
 use crate::store::redis::state::lock;
 use crate::store::redis::stats::read_park;
+use crate::store::redis::{pack, script};
 use crate::store::stats::Swept;
 use crate::store::{QueueEntry, SWEEP_BYTES_MAX, SWEEP_MESSAGES_MAX};
 
@@ -55,10 +55,24 @@ pub(super) struct Rounds {
     /// The next moment of each queue, as the last look at it said.
     next: HashMap<QueueName, Timestamp>,
     turn: usize,
+    /// Queues whose hash has other settings than their entry: since when, and what is said of it.
+    pub(super) strange: HashMap<QueueName, (Instant, Option<String>)>,
     /// When the keys that all queues share were looked at.
     pub(super) shared_seen: Option<Instant>,
     /// What was taken from the index and not given back: how far it was put off, and the queues.
     unfinished: Option<(u64, Vec<QueueName>)>,
+}
+
+impl Rounds {
+    /// Notes whether a queue's hash has other settings than its entry; gives what is said of it.
+    fn note_settings(&mut self, queue: &QueueName, are_strange: bool) -> Option<String> {
+        if !are_strange {
+            self.strange.remove(queue);
+            return None;
+        }
+        let (_, detail) = self.strange.entry(queue.clone()).or_insert_with(|| (Instant::now(), None));
+        detail.clone()
+    }
 }
 
 /// What the index gave.
@@ -86,6 +100,8 @@ struct Beside {
     is_held_otherwise: bool,
     /// Its gauges and keys say different things.
     differs: bool,
+    /// The settings in its hash are others than those of its entry.
+    has_other_settings: bool,
 }
 
 impl Look {
@@ -201,6 +217,7 @@ impl Connection {
         swept.ready.sort_unstable();
         let mut rounds = self.rounds.borrow_mut();
         rounds.next.retain(|name, _| known.contains(name));
+        rounds.strange.retain(|name, _| known.contains(name));
         lock(&self.state.troubles).retain(|name, _| known.contains(name));
         lock(&self.state.recovering).retain(|name, _| known.contains(name));
         swept.next_at = rounds.next.values().min().copied();
@@ -212,6 +229,10 @@ impl Connection {
     async fn see_to(&self, entry: &QueueEntry, mut look: Look, beside: &Beside, swept: &mut Swept) -> Look {
         if beside.is_held_otherwise {
             self.touch().await;
+        }
+        if beside.has_other_settings {
+            self.look_at_settings(entry).await;
+            look.more = true;
         }
         if beside.differs {
             // A step of it, then another look.
@@ -337,6 +358,7 @@ impl Connection {
         let batches = Names::batches(&call.base);
         call.push(SWEEP_MESSAGES_MAX).push(SWEEP_BYTES_MAX).push(due.now_ms).push(batches);
         call.push(due.gap_ms.0).push(due.gap_ms.1).push(millis(entry.settings.lease() / 3) + GRACE_MS);
+        call.push(pack::settings(&entry.settings));
         call.finish()
     }
 
@@ -359,10 +381,13 @@ impl Connection {
         let (foreign, difference) = (answer.text()?, answer.text()?);
         let differs = !difference.is_empty();
         self.state.note_recovering(&entry.name, answer.moment_or_none()?);
+        let has_other_settings = answer.yes()?;
+        let mut rounds = self.rounds.borrow_mut();
+        let strange = rounds.note_settings(&entry.name, has_other_settings);
         self.state.troubled(
             &entry.name,
             match (&*foreign, &*difference) {
-                ("", "") => None,
+                ("", "") => strange.map(|detail| (FOREIGN_BESIDE, detail)),
                 ("", _) => Some((COUNTERS_DIFFER, difference)),
                 _ => Some((FOREIGN_BESIDE, foreign)),
             },
@@ -374,12 +399,14 @@ impl Connection {
             swept.ready.push(entry.name.clone());
         }
         self.tell(&entry.name, woken, None);
-        let mut rounds = self.rounds.borrow_mut();
         match next {
             Some(next) => rounds.next.insert(entry.name.clone(), next),
             None => rounds.next.remove(&entry.name),
         };
-        Ok((Look { ready, more, next, again, is_told: false }, Beside { is_held_otherwise, differs }))
+        Ok((
+            Look { ready, more, next, again, is_told: false },
+            Beside { is_held_otherwise, differs, has_other_settings },
+        ))
     }
 }
 

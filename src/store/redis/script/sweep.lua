@@ -1,9 +1,9 @@
 -- One bounded round of what time brings to a queue: lost leases, what is due, retention.
 -- ARGV: 5 messages and 6 bytes at most, 7 when it was found what 9 and 10 say, 8 prefix of the keys of batches, 9 the last look
 -- before the store was away or its clock was set, 10 when that was found (0: never), 11 for how long after it nothing is taken
--- back.
+-- back, 12 the settings as the queue's entry has them.
 -- Gives {'ok', woken, promoted, reaped, expired, discarded, more, ready, next or 0, look again or 0, held or '', what is somebody
--- else's or '', where gauges differ or '', until when leases that ran out are kept or 0}.
+-- else's or '', where gauges differ or '', until when leases that ran out are kept or 0, whether the settings are others}.
 local messages_max, bytes_max = tonumber(ARGV[5]), tonumber(ARGV[6])
 local messages, bytes, over = 0, 0, 0
 -- Whether one more of this size may be worked on; the first one always may.
@@ -210,10 +210,12 @@ if found_at > 0 and now - found_at <= 3000 and found_at - now <= 3000 then reap(
 flush()
 promote()
 flush()
-retain()
+-- By settings that somebody else wrote nothing is discarded.
+local are_strange = q[4] ~= ARGV[12]
+if not are_strange then retain() end
 write_index()
 flush()
-forget()
+if not are_strange then forget() end
 clear()
 -- When no log is left none counts, whatever became of the others.
 if try('HLEN', K.a) == 0 then
@@ -312,4 +314,5 @@ local function difference()
 end
 local ready = (not held and gauge.pending > 0) and 1 or 0
 return {'ok', wake(), promoted, reaped, expired, discarded, over, ready, next_at or 0, look_at or 0,
-  q[2] and 'paused' or q[3] or '', foreign, difference(), kept_to}
+  q[2] and 'paused' or q[3] or '', foreign, difference(), kept_to,
+  are_strange and 1 or 0}
