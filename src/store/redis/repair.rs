@@ -3,7 +3,7 @@
 //! A sweep sees it by the sizes of the keys. What is left leads to the rest: records to their places, lists of batches to their
 //! batches. What nothing leads to is gone, and is counted and told.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value};
 
@@ -54,9 +54,8 @@ pub(super) struct Mended {
 impl Connection {
     /// Settings that scripts go by are others than those of the queue's entry: when that lasts, says so from the next look on.
     pub(super) async fn look_at_settings(&self, entry: &QueueEntry) {
-        let is_lasting = |(since, detail): &(std::time::Instant, Option<String>)| {
-            since.elapsed() >= CHANGING_MAX && detail.is_none()
-        };
+        let is_lasting =
+            |(since, detail): &(Instant, Option<String>)| since.elapsed() >= CHANGING_MAX && detail.is_none();
         if !self.rounds.borrow().strange.get(&entry.name).is_some_and(is_lasting) {
             return;
         }
@@ -66,16 +65,18 @@ impl Connection {
             "the field settings of the key {key} is not what the queue's entry says: limits go by it, and nothing is discarded for its \
              age; PUT the settings of the queue again, or start a gateway that declares it anew"
         );
-        let mut rounds = self.rounds.borrow_mut();
-        let Some((since, told)) = rounds.strange.get_mut(&entry.name) else { return };
-        if kept.settings == entry.settings {
-            *told = Some(detail);
-            return;
+        let is_changed = kept.settings != entry.settings;
+        if let Some((since, told)) = self.rounds.borrow_mut().strange.get_mut(&entry.name) {
+            if is_changed {
+                *since = Instant::now();
+            } else {
+                *told = Some(detail);
+            }
         }
-        // Somebody changed them, and was ended before it could say so.
-        *since = std::time::Instant::now();
-        drop(rounds);
-        self.touch().await;
+        if is_changed {
+            // Whoever changed them was ended before it could say so.
+            self.touch().await;
+        }
     }
 
     /// Does one step of it; whether there are more.
