@@ -180,6 +180,8 @@ pub struct QueueStatus {
     pub rates: Rates,
     /// How long ago the message at its head was accepted; null when nothing is pending.
     pub oldest_pending_ms: Option<u64>,
+    /// Until when leases are kept that ran out while the store was away; null when there are none.
+    pub recovering_until: Option<Timestamp>,
     /// Whether both laws of counting hold; null when the store is away.
     pub consistent: Option<bool>,
     /// Why it does not move; null when nothing holds it.
@@ -282,12 +284,13 @@ mod tests {
             history: History::default(),
             rates: Rates::default(),
             oldest_pending_ms: None,
+            recovering_until: None,
             consistent: None,
             stalled: None,
         };
         let expected = format!(
             "name processor source paused parked signed length_max bytes_max {COUNTS} accepted_per_s_1m
-            accepted_per_s_5m delivered_per_s_1m delivered_per_s_5m oldest_pending_ms consistent stalled"
+            accepted_per_s_5m delivered_per_s_1m delivered_per_s_5m oldest_pending_ms recovering_until consistent stalled"
         );
         assert_eq!(keys(&queue), sorted(&expected));
         assert_eq!(keys(&Totals::default()), sorted(COUNTS));

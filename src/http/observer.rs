@@ -358,6 +358,7 @@ mod tests {
             paused: false,
             parked: None,
             foreign: 0,
+            recovering_until: None,
         }
     }
 

@@ -112,6 +112,8 @@ pub struct QueueStats {
     pub parked: Option<ParkReason>,
     /// Junk that is no record of ours, put aside outside the laws.
     pub foreign: u64,
+    /// Until when leases that ran out while the store was away are kept; `None` when none are, and of a store without a server.
+    pub recovering_until: Option<Timestamp>,
 }
 
 impl QueueStats {

@@ -62,7 +62,7 @@ fn the_status_has_every_field_of_the_contract(home: &Home) {
     }
     let rest =
         "name processor source paused parked signed length_max bytes_max accepted_per_s_1m accepted_per_s_5m
-        delivered_per_s_1m delivered_per_s_5m oldest_pending_ms consistent stalled";
+        delivered_per_s_1m delivered_per_s_5m oldest_pending_ms recovering_until consistent stalled";
     assert_eq!(keys(queue).len(), rest.split_whitespace().count() + COUNTS.split_whitespace().count());
     for name in rest.split_whitespace() {
         assert!(queue.get(name).is_some(), "{name}: {queue}");

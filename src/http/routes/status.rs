@@ -231,6 +231,7 @@ fn queue_status(
             let waited = clock.now().since(at);
             u64::try_from(waited.as_millis()).unwrap_or(u64::MAX)
         }),
+        recovering_until: numbers.and_then(|numbers| numbers.recovering_until),
         consistent: numbers
             .filter(|_| is_current)
             .map(|numbers| numbers.laws_hold() && trouble_of(state, &entry.name, COUNTERS_DIFFER).is_none()),

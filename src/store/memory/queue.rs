@@ -372,6 +372,7 @@ impl Queue {
             paused: self.entry.paused,
             parked: self.entry.parked,
             foreign: 0,
+            recovering_until: None,
         }
     }
 }

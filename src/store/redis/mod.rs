@@ -9,6 +9,7 @@
 //! | `link` | one connection: made when needed, given up when it fails |
 //! | `error` | what every failure means |
 //! | `connection` | the trait's calls |
+//! | `calls` | publishes of unknown fate, and until when each may be carried out |
 //! | `publish` · `leasing` · `sweep` | the way of a message |
 //! | `repair` | what somebody else did to the keys of a queue |
 //! | `lookup` · `letters` · `queues` · `stats` | what is asked of it |
@@ -21,6 +22,7 @@
 
 mod answer;
 mod call;
+mod calls;
 mod connection;
 mod error;
 mod instances;

@@ -12,12 +12,17 @@ use crate::store::error::{StoreError, Stored};
 use crate::store::health::FOREIGN_TYPE;
 use crate::store::redis::answer::{Answer, unexpected};
 use crate::store::redis::call::Call;
+use crate::store::redis::calls::Sending;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::error::Effect;
 use crate::store::redis::keys::Names;
 use crate::store::redis::state::lock;
 use crate::store::redis::{pack, script};
 use crate::store::{CALL_MEMORY, QueueRef};
+
+/// Said of a sending that came when it could not be known any more what became of an earlier one.
+const LATE: &str =
+    "Redis: it came so late, by the clock of Redis, that an earlier sending may have been forgotten";
 
 /// The groups of one queue: their places in the call.
 struct Part {
@@ -38,21 +43,28 @@ impl Connection {
         let record_bytes = messages.clone().map(|message| message.record.len() as u64).sum();
         let full = self.why_full(record_bytes, messages.count() as u64).await?;
         let made = self.fit_to_write().await?;
+        let sending = self.leaves(call);
         let mut commands = Vec::with_capacity(parts.len() * 2);
         for part in &parts {
             commands.push(self.mark_due(&part.queue.name, 0));
-            commands.push(self.command(call, part, &groups, full.is_some()));
+            commands.push(self.command(call, sending.until_ms, part, &groups, full.is_some()));
         }
         let answers = self.sending.send_each_on(made, commands, Effect::Writes).await?;
-        let mut gone: Vec<usize> = Vec::new();
+        let (mut gone, mut late) = (Vec::<usize>::new(), 0);
         let mut results: Vec<GroupResult> = vec![GroupResult::Gone; groups.len()];
         for (part, answer) in parts.iter().zip(answers.into_iter().skip(1).step_by(2)) {
             match answer.and_then(|answer| self.read(part, answer, full.as_deref()).map_err(misread)) {
                 Ok(read) => part.places.iter().zip(read).for_each(|(place, result)| results[*place] = result),
                 Err(StoreError::Gone) => gone.extend(&part.places),
                 // What is unknown here is the fate of this queue's groups: Redis answered.
-                Err(error) if parts.len() == 1 && error.stored() == Stored::No => return Err(error),
+                Err(error) if parts.len() == 1 && error.stored() == Stored::No => {
+                    if sending.is_first {
+                        lock(&self.state.calls).closed(call);
+                    }
+                    return Err(error);
+                }
                 Err(error) => {
+                    late += usize::from(is_late(&error));
                     part.places.iter().for_each(|place| results[*place] = GroupResult::Failed(error.clone()));
                 }
             }
@@ -82,15 +94,32 @@ impl Connection {
             let stored = results.iter_mut().filter(is_stored);
             stored.for_each(|result| *result = GroupResult::Failed(error.clone()));
         }
+        // Where no sending was carried out the next one is as good as the first.
+        let is_known = |result: &GroupResult| match result {
+            GroupResult::Failed(error) => sending.is_first && error.stored() == Stored::No,
+            _ => true,
+        };
+        if (sending.is_first && late == parts.len()) || results.iter().all(is_known) {
+            lock(&self.state.calls).closed(call);
+        }
         lock(&self.state.vitals).took(begun.elapsed());
         Ok(results)
     }
 
-    fn command(&self, call: CallId, part: &Part, groups: &[Group], full: bool) -> Cmd {
+    /// What a call is told that is about to leave.
+    fn leaves(&self, call: CallId) -> Sending {
+        let (mut calls, now) = (lock(&self.state.calls), self.state.clock.tick());
+        if self.state.clock.is_manual() {
+            calls.heard(self.state.time_ms(), now);
+        }
+        calls.sending(call, now)
+    }
+
+    fn command(&self, call: CallId, until_ms: u64, part: &Part, groups: &[Group], full: bool) -> Cmd {
         let base = self.state.names.of_queue(&part.queue.name);
         let own = Names::call(&base, call, part.queue.generation);
         let mut call = Call::of_queue(&self.state, script::ENQUEUE, &part.queue, Some(&own));
-        call.push(millis(CALL_MEMORY)).push(u8::from(full)).push(part.places.len());
+        call.push(millis(CALL_MEMORY)).push(u8::from(full)).push(until_ms).push(part.places.len());
         for place in &part.places {
             let group = &groups[*place];
             let bytes: u64 =
@@ -120,6 +149,10 @@ impl Connection {
         let results = match &*answer.bytes()? {
             b"gone" => return Err(StoreError::Gone),
             b"again" => answer.bytes()?,
+            b"late" => {
+                lock(&self.state.calls).heard(answer.number()?, self.state.clock.tick());
+                return Err(StoreError::Unknown(LATE.to_owned()));
+            }
             _ => {
                 let (woken, soonest) = (answer.yes()?, answer.moment_or_none()?);
                 self.tell(&part.queue.name, woken, soonest);
@@ -133,6 +166,10 @@ impl Connection {
             pack::results(&results).map(|result| read_result(result, full)).collect::<Result<_, _>>()?;
         if results.len() == part.places.len() { Ok(results) } else { Err(unexpected()) }
     }
+}
+
+fn is_late(error: &StoreError) -> bool {
+    matches!(error, StoreError::Unknown(words) if words == LATE)
 }
 
 /// An answer that is none of ours tells nothing of what the script did.

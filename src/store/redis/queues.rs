@@ -38,7 +38,7 @@ const TRIES_MAX: usize = 20;
 pub(super) struct Kept {
     generation: Generation,
     source: Source,
-    settings: Arc<QueueSettings>,
+    pub(super) settings: Arc<QueueSettings>,
 }
 
 impl Kept {
@@ -80,7 +80,7 @@ fn word_of(reason: ParkReason) -> String {
 
 impl Connection {
     /// One entry as it is at rest, and read.
-    async fn kept(&self, name: &QueueName) -> Result<(Vec<u8>, Option<Kept>), StoreError> {
+    pub(super) async fn kept(&self, name: &QueueName) -> Result<(Vec<u8>, Option<Kept>), StoreError> {
         let mut command = Cmd::new();
         let key = self.state.names.of_store(Key::Queues);
         command.arg("HGET").arg(&key).arg(name.as_str());

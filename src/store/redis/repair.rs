@@ -3,6 +3,8 @@
 //! A sweep sees it by the sizes of the keys. What is left leads to the rest: records to their places, lists of batches to their
 //! batches. What nothing leads to is gone, and is counted and told.
 
+use std::time::{Duration, Instant};
+
 use redis::{Cmd, Value};
 
 use crate::domain::queue::QueueName;
@@ -17,6 +19,8 @@ use crate::store::redis::queues::Kept;
 use crate::store::redis::script;
 use crate::store::{QueueEntry, SWEEP_MESSAGES_MAX};
 
+/// How long a queue's hash may have other settings than its entry: whoever changes them writes one after the other.
+const CHANGING_MAX: Duration = Duration::from_secs(3);
 /// Bytes that one step reads, beyond those of one piece.
 const STEP_BYTES_MAX: u64 = 1 << 20;
 /// Keys of which one at least is left where a queue held or remembered anything.
@@ -48,6 +52,33 @@ pub(super) struct Mended {
 }
 
 impl Connection {
+    /// Settings that scripts go by are others than those of the queue's entry: when that lasts, says so from the next look on.
+    pub(super) async fn look_at_settings(&self, entry: &QueueEntry) {
+        let is_lasting =
+            |(since, detail): &(Instant, Option<String>)| since.elapsed() >= CHANGING_MAX && detail.is_none();
+        if !self.rounds.borrow().strange.get(&entry.name).is_some_and(is_lasting) {
+            return;
+        }
+        let Ok((_, Some(kept))) = self.kept(&entry.name).await else { return };
+        let key = Names::in_queue(&self.state.names.of_queue(&entry.name), Key::Counters);
+        let detail = format!(
+            "the field settings of the key {key} is not what the queue's entry says: limits go by it, and nothing is discarded for its \
+             age; PUT the settings of the queue again, or start a gateway that declares it anew"
+        );
+        let is_changed = kept.settings != entry.settings;
+        if let Some((since, told)) = self.rounds.borrow_mut().strange.get_mut(&entry.name) {
+            if is_changed {
+                *since = Instant::now();
+            } else {
+                *told = Some(detail);
+            }
+        }
+        if is_changed {
+            // Whoever changed them was ended before it could say so.
+            self.touch().await;
+        }
+    }
+
     /// Does one step of it; whether there are more.
     pub(super) async fn repair(&self, entry: &QueueEntry) -> Result<bool, StoreError> {
         let mut call = Call::of_queue(&self.state, script::REPAIR, &entry.queue_ref(), None);

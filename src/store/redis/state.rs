@@ -12,6 +12,7 @@ use crate::domain::queue::QueueName;
 use crate::domain::timestamp::Timestamp;
 use crate::store::error::StoreError;
 use crate::store::health::{FOREIGN_TYPE, Warning};
+use crate::store::redis::calls::Calls;
 use crate::store::redis::keys::{Key, Names};
 use crate::store::redis::listing::Listing;
 use crate::store::redis::probe::Vitals;
@@ -48,6 +49,10 @@ pub(super) struct State {
     unheard: Mutex<Option<String>>,
     /// Queues that the sweeps found in trouble: which, and what was said of it.
     pub(super) troubles: Mutex<HashMap<QueueName, (&'static str, String)>>,
+    /// Calls of unknown fate, and the server's clock.
+    pub(super) calls: Mutex<Calls>,
+    /// Queues of which leases that ran out are kept for a while, and until when.
+    pub(super) recovering: Mutex<HashMap<QueueName, Timestamp>>,
     /// What the repairs of queues found to be gone.
     mended: Mutex<BTreeMap<QueueName, Mended>>,
     /// Keys that all queues share and somebody else overwrote, and what is said of each.
@@ -88,6 +93,8 @@ impl State {
             unreadable: Mutex::default(),
             unheard: Mutex::default(),
             troubles: Mutex::default(),
+            calls: Mutex::default(),
+            recovering: Mutex::default(),
             mended: Mutex::default(),
             shared: Mutex::default(),
             unswept: Mutex::default(),
@@ -141,6 +148,20 @@ impl State {
         let sum = known.entry(queue.clone()).or_default();
         sum.gone += now.gone;
         sum.letters_gone += now.letters_gone;
+    }
+
+    /// Notes until when leases of a queue are kept that ran out while Redis was away; `None`: there are none.
+    pub(super) fn note_recovering(&self, queue: &QueueName, until: Option<Timestamp>) {
+        let mut recovering = lock(&self.recovering);
+        match until {
+            Some(until) => recovering.insert(queue.clone(), until),
+            None => recovering.remove(queue),
+        };
+    }
+
+    /// The same, as the last sweep found it, while it is to come.
+    pub(super) fn recovering_until(&self, queue: &QueueName) -> Option<Timestamp> {
+        lock(&self.recovering).get(queue).copied().filter(|until| *until > self.clock.now())
     }
 
     /// What a sweep found to be next.

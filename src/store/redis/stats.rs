@@ -144,7 +144,13 @@ impl Connection {
             // One queue whose keys are somebody else's must not hide the others.
             match answer {
                 Err(StoreError::Internal(_) | StoreError::Foreign(_)) if many => {}
-                answer => all.extend(read(name, &mut Answer::ok(answer?)?)?),
+                answer => {
+                    let stats = read(name, &mut Answer::ok(answer?)?)?;
+                    all.extend(stats.map(|stats| QueueStats {
+                        recovering_until: self.state.recovering_until(&stats.name),
+                        ..stats
+                    }));
+                }
             }
         }
         let mut vitals = lock(&self.state.vitals);
@@ -202,6 +208,7 @@ fn read(name: QueueName, answer: &mut Answer) -> Result<Option<QueueStats>, Stor
         paused: false,
         parked: None,
         foreign: 0,
+        recovering_until: None,
     };
     if answer.left() == 0 {
         return Ok(None);

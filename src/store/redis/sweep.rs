@@ -26,9 +26,10 @@ use crate::store::redis::call::Call;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::error::{Effect, FORBIDDEN};
 use crate::store::redis::keys::{Key, Names};
-use crate::store::redis::script;
+use crate::store::redis::publish::millis;
 use crate::store::redis::state::lock;
 use crate::store::redis::stats::read_park;
+use crate::store::redis::{pack, script};
 use crate::store::stats::Swept;
 use crate::store::{QueueEntry, SWEEP_BYTES_MAX, SWEEP_MESSAGES_MAX};
 
@@ -44,7 +45,8 @@ const PULL_MS: u64 = 10_000;
 const QUEUES_MAX: usize = 1_000;
 /// Queues that are looked at in turn in each round: one command each while they are empty.
 const TURN_QUEUES: usize = 4;
-/// The grace beyond a third of the longest lease, milliseconds.
+/// How long after the store was away no lease of a queue is taken back, beyond a third of the queue's lease, milliseconds: within
+/// that third whoever holds one extends it.
 const GRACE_MS: u64 = 5_000;
 
 /// What a sweeper remembers from round to round.
@@ -53,16 +55,31 @@ pub(super) struct Rounds {
     /// The next moment of each queue, as the last look at it said.
     next: HashMap<QueueName, Timestamp>,
     turn: usize,
+    /// Queues whose hash has other settings than their entry: since when, and what is said of it.
+    pub(super) strange: HashMap<QueueName, (Instant, Option<String>)>,
     /// When the keys that all queues share were looked at.
     pub(super) shared_seen: Option<Instant>,
     /// What was taken from the index and not given back: how far it was put off, and the queues.
     unfinished: Option<(u64, Vec<QueueName>)>,
 }
 
+impl Rounds {
+    /// Notes whether a queue's hash has other settings than its entry; gives what is said of it.
+    fn note_settings(&mut self, queue: &QueueName, are_strange: bool) -> Option<String> {
+        if !are_strange {
+            self.strange.remove(queue);
+            return None;
+        }
+        let (_, detail) = self.strange.entry(queue.clone()).or_insert_with(|| (Instant::now(), None));
+        detail.clone()
+    }
+}
+
 /// What the index gave.
 struct Due {
     now_ms: u64,
-    grace_ms: u64,
+    /// The last look before the store was away or its clock was set, and when that was found; 0: never.
+    gap_ms: (u64, u64),
     /// Name, and whether this is the second look at a queue without work.
     queues: Vec<(QueueName, bool)>,
 }
@@ -83,6 +100,8 @@ struct Beside {
     is_held_otherwise: bool,
     /// Its gauges and keys say different things.
     differs: bool,
+    /// The settings in its hash are others than those of its entry.
+    has_other_settings: bool,
 }
 
 impl Look {
@@ -143,12 +162,10 @@ impl Connection {
 
     async fn sweep_round(&self) -> Result<Swept, StoreError> {
         let entries = self.listed().await?;
-        let due = self.begin_round(&entries).await?;
+        let due = self.begin_round().await?;
         let looks = self.looks(&entries, &due).await?;
         let mut swept = Swept { more: due.queues.len() == QUEUES_MAX, ..Swept::default() };
-        // When leases may be taken back: the scripts see whether that is still so.
-        let reaps_ms = if due.grace_ms <= due.now_ms { due.now_ms } else { 0 };
-        let commands = looks.iter().map(|(entry, _)| self.look(entry, reaps_ms)).collect();
+        let commands = looks.iter().map(|(entry, _)| self.look(entry, &due)).collect();
         let answers = self.link.send_each(commands, Effect::Reads).await?;
         let mut again = Call::of_store(&self.state, script::DUE_AGAIN);
         again.push(due.now_ms + PUT_OFF_MS);
@@ -200,7 +217,9 @@ impl Connection {
         swept.ready.sort_unstable();
         let mut rounds = self.rounds.borrow_mut();
         rounds.next.retain(|name, _| known.contains(name));
+        rounds.strange.retain(|name, _| known.contains(name));
         lock(&self.state.troubles).retain(|name, _| known.contains(name));
+        lock(&self.state.recovering).retain(|name, _| known.contains(name));
         swept.next_at = rounds.next.values().min().copied();
         self.state.is_next(swept.next_at);
         Ok(swept)
@@ -210,6 +229,10 @@ impl Connection {
     async fn see_to(&self, entry: &QueueEntry, mut look: Look, beside: &Beside, swept: &mut Swept) -> Look {
         if beside.is_held_otherwise {
             self.touch().await;
+        }
+        if beside.has_other_settings {
+            self.look_at_settings(entry).await;
+            look.more = true;
         }
         if beside.differs {
             // A step of it, then another look.
@@ -225,9 +248,9 @@ impl Connection {
     }
 
     /// Takes what is due from the index, when all is given back that the last round took.
-    async fn begin_round(&self, entries: &[QueueEntry]) -> Result<Due, StoreError> {
+    async fn begin_round(&self) -> Result<Due, StoreError> {
         self.finish_last_round().await?;
-        let due = self.due(entries).await?;
+        let due = self.due().await?;
         if !due.queues.is_empty() {
             let taken = due.queues.iter().map(|(name, _)| name.clone()).collect();
             self.rounds.borrow_mut().unfinished = Some((due.now_ms + PUT_OFF_MS, taken));
@@ -306,16 +329,18 @@ impl Connection {
         Ok(looks)
     }
 
-    async fn due(&self, entries: &[QueueEntry]) -> Result<Due, StoreError> {
-        let longest = entries.iter().filter(|entry| !entry.settings.is_pull());
-        let longest = longest.map(|entry| entry.settings.lease()).max().unwrap_or_default();
-        // Under a clock that is handed in nobody was away.
-        let grace =
-            if self.state.clock.is_manual() { 0 } else { longest.as_millis() / 3 + u128::from(GRACE_MS) };
+    async fn due(&self) -> Result<Due, StoreError> {
         let mut call = Call::of_store(&self.state, script::DUE);
-        call.push(self.state.time_ms()).push(PUT_OFF_MS).push(QUEUES_MAX).push(grace.to_string());
+        // Under a clock that is handed in nobody was away.
+        let notices = !self.state.clock.is_manual();
+        call.push(self.state.time_ms()).push(PUT_OFF_MS).push(QUEUES_MAX).push(u8::from(notices));
         let mut answer = Answer::of(self.link.send(&call.finish(), Effect::Reads).await?)?;
-        let (now_ms, grace_ms) = (answer.number()?, answer.number()?);
+        let (now_ms, gap_ms) = (answer.number()?, (answer.number()?, answer.number()?));
+        lock(&self.state.calls).heard(now_ms, self.state.clock.tick());
+        if gap_ms.1 == now_ms {
+            let (since, now) = (Timestamp::from_millis(gap_ms.0), Timestamp::from_millis(now_ms));
+            log::warn!("since" = since.to_string().as_str(), "until" = now.to_string().as_str(); "Redis was away, its clock was set, or no gateway ran: leases that ran out are kept for a while");
+        }
         let mut queues = Vec::with_capacity(answer.left() / 2);
         while answer.left() > 0 {
             let (name, score) = (answer.text()?, answer.bytes()?);
@@ -324,14 +349,16 @@ impl Connection {
                 queues.push((name, score.ends_with(b".5")));
             }
         }
-        Ok(Due { now_ms, grace_ms, queues })
+        Ok(Due { now_ms, gap_ms, queues })
     }
 
-    fn look(&self, entry: &QueueEntry, reaps_ms: u64) -> Cmd {
+    fn look(&self, entry: &QueueEntry, due: &Due) -> Cmd {
         let queue = entry.queue_ref();
         let mut call = Call::of_queue(&self.state, script::SWEEP, &queue, None);
         let batches = Names::batches(&call.base);
-        call.push(SWEEP_MESSAGES_MAX).push(SWEEP_BYTES_MAX).push(reaps_ms).push(batches);
+        call.push(SWEEP_MESSAGES_MAX).push(SWEEP_BYTES_MAX).push(due.now_ms).push(batches);
+        call.push(due.gap_ms.0).push(due.gap_ms.1).push(millis(entry.settings.lease() / 3) + GRACE_MS);
+        call.push(pack::settings(&entry.settings));
         call.finish()
     }
 
@@ -353,10 +380,14 @@ impl Connection {
         let held = answer.bytes()?;
         let (foreign, difference) = (answer.text()?, answer.text()?);
         let differs = !difference.is_empty();
+        self.state.note_recovering(&entry.name, answer.moment_or_none()?);
+        let has_other_settings = answer.yes()?;
+        let mut rounds = self.rounds.borrow_mut();
+        let strange = rounds.note_settings(&entry.name, has_other_settings);
         self.state.troubled(
             &entry.name,
             match (&*foreign, &*difference) {
-                ("", "") => None,
+                ("", "") => strange.map(|detail| (FOREIGN_BESIDE, detail)),
                 ("", _) => Some((COUNTERS_DIFFER, difference)),
                 _ => Some((FOREIGN_BESIDE, foreign)),
             },
@@ -368,12 +399,14 @@ impl Connection {
             swept.ready.push(entry.name.clone());
         }
         self.tell(&entry.name, woken, None);
-        let mut rounds = self.rounds.borrow_mut();
         match next {
             Some(next) => rounds.next.insert(entry.name.clone(), next),
             None => rounds.next.remove(&entry.name),
         };
-        Ok((Look { ready, more, next, again, is_told: false }, Beside { is_held_otherwise, differs }))
+        Ok((
+            Look { ready, more, next, again, is_told: false },
+            Beside { is_held_otherwise, differs, has_other_settings },
+        ))
     }
 }
 

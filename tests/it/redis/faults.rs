@@ -50,6 +50,39 @@ fn a_publish_whose_answer_is_lost_is_unknown_and_sent_again_stored_once() {
 }
 
 #[test]
+fn a_publish_whose_answer_is_lost_is_stored_once_whatever_becomes_of_the_clock_of_redis() {
+    run(async || {
+        let server = RedisServer::start(&[]);
+        let (proxy, stand) = behind_a_proxy(&server).await;
+        let queue = stand.queue("orders").await;
+        for (fault, stored, in_the_end) in [(Fault::LoseAnswer, 1, 2), (Fault::LoseRequest, 2, 4)] {
+            let (call, groups) = (CallId::random(), Arc::new(vec![stand.group(&queue, &[draft()])]));
+            proxy.arm(fault);
+            refusal(stand.connection.enqueue(call, Arc::clone(&groups)).await);
+            let before = stand.now();
+            stand.clock.set_wall(before.saturating_add(seconds(61)));
+            for _ in 0..2 {
+                let again = stand.connection.enqueue(call, Arc::clone(&groups)).await.expect("an answer");
+                let [GroupResult::Failed(error)] = &again[..] else { panic!("{fault:?}: {again:?}") };
+                assert_eq!(error.stored(), Stored::Unknown, "{fault:?}: {error:?}");
+                assert_eq!(stand.stats(&queue).await.counters.accepted, stored, "{fault:?}");
+            }
+            // What is published then is taken as ever.
+            let next = vec![stand.group(&queue, &[draft()])];
+            assert_eq!(stand.enqueue(next).await, [GroupResult::Accepted]);
+            stand.run(&queue, 10, Verdict::Ack).await;
+            // And the clock set back tells what is remembered.
+            stand.clock.set_wall(before);
+            let again = stand.connection.enqueue(call, groups).await;
+            assert_eq!(again, Ok(vec![GroupResult::Accepted]), "{fault:?}");
+            let accepted = stand.stats(&queue).await.counters.accepted;
+            assert_eq!(accepted, in_the_end, "{fault:?}");
+        }
+        stand.check().await;
+    });
+}
+
+#[test]
 fn an_answer_that_comes_too_late_is_unknown() {
     run(async || {
         let server = RedisServer::start(&[]);

@@ -33,12 +33,15 @@ fn of_queue(gateway: &Gateway, name: &str, number: &str) -> u64 {
 }
 
 fn warning(gateway: &mut Gateway, said: &str) {
+    warning_of(gateway, "foreign_type", said);
+}
+
+fn warning_of(gateway: &mut Gateway, code: &str, said: &str) {
     gateway.wait_for("it is warned of", WITHIN, |gateway| {
         let status: Value = gateway.request("GET", "/status", &[], b"").json();
         let warnings = status["store"]["warnings"].as_array().expect("a list").clone();
         let is_told = |warning: &Value| {
-            warning["code"] == "foreign_type"
-                && warning["detail"].as_str().is_some_and(|detail| detail.contains(said))
+            warning["code"] == code && warning["detail"].as_str().is_some_and(|detail| detail.contains(said))
         };
         warnings.iter().any(is_told).then_some(())
     });
@@ -123,4 +126,31 @@ fn a_generation_that_was_overwritten_costs_no_message_and_is_told() {
     let entry: Value = serde_json::from_slice(&entry).expect("an entry");
     assert_eq!(entry["generation"], 7);
     second.stop();
+}
+
+#[test]
+fn settings_that_look_like_ours_and_are_not_discard_nothing_and_are_told() {
+    let server = RedisServer::start_durable();
+    let mut gateway = gateway(&server);
+    gateway.publish("broken", &[], b"x");
+    let json = [("content-type", "application/json")];
+    let leased = gateway.request("POST", "/v1/queues/broken/leases", &json, b"{\"max\":1}").json();
+    let ended = serde_json::json!({"reject": [{"receipt": leased["items"][0]["receipt"]}]});
+    let path = "/v1/queues/broken/leases/settle";
+    let ended = gateway.request("POST", path, &json, ended.to_string().as_bytes());
+    assert_eq!((ended.status, of_queue(&gateway, "broken", "dead")), (200, 1), "{}", ended.text());
+    // No limits, no retention: as long as what was there.
+    let before = set(&server, "broken", "settings", &[0; 59]);
+    let refused = gateway.request("POST", "/v1/queues/broken/messages", &[], b"x");
+    assert_eq!(refused.status, 429, "{}", refused.text());
+    warning_of(&mut gateway, "foreign_beside", "the field settings of the key ph:{broken#0}:c");
+    assert_eq!(of_queue(&gateway, "broken", "dead"), 1, "it was not kept");
+    set(&server, "broken", "settings", &before);
+    publish_when_sound(&mut gateway, "broken");
+    gateway.wait_for("the warning goes", WITHIN, |gateway| {
+        let status = gateway.status();
+        let warnings = status["store"]["warnings"].as_array().expect("a list");
+        warnings.iter().all(|warning| warning["code"] != "foreign_beside").then_some(())
+    });
+    gateway.stop();
 }

@@ -211,6 +211,15 @@ fn warnings(seen: &Seen, settings: &StoreSettings) -> Vec<Warning> {
                 .to_owned(),
         );
     }
+    if seen.run.is_none() {
+        warn(
+            "server_unseen",
+            "INFO is forbidden or hides run_id: when the address comes to lead to another server while the old one goes on taking \
+             writes, that is not noticed; let the user of store.url see it (redis-cli ACL SETUSER NAME +info), or let whatever moves \
+             the address stop or demote the old server first"
+                .to_owned(),
+        );
+    }
     if let Some(replicas) = seen.replicas {
         if replicas < settings.replicas_ack.into() {
             let wanted = settings.replicas_ack;

@@ -24,6 +24,7 @@ fn stats(accepted: u64, foreign: u64) -> QueueStats {
         counters: Counters { accepted, ..Counters::default() },
         gauges: Gauges::default(),
         oldest_pending_at: None,
+        recovering_until: None,
         paused: false,
         parked: None,
         foreign,

@@ -1,9 +1,10 @@
 -- Stores the groups of one queue; each whole or not at all.
--- ARGV: 5 how long a call is remembered (ms), 6 whether the store is full, 7 count of groups; then for each group: key ('' none),
+-- ARGV: 5 how long a call is remembered (ms), 6 whether the store is full, 7 until when it may be carried out (ms; 0: whenever it
+-- comes), 8 count of groups; then for each group: key ('' none),
 -- fingerprint, counts of messages and of arguments, bytes; and for each message: when ('' now, '+ms', '@ms'), record, payload
 -- with checksum when the record says that it lies apart.
--- Gives {'ok', woken, soonest or 0, results}: 'A' when all groups were accepted, else for each its length 4, a word and what
--- belongs to it.
+-- Gives {'late', now} with nothing stored, or {'ok', woken, soonest or 0, results}: 'A' when all groups were accepted, else for
+-- each its length 4, a word and what belongs to it.
 local results, refused = {}, false
 local fresh = {[0] = {}, {}, {}}
 local bodies, scheduled = {}, {}
@@ -33,8 +34,8 @@ local function refuse_or_keep(key, fingerprint, messages, bytes, ids)
 end
 
 local ACCEPTED = pack('>I4', 1) .. 'A'
-local at = 8
-for group = 1, tonumber(ARGV[7]) do
+local at = 9
+for group = 1, tonumber(ARGV[8]) do
   local key, fingerprint, messages, bytes = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 4])
   local here, ids = at + 5, {}
   at = here + tonumber(ARGV[at + 3])

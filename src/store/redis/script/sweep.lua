@@ -1,8 +1,9 @@
 -- One bounded round of what time brings to a queue: lost leases, what is due, retention.
--- ARGV: 5 messages and 6 bytes at most, 7 when it was found that leases may be taken back (0: they may not), 8 prefix of the
--- keys of batches.
+-- ARGV: 5 messages and 6 bytes at most, 7 when it was found what 9 and 10 say, 8 prefix of the keys of batches, 9 the last look
+-- before the store was away or its clock was set, 10 when that was found (0: never), 11 for how long after it nothing is taken
+-- back, 12 the settings as the queue's entry has them.
 -- Gives {'ok', woken, promoted, reaped, expired, discarded, more, ready, next or 0, look again or 0, held or '', what is somebody
--- else's or '', where gauges differ or ''}.
+-- else's or '', where gauges differ or '', until when leases that ran out are kept or 0, whether the settings are others}.
 local messages_max, bytes_max = tonumber(ARGV[5]), tonumber(ARGV[6])
 local messages, bytes, over = 0, 0, 0
 -- Whether one more of this size may be worked on; the first one always may.
@@ -44,10 +45,30 @@ local function take_back(record, kind, leased_at)
   end
 end
 
+-- While the store was away nobody could extend a lease. So at first none is taken back, and what ran out meanwhile has what it
+-- had left then.
+local from, gap = tonumber(ARGV[9]), tonumber(ARGV[10])
+local reaps_from = gap > 0 and gap + tonumber(ARGV[11]) or 0
+-- Until when a lease is kept that has this deadline.
+local function kept_until(deadline)
+  if deadline <= gap then deadline = math.max(deadline, gap + deadline - from) end
+  return math.max(deadline, reaps_from)
+end
+local function deadlines_to_reap()
+  if now < reaps_from then return {} end
+  local ran_out = math.min(now - gap + from, gap)
+  if gap == 0 or ran_out == gap then return call('ZRANGE', K.l, '-inf', now, 'BYSCORE', 'LIMIT', 0, messages_max) end
+  local batches = call('ZRANGE', K.l, '-inf', ran_out, 'BYSCORE', 'LIMIT', 0, messages_max)
+  for _, batch in ipairs(call('ZRANGE', K.l, '(' .. gap, now, 'BYSCORE', 'LIMIT', 0, messages_max - #batches)) do
+    batches[#batches + 1] = batch
+  end
+  return batches
+end
+
 -- The youngest batch first and each from its last place on, so that what was leased first is first again.
 local function reap()
   local due = {}
-  for _, batch in ipairs(call('ZRANGE', K.l, '-inf', now, 'BYSCORE', 'LIMIT', 0, messages_max)) do
+  for _, batch in ipairs(deadlines_to_reap()) do
     local known = call('HGET', K.b, batch)
     if known and #known == 29 then
       if try('LLEN', ARGV[8] .. batch) then
@@ -189,10 +210,12 @@ if found_at > 0 and now - found_at <= 3000 and found_at - now <= 3000 then reap(
 flush()
 promote()
 flush()
-retain()
+-- By settings that somebody else wrote nothing is discarded.
+local are_strange = q[4] ~= ARGV[12]
+if not are_strange then retain() end
 write_index()
 flush()
-forget()
+if not are_strange then forget() end
 clear()
 -- When no log is left none counts, whatever became of the others.
 if try('HLEN', K.a) == 0 then
@@ -207,7 +230,15 @@ local function score_of(key)
 end
 local next_at, look_at = nil, nil
 local function sooner(one, other) return one and other and math.min(one, other) or one or other end
-next_at = sooner(score_of(K.s), score_of(K.l))
+local deadline, kept_to = score_of(K.l), 0
+if deadline and gap > 0 then
+  local ran_out = deadline <= now
+  deadline = kept_until(deadline)
+  if ran_out and deadline > now then kept_to = deadline end
+  local later = call('ZRANGE', K.l, '(' .. gap, '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
+  if later[2] then deadline = math.min(deadline, kept_until(tonumber(later[2]))) end
+end
+next_at = sooner(score_of(K.s), deadline)
 local died = score_of(K.d)
 look_at = sooner(next_at, died and died + set.dead_retention)
 local first = try('LINDEX', K.f, 0)
@@ -283,4 +314,5 @@ local function difference()
 end
 local ready = (not held and gauge.pending > 0) and 1 or 0
 return {'ok', wake(), promoted, reaped, expired, discarded, over, ready, next_at or 0, look_at or 0,
-  q[2] and 'paused' or q[3] or '', foreign, difference()}
+  q[2] and 'paused' or q[3] or '', foreign, difference(), kept_to,
+  are_strange and 1 or 0}
