@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::Origin;
+use crate::domain::format::secret;
 
 /// A value and where it was given.
 #[derive(Clone)]
@@ -47,14 +48,14 @@ impl Node {
     }
 }
 
-/// A key's full name as TOML writes it: dotted, with quotes where they are needed.
+/// A key's full name as TOML writes it: dotted, with quotes where they are needed, and without a password in an origin.
 pub(super) fn dotted(path: &[impl AsRef<str>]) -> String {
     let quoted = |segment: &str| {
         let bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         if !segment.is_empty() && segment.bytes().all(bare) {
             segment.to_owned()
         } else {
-            format!("{segment:?}")
+            format!("{:?}", secret::unreadable(segment))
         }
     };
     path.iter().map(|segment| quoted(segment.as_ref())).collect::<Vec<_>>().join(".")
@@ -243,5 +244,7 @@ mod tests {
     fn a_key_is_shown_as_toml_writes_it() {
         assert_eq!(dotted(&["queues", "mail-1", "retry"]), "queues.mail-1.retry");
         assert_eq!(dotted(&["queues", "a.b", ""]), r#"queues."a.b"."""#);
+        assert_eq!(dotted(&["lanes", "http://[::1]:8080", "rate"]), r#"lanes."http://[::1]:8080".rate"#);
+        assert_eq!(dotted(&["lanes", "http://u:pw@a.example"]), r#"lanes."http://***@a.example""#);
     }
 }

@@ -20,7 +20,7 @@ pub struct Destination(Url);
 /// Why a text is no destination.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum DestinationError {
-    /// No URL at all.
+    /// No URL at all; the text is without what may be a secret.
     #[error("{0:?} is not a URL such as https://example.com/hook ({1})")]
     NotAUrl(String, url::ParseError),
     /// Another scheme.
@@ -92,7 +92,7 @@ impl Destination {
 /// The text is more than that, or something else; a password in it is not shown.
 pub fn parse_origin(text: &str) -> Result<String, FormatError> {
     let refused = || {
-        let shown = secret::url(text);
+        let shown = secret::unreadable(text);
         FormatError::new(
             &shown,
             "is not an origin: write http:// or https://, a host and perhaps a port, no more",
@@ -119,7 +119,8 @@ impl FromStr for Destination {
         if text.len() > DESTINATION_BYTES_MAX {
             return Err(DestinationError::TooLong(text.len()));
         }
-        let url = Url::parse(text).map_err(|error| DestinationError::NotAUrl(text.to_owned(), error))?;
+        let url = Url::parse(text)
+            .map_err(|error| DestinationError::NotAUrl(secret::unreadable(text).into_owned(), error))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(DestinationError::Scheme(url.scheme().to_owned()));
         }
@@ -190,6 +191,20 @@ mod tests {
         }
         let long = format!("http://example.com/{}", "a".repeat(2048));
         assert!(matches!(long.parse::<Destination>(), Err(DestinationError::TooLong(_))));
+    }
+
+    #[test]
+    fn what_is_no_url_is_named_without_its_password() {
+        for text in [
+            "http://user:pAss@127.0.0.1:99999/x",
+            "https://pAss@exa mple/hook?token=pAss#pAss",
+            "user_of:pAss@shop.example",
+        ] {
+            let error = text.parse::<Destination>().expect_err(text).to_string();
+            assert!(error.contains("***") && !error.contains("pAss"), "{error}");
+            let error = parse_origin(text).expect_err(text).to_string();
+            assert!(error.contains("***") && !error.contains("pAss"), "{error}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::domain::destination::parse_origin;
-use crate::domain::format::{FormatError, range};
+use crate::domain::format::{FormatError, range, secret};
 use crate::domain::queue::SettingProblem;
 use crate::domain::secret::SecretText;
 
@@ -72,7 +72,8 @@ impl FromStr for Allow {
         }
         let network = text.parse::<IpNet>().map_err(|_| {
             let write = "write 10.0.0.5, 10.0.0.0/8 or https://service.example:8443";
-            FormatError::new(text, format_args!("is not an address, a network or an origin: {write}"))
+            let shown = secret::unreadable(text);
+            FormatError::new(&shown, format_args!("is not an address, a network or an origin: {write}"))
         })?;
         if network.trunc() != network {
             let meant =
@@ -156,7 +157,7 @@ mod tests {
             assert_eq!(refusal(text), format!("{text:?} {write}"));
         }
         assert_eq!(refusal("http://a.example?q"), format!(r#""http://a.example?***" {write}"#));
-        assert_eq!(refusal("http://u:pw@a.example"), format!(r#""http://u:***@a.example" {write}"#));
+        assert_eq!(refusal("http://u:pw@a.example"), format!(r#""http://***@a.example" {write}"#));
     }
 
     #[test]

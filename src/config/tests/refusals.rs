@@ -47,6 +47,28 @@ fn an_origin_takes_its_own_keys_in_its_one_spelling() {
 }
 
 #[test]
+fn no_password_is_shown_of_what_was_meant_as_a_url() {
+    for text in [
+        "[queues.a]\nprocessor = 'http'\ndestination = 'https://u:pAss@exa mple/hook?token=pAss'",
+        "[queues.a]\nprocessor = 'http'\ndestination_override = 'https://u:pAss@shop.example'",
+        "[queues.a]\nprocessor = 'http'\ndestination_override = ['https://pAss@shop.example']",
+        "[egress]\nallow = ['u:pAss@shop.example', 'https://pAss@shop.example']",
+        "[lanes.'https://u:pAss@shop.example']\nrate = '5/s'",
+        "[lanes.'https://u:pAss@shop.example']\nrate = 'fast'\nratte = 1",
+        "[lanes]\n'https://u:pAss@shop.example' = 5",
+        "[lanes]\n'u:pAss@shop.example' = 5",
+    ] {
+        let given = Given { file: text, ..Given::default() };
+        let problems = given.problems().join("\n");
+        assert!(problems.contains("***@") && !problems.contains("pAss"), "{problems}");
+    }
+    let flags =
+        Flags { set: vec!["lanes.'https://u:pAss@shop.example'.rate='fast'".to_owned()], ..Flags::default() };
+    let problems = Given { flags, ..Given::default() }.problems().join("\n");
+    assert!(problems.contains("***@") && !problems.contains("pAss"), "{problems}");
+}
+
+#[test]
 fn an_unknown_key_of_a_queue_is_named_in_full() {
     let text = "[queues.mail]\nprocessor = 'log'\njitter = 0.1\nretry.jiter = 0.1\n[queues.'a.b'.limits]\nlength = 1\n\
                 [queues.'a.b']\nprocessor = 'log'";

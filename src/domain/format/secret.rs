@@ -10,8 +10,12 @@ pub const MASK: &str = "***";
 const SECRET_PARTS: [&str; 9] =
     ["auth", "cookie", "credential", "hmac", "key", "password", "secret", "signature", "token"];
 
+/// The words that say so only where they stand alone between `-` and `_`: `X-Pass` does, `X-Compass` does not.
+const SECRET_WORDS: [&str; 9] =
+    ["bearer", "jwt", "pass", "passphrase", "passwd", "session", "sessionid", "sign", "signing"];
+
 /// The names of query parameters whose value is a secret, besides those: what is usual in the URLs of webhooks.
-const SECRET_PARAMETER_NAMES: [&str; 3] = ["pass", "sig", "code"];
+const SECRET_PARAMETER_NAMES: [&str; 2] = ["sig", "code"];
 
 /// Query parameters of a store's URL that are no secret; every other is taken for one.
 const PLAIN_PARAMETERS: [&str; 2] = ["db", "user"];
@@ -67,6 +71,45 @@ pub fn url(text: &str) -> Cow<'_, str> {
     if shown == text { Cow::Borrowed(text) } else { Cow::Owned(shown) }
 }
 
+/// A text that was meant as the URL of a receiver, or as its origin, and may be neither: without what stands before an `@`, the
+/// values of a query or path parameter, a fragment, and what stands in the place of a port. It rather hides too much.
+#[must_use]
+pub fn unreadable(text: &str) -> Cow<'_, str> {
+    let scheme = text.find("://").map_or(0, |colon| colon + 3);
+    // One that begins with a password is none.
+    let scheme = if text[..scheme].contains(['@', '?', '#', '=']) { 0 } else { scheme };
+    // The last @ and not the first: a password may hold one, or any other mark, without being escaped.
+    let (mut shown, rest) = match text[scheme..].rfind('@').map(|at| scheme + at) {
+        Some(at) => (format!("{}{MASK}", &text[..scheme]), &text[at..]),
+        None => (text[..scheme].to_owned(), &text[scheme..]),
+    };
+    let in_query = text[..text.len() - rest.len()].contains(['?', '#']);
+    for (number, piece) in rest.split_inclusive(['?', '&', '#', ';']).enumerate() {
+        let body = piece.trim_end_matches(['?', '&', '#', ';']);
+        match body.split_once('=') {
+            Some((name, value)) if !value.is_empty() => shown.extend([name, "=", MASK]),
+            Some(_) => shown.push_str(body),
+            None if number == 0 && !in_query => shown.push_str(&host_and_path(body)),
+            None if body.is_empty() => {}
+            None => shown.extend([if number == 0 { "@" } else { "" }, MASK]),
+        }
+        shown.push_str(&piece[body.len()..]);
+    }
+    if shown == text { Cow::Borrowed(text) } else { Cow::Owned(shown) }
+}
+
+/// What follows the `@` or the scheme, with `***` for a port that is none: where the host was forgotten it is a password.
+fn host_and_path(text: &str) -> Cow<'_, str> {
+    // The colons of an address in brackets are none of a password.
+    let bracket = text.rfind(']').map_or(0, |bracket| bracket + 1);
+    match text[bracket..].split_once(':') {
+        Some((_, port)) if !is_port(port) => {
+            Cow::Owned(format!("{}:{MASK}", &text[..text.len() - port.len() - 1]))
+        }
+        _ => Cow::Borrowed(text),
+    }
+}
+
 /// Whether this is a port, with a path behind it or not.
 fn is_port(text: &str) -> bool {
     text.split('/').next().unwrap_or_default().bytes().all(|byte| byte.is_ascii_digit())
@@ -77,6 +120,7 @@ fn is_port(text: &str) -> bool {
 pub fn is_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     SECRET_PARTS.iter().any(|part| name.contains(part))
+        || name.split(['-', '_']).any(|word| SECRET_WORDS.contains(&word))
 }
 
 fn is_parameter(name: &str) -> bool {
@@ -151,6 +195,10 @@ mod tests {
                 "https://a.example/?key=k&sig=s&code=c&pass=",
                 "https://a.example/?key=***&sig=***&code=***&pass=***",
             ),
+            (
+                "https://a.example/?sign=s&jwt=j&session_id=i&design=d&compass=n",
+                "https://a.example/?sign=***&jwt=***&session_id=***&design=d&compass=n",
+            ),
             ("https://a.example/?coder=k&token", "https://a.example/?coder=k&token"),
             ("https://a.example/?x=y?token=pw", "https://a.example/?x=y?token=pw"),
         ] {
@@ -160,6 +208,29 @@ mod tests {
             assert!(!is_masked_destination(text), "{text}");
         }
         assert!(!is_masked_destination("https://a.example/***?x=***"), "no secret has these places");
+    }
+
+    #[test]
+    fn what_is_no_url_is_shown_without_what_may_be_a_secret() {
+        for (text, shown) in [
+            ("example.com", "example.com"),
+            ("nay", "nay"),
+            ("https://a.example:99999/hook", "https://a.example:99999/hook"),
+            ("https://[::1]:8080/x", "https://[::1]:8080/x"),
+            ("http://user:pw@127.0.0.1:99999/x", "http://***@127.0.0.1:99999/x"),
+            ("https://pw@exa mple/hook", "https://***@exa mple/hook"),
+            ("https://u:p@w/:x?y#z@exa mple/", "https://***@***"),
+            ("https://u:pw@exa mple/hook?token=pw&x=1#pw", "https://***@exa mple/hook?token=***&x=***#***"),
+            ("https://exa mple/?email=a@b&token=pw", "https://***@***&token=***"),
+            ("https://exa mple/?a@pw", "https://***@***"),
+            ("my_user:pw@host", "***@host"),
+            ("u:pw@//host://x", "***@//host://x"),
+            ("https://user:pw", "https://user:***"),
+            ("//u:pw@host/x;token=pw", "***@host/x;token=***"),
+            ("?token=pw", "?token=***"),
+        ] {
+            assert_eq!(unreadable(text), shown, "{text}");
+        }
     }
 
     #[test]
@@ -178,6 +249,19 @@ mod tests {
             ("x-passwords", true),
             ("SET-COOKIE", true),
             ("X-Client-Secret", true),
+            ("X-Pass", true),
+            ("db_pass", true),
+            ("X-Sign", true),
+            ("X-Signing", true),
+            ("X-Session-Id", true),
+            ("PHPSESSIONID", false),
+            ("JWT", true),
+            ("X-Bearer", true),
+            ("X-Compass", false),
+            ("X-Passenger", false),
+            ("X-Design", false),
+            ("X-Signal", false),
+            ("X-Sessions-Max", false),
             ("X-Team", false),
             ("X-Request-Id", false),
             ("Accept", false),
@@ -195,6 +279,8 @@ mod tests {
             let text = format!("redis://{user}:{password}@host:6379/0");
             let shown = url(&text).into_owned();
             prop_assert!(!shown.contains("PW"), "{}", shown);
+            let text = format!("https://{user}:{password}@exa mple/x");
+            prop_assert!(!unreadable(&text).contains("PW"), "{}", unreadable(&text));
         }
 
         #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::domain::destination::{Destination, parse_origin};
-use crate::domain::format::{Rate, bytes, duration};
+use crate::domain::format::{Rate, bytes, duration, secret};
 use crate::domain::message::Priority;
 use crate::domain::secret::SecretSetting;
 
@@ -235,7 +235,7 @@ impl<'de> de::Visitor<'de> for OverrideVisitor {
         match word {
             "none" => Ok(DestinationOverride::None),
             "any" => Ok(DestinationOverride::Any),
-            _ => Err(E::invalid_value(de::Unexpected::Str(word), &self)),
+            _ => Err(E::invalid_value(de::Unexpected::Str(&secret::unreadable(word)), &self)),
         }
     }
 

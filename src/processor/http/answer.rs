@@ -2,10 +2,12 @@
 
 use std::error::Error;
 
+use hyper::header::HeaderValue;
 use tokio::time::{Instant, timeout_at};
 
 use super::classify::{Failure, chain};
 use super::client::Answer;
+use super::echo;
 use crate::domain::queue::AnswerSettings;
 
 /// The longest error kept with an attempt, bytes.
@@ -22,8 +24,13 @@ pub(super) struct Rest {
 }
 
 /// Reads at most `settings.bytes_max`, not beyond `until`, then lets go of the connection: it is used again only when the answer
-/// ended by itself.
-pub(super) async fn read(mut answer: Answer, settings: &AnswerSettings, until: Instant) -> Rest {
+/// ended by itself. What it repeats of the credentials that it was sent is not kept.
+pub(super) async fn read(
+    mut answer: Answer,
+    settings: &AnswerSettings,
+    credentials: &[HeaderValue],
+    until: Instant,
+) -> Rest {
     let excerpt_max = usize::try_from(settings.excerpt_max).unwrap_or(usize::MAX);
     let kept_max = excerpt_max.saturating_add(CHARACTER_REST_BYTES);
     let (mut kept, mut read_bytes, mut error) = (Vec::new(), 0_u64, None);
@@ -46,7 +53,7 @@ pub(super) async fn read(mut answer: Answer, settings: &AnswerSettings, until: I
             }
         }
     }
-    let text = excerpt(&kept, excerpt_max);
+    let text = echo::without(excerpt(&kept, excerpt_max), credentials);
     Rest { excerpt: Some(text).filter(|text| !text.is_empty()), error }
 }
 

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 
+use crate::domain::destination::Destination;
+use crate::domain::format::secret;
 use crate::domain::header::{is_credential, never};
 use crate::domain::queue::QueueName;
 use crate::processor::Delivery;
@@ -47,6 +49,31 @@ pub(super) fn of_queue(
         map.insert(parsed, value(name, text.as_bytes())?);
     }
     Ok(map)
+}
+
+/// The same for destinations that messages bring and whose origin is not the queue's own: without what is shown as `***` of
+/// `added`, which who may publish could otherwise have sent to himself.
+pub(super) fn without_credentials(base: &HeaderMap, added: &BTreeMap<String, String>) -> HeaderMap {
+    let mut map = base.clone();
+    for name in
+        added.keys().filter(|name| secret::is_header(name) && never(&name.to_ascii_lowercase()).is_none())
+    {
+        map.remove(name.as_str());
+    }
+    map
+}
+
+/// Whether the destination that a message brought has another origin than its queue's own, or its queue has none.
+pub(super) fn is_elsewhere(brought: &Destination, own: Option<&Destination>) -> bool {
+    own.is_none_or(|own| own.url().origin() != brought.url().origin())
+}
+
+/// The values of credentials of the queue and of the message in the headers of an attempt.
+pub(super) fn credentials(sent: &HeaderMap, delivery: &Delivery) -> Vec<HeaderValue> {
+    let (added, forward) = (&delivery.settings.delivery.headers, &delivery.headers.forward);
+    let names = added.keys().map(String::as_str).chain(forward.iter().map(|(name, _)| name.as_str()));
+    let names = names.filter(|name| secret::is_header(name) && never(&name.to_ascii_lowercase()).is_none());
+    names.flat_map(|name| sent.get_all(name)).cloned().collect()
 }
 
 /// Adds what this attempt of this message carries to what [`of_queue`] made, signed where there is something to sign it with.

@@ -9,6 +9,7 @@ pub mod classify;
 mod client;
 mod connect;
 mod connection;
+mod echo;
 pub mod guard;
 pub mod headers;
 mod pool;
@@ -81,6 +82,8 @@ struct Route {
     own: OnceCell<Rc<Target>>,
     method: Method,
     headers: HeaderMap,
+    /// The same for a destination that a message brought and that is another origin's.
+    headers_elsewhere: HeaderMap,
     signer: Option<Arc<Signer>>,
     /// When it was made, where what is in a file may be another after a while.
     looked_at: Option<Timestamp>,
@@ -99,6 +102,8 @@ struct Target {
     destination: Destination,
     /// Whether it came with the message.
     is_brought: bool,
+    /// Whether it came with the message and has another origin than the queue's own.
+    is_elsewhere: bool,
     /// Its path and query, as requests have it.
     path: Uri,
     origin: Rc<Origin>,
@@ -109,6 +114,8 @@ struct Attempt {
     route: Rc<Route>,
     target: Rc<Target>,
     request: Outgoing,
+    /// What is not shown of them when the answer repeats it.
+    credentials: Vec<HeaderValue>,
     timeout: Duration,
     shortages: Arc<Shortages>,
 }
@@ -154,8 +161,10 @@ impl Http {
             delivery.headers.method.as_deref().and_then(|method| Method::from_bytes(method.as_bytes()).ok());
         let method = method.unwrap_or_else(|| route.method.clone());
         let target = self.target(&route, delivery)?;
-        let mut headers = headers::of_attempt(&route.headers, delivery, route.signer.as_deref())
+        let base = if target.is_elsewhere { &route.headers_elsewhere } else { &route.headers };
+        let mut headers = headers::of_attempt(base, delivery, route.signer.as_deref())
             .map_err(|error| Report::from(Outcome::reject(error.to_string())))?;
+        let credentials = headers::credentials(&headers, delivery);
         headers.insert(HOST, target.origin.host());
         let payload = delivery.record.payload();
         if payload.is_empty() && method != Method::GET {
@@ -167,7 +176,7 @@ impl Http {
         *request.uri_mut() = target.path.clone();
         *request.headers_mut() = headers;
         let shortages = self.shortages.clone();
-        Ok(Attempt { route, target, request, timeout: delivery.timeout(), shortages })
+        Ok(Attempt { route, target, request, credentials, timeout: delivery.timeout(), shortages })
     }
 
     /// The route of the delivery's queue, made anew when its settings are others than last time.
@@ -190,20 +199,23 @@ impl Http {
         let via = headers::via(&(self.store_id)());
         let headers = headers::of_queue(queue, &via, &settings.delivery.headers)
             .map_err(|error| mendable(format!("delivery.headers: {error}")))?;
+        let headers_elsewhere = headers::without_credentials(&headers, &settings.delivery.headers);
         let method = Method::from_bytes(settings.delivery.method.as_bytes())
             .map_err(|error| mendable(format!("delivery.method: {error}")))?;
         let signer = self.keyring.signer(queue, settings, at).map_err(|why| unsigned(&why))?;
         let looked_at = settings.secret_file.as_ref().map(|_| at);
         let settings = settings.clone();
-        Ok(Route { settings, own: OnceCell::new(), method, headers, signer, looked_at })
+        let own = OnceCell::new();
+        Ok(Route { settings, own, method, headers, headers_elsewhere, signer, looked_at })
     }
 
     /// Where the delivery goes to: the destination that came with its message, else its queue's own.
     fn target(&self, route: &Route, delivery: &Delivery) -> Result<Rc<Target>, Report> {
         let settings = &route.settings;
         if let Some(brought) = &delivery.headers.destination {
-            let destination = brought.parse().map_err(|_| unreadable())?;
-            return self.aim(destination, true).map(Rc::new);
+            let destination: Destination = brought.parse().map_err(|_| unreadable())?;
+            let is_elsewhere = headers::is_elsewhere(&destination, settings.destination.as_ref());
+            return self.aim(destination, true).map(|target| Rc::new(Target { is_elsewhere, ..target }));
         }
         if let Some(own) = route.own.get() {
             return Ok(own.clone());
@@ -224,7 +236,7 @@ impl Http {
         })?;
         let path = &destination.url()[Position::BeforePath..Position::AfterQuery];
         let path = path.parse().map_err(|_| unreadable())?;
-        Ok(Target { destination, is_brought, path, origin })
+        Ok(Target { destination, is_brought, is_elsewhere: false, path, origin })
     }
 }
 
@@ -242,7 +254,7 @@ impl Attempt {
 
     async fn follow(self, watch: &mut Watch) -> Report {
         let began = Instant::now();
-        let Self { route, target, request, timeout, shortages } = self;
+        let Self { route, target, request, credentials, timeout, shortages } = self;
         let sent = target.origin.send(request, route.settings.connect_timeout, watch);
         let answer = match timeout_at(began + timeout, sent).await {
             Ok(Ok(answer)) => answer,
@@ -253,15 +265,21 @@ impl Attempt {
         };
         let margin = (timeout / MARGIN_PART).min(MARGIN_MAX);
         watch.enter(Phase::Body);
-        answered(&route, &target, answer, began + timeout.saturating_sub(margin)).await
+        answered(&route, &target, answer, &credentials, began + timeout.saturating_sub(margin)).await
     }
 }
 
 /// What an answer means once its head is here.
-async fn answered(route: &Route, target: &Target, answer: Answer, until: Instant) -> Report {
+async fn answered(
+    route: &Route,
+    target: &Target,
+    answer: Answer,
+    credentials: &[HeaderValue],
+    until: Instant,
+) -> Report {
     let (status, settings) = (answer.status, &route.settings);
     let outcome = classify(status, &answer.headers, &settings.delivery.reject);
-    let rest = answer::read(answer, &settings.answer, until).await;
+    let rest = answer::read(answer, &settings.answer, credentials, until).await;
     let is_gone = status == StatusCode::GONE && !target.is_brought;
     let signal = signal(status, &outcome);
     let (status, error, excerpt) = (Some(status.as_u16()), rest.error, rest.excerpt);

@@ -1,5 +1,6 @@
 //! Where messages are pushed to: what may not be reached is refused wherever it is said, and nothing is sent there.
 
+mod credentials;
 mod declared;
 mod gone;
 mod options;
