@@ -20,7 +20,7 @@ const WITHIN: Duration = Duration::from_secs(30);
 /// rest, and those who find none left fit into the backlog.
 const DESCRIPTORS_MAX: usize = 128;
 /// What is said while it lasts.
-const SHORT: &str = "the gateway is short of descriptors, memory or addresses";
+const SHORT: &str = "the gateway is short of descriptors, memory, addresses or look-ups";
 
 fn descriptors(gateway: &Gateway) -> usize {
     fs::read_dir(format!("/proc/{}/fd", gateway.pid())).expect("it runs").count()

@@ -117,6 +117,7 @@ struct Attempt {
     /// What is not shown of them when the answer repeats it.
     credentials: Vec<HeaderValue>,
     timeout: Duration,
+    guard: Guard,
     shortages: Arc<Shortages>,
 }
 
@@ -175,8 +176,9 @@ impl Http {
         *request.method_mut() = method;
         *request.uri_mut() = target.path.clone();
         *request.headers_mut() = headers;
-        let shortages = self.shortages.clone();
-        Ok(Attempt { route, target, request, credentials, timeout: delivery.timeout(), shortages })
+        let (guard, shortages) = (self.guard.clone(), self.shortages.clone());
+        let timeout = delivery.timeout();
+        Ok(Attempt { route, target, request, credentials, timeout, guard, shortages })
     }
 
     /// The route of the delivery's queue, made anew when its settings are others than last time.
@@ -254,9 +256,15 @@ impl Attempt {
 
     async fn follow(self, watch: &mut Watch) -> Report {
         let began = Instant::now();
-        let Self { route, target, request, credentials, timeout, shortages } = self;
+        let Self { route, target, request, credentials, timeout, guard, shortages } = self;
         let sent = target.origin.send(request, route.settings.connect_timeout, watch);
-        let answer = match timeout_at(began + timeout, sent).await {
+        let sent = timeout_at(began + timeout, sent).await;
+        let is_late = matches!(sent, Err(_) | Ok(Err(SendError::Connect(ConnectError::TimedOut))));
+        if is_late && watch.is_in(Phase::Dns) && guard.is_without_place(&target.destination) {
+            return shortages
+                .defer(Lack::Resources, "its name was not looked up in time: too many others are");
+        }
+        let answer = match sent {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return failed(&error, &route, &target, &shortages),
             Err(_) => {

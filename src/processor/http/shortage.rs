@@ -35,7 +35,7 @@ const PROBES: usize = 4;
 /// What is lacking.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lack {
-    /// Descriptors, memory, addresses.
+    /// Descriptors, memory, addresses, places to look names up.
     Resources,
     /// The certificates to judge those of receivers by.
     Roots,
@@ -62,7 +62,7 @@ impl Shortages {
         if let Some(count) = notice.due(Instant::now()) {
             match lack {
                 Lack::Resources => {
-                    log::warn!("cause" = cause, "count" = count; "the gateway is short of descriptors, memory or addresses: deliveries wait, and no attempt is counted");
+                    log::warn!("cause" = cause, "count" = count; "the gateway is short of descriptors, memory, addresses or look-ups: deliveries wait, and no attempt is counted");
                 }
                 Lack::Roots => {
                     log::warn!("cause" = cause, "count" = count; "the certificates that this machine trusts cannot be read: https deliveries wait, and no attempt is counted");

@@ -32,6 +32,11 @@ impl Watch {
         self.now = Some((phase, now));
     }
 
+    /// Whether this is what it does now.
+    pub(super) fn is_in(&self, phase: Phase) -> bool {
+        self.now.is_some_and(|(now, _)| now == phase)
+    }
+
     /// How long each took, the one that was not ended included.
     pub(super) fn stop(mut self) -> Phases {
         self.note(Instant::now());

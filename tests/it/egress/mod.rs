@@ -5,6 +5,7 @@ mod declared;
 mod gone;
 mod options;
 mod rebinding;
+mod silence;
 mod vectors;
 
 use std::collections::HashMap;

@@ -8,7 +8,9 @@
 //! loopback addresses. Link-local and metadata addresses need an entry of their very own. `--dev` opens loopback.
 
 mod address;
+mod cache;
 mod lookup;
+mod places;
 mod rule;
 
 use std::collections::HashSet;
@@ -22,7 +24,7 @@ use tokio::time::timeout;
 use url::Host;
 
 pub use self::address::AddressKind;
-use self::lookup::{KEPT_FOUND, Lookups};
+use self::lookup::{Found, Lookups};
 pub use self::lookup::{LOOKUP_TIMEOUT, Lookup, LookupError};
 pub use self::rule::{NameRule, Rule};
 use crate::domain::destination::Destination;
@@ -188,16 +190,29 @@ impl Guard {
         if rules.is_empty() { Ok(trust) } else { Err(Refusal { origin, rules, resolved: false }) }
     }
 
-    /// The addresses of `name`, all of which passed. What was found lately is taken, unless it is refused.
+    /// The addresses of `name`, all of which passed. What was found lately is taken, and in need what was found before that,
+    /// unless it is refused.
     pub(crate) async fn resolve(&self, name: &str, trust: Trust) -> Result<Vec<IpAddr>, ResolveError> {
-        match self.look(name, trust, KEPT_FOUND).await {
+        match self.pass(self.lookups.addresses_lately(name).await, trust) {
             Err(ResolveError::Refused(_)) => self.look(name, trust, REFUSED_AGE_MAX).await,
             found => found,
         }
     }
 
+    /// Whether whoever waits for the addresses of the destination waits because too many other names are being looked up.
+    pub(crate) fn is_without_place(&self, destination: &Destination) -> bool {
+        match destination.url().host() {
+            Some(Host::Domain(name)) => self.lookups.is_without_place(name),
+            _ => false,
+        }
+    }
+
     async fn look(&self, name: &str, trust: Trust, age_max: Duration) -> Result<Vec<IpAddr>, ResolveError> {
-        let addresses = self.lookups.addresses(name, age_max).await?;
+        self.pass(self.lookups.addresses(name, age_max).await, trust)
+    }
+
+    fn pass(&self, found: Found, trust: Trust) -> Result<Vec<IpAddr>, ResolveError> {
+        let addresses = found?;
         let broken = addresses.iter().filter_map(|address| self.policy.broken(*address, trust));
         let rules: Vec<Rule> = broken.take(RULES_TOLD_MAX).collect();
         if !rules.is_empty() {
