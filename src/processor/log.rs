@@ -5,25 +5,24 @@
 
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use futures_util::future::{LocalBoxFuture, ready};
 
-use crate::clock::{Clock, Tick};
+use crate::clock::Clock;
 use crate::domain::outcome::Outcome;
 use crate::processor::{Build, Context, Delivery, Processor, Report};
+use crate::telemetry::lines::Lines;
 
 /// Lines a gateway writes in a second before it only counts.
 pub const LINES_PER_S_MAX: u32 = 10;
 
-const SECOND: Duration = Duration::from_secs(1);
 const TARGET: &str = "posthaste::processor::log";
 
 /// The `log` processor. All threads of a gateway share its pace.
 #[derive(Clone)]
 pub struct Log {
     clock: Clock,
-    pace: Arc<Mutex<Pace>>,
+    pace: Arc<Mutex<Lines>>,
 }
 
 /// How `log` is built on each thread.
@@ -36,7 +35,7 @@ impl Log {
     /// A processor; its clones share the pace.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        let pace = Pace { began: clock.tick(), lines: 0, unlogged: 0 };
+        let pace = Lines::new(LINES_PER_S_MAX, clock.tick());
         Self { clock, pace: Arc::new(Mutex::new(pace)) }
     }
 
@@ -61,7 +60,7 @@ impl Log {
         count(logger, unlogged);
     }
 
-    fn pace(&self) -> MutexGuard<'_, Pace> {
+    fn pace(&self) -> MutexGuard<'_, Lines> {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -85,36 +84,8 @@ impl Processor for Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        let unlogged = std::mem::take(&mut self.pace().unlogged);
+        let unlogged = self.pace().take_counted();
         count(log::logger(), unlogged);
-    }
-}
-
-/// One second's lines.
-#[derive(Clone, Copy)]
-struct Pace {
-    began: Tick,
-    lines: u32,
-    unlogged: u64,
-}
-
-impl Pace {
-    /// Begins another second when the last is over; tells how many messages of it were not logged.
-    fn turn(&mut self, now: Tick) -> u64 {
-        if now.since(self.began) < SECOND {
-            return 0;
-        }
-        std::mem::replace(self, Self { began: now, lines: 0, unlogged: 0 }).unlogged
-    }
-
-    fn admit(&mut self) -> bool {
-        let admitted = self.lines < LINES_PER_S_MAX;
-        if admitted {
-            self.lines += 1;
-        } else {
-            self.unlogged += 1;
-        }
-        admitted
     }
 }
 
@@ -122,6 +93,7 @@ impl Pace {
 mod tests {
     use std::fmt::Write;
     use std::sync::Mutex;
+    use std::time::Duration;
 
     use log::kv::{self, Key, Value, VisitSource};
 
@@ -195,7 +167,7 @@ mod tests {
         );
         write(10);
         assert_eq!(kept.take().len(), 10);
-        clock.advance(SECOND);
+        clock.advance(Duration::from_secs(1));
         write(1);
         let lines = kept.take();
         assert_eq!(lines.len(), 1, "a second that was not exceeded is not counted: {lines:?}");

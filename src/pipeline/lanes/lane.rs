@@ -12,6 +12,7 @@ use crate::domain::format::duration;
 use crate::pipeline::lanes::breaker::{Change, Phase};
 use crate::pipeline::lanes::gate::{Answer, Ask, Ended, Gate, Passage, WAIT_MAX, Why};
 use crate::pipeline::lanes::judge::judge;
+use crate::pipeline::lanes::openings::Openings;
 use crate::pipeline::pace::Pace;
 use crate::pipeline::share::Share;
 use crate::processor::Signal;
@@ -20,6 +21,7 @@ use crate::processor::Signal;
 pub(in crate::pipeline) struct Lane {
     pub(super) key: Arc<str>,
     pub(super) clock: Clock,
+    openings: Arc<Openings>,
     gate: Mutex<Gate>,
     /// Messages leased of queues that send here only, and those of others in flight.
     booked: AtomicUsize,
@@ -49,9 +51,15 @@ pub(in crate::pipeline) struct Pass {
 }
 
 impl Lane {
-    pub(super) fn new(key: &str, most: u32, pace: Option<Pace>, clock: Clock) -> Self {
-        let gate = Gate::new(most, pace, clock.tick());
-        Self { key: key.into(), clock, gate: Mutex::new(gate), booked: AtomicUsize::new(0) }
+    pub(super) fn new(
+        key: &str,
+        most: u32,
+        pace: Option<Pace>,
+        clock: Clock,
+        openings: Arc<Openings>,
+    ) -> Self {
+        let gate = Mutex::new(Gate::new(most, pace, clock.tick()));
+        Self { key: key.into(), clock, openings, gate, booked: AtomicUsize::new(0) }
     }
 
     pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
@@ -176,11 +184,11 @@ impl Lane {
             Change::Opened => {
                 let open_for = if let Phase::Open(until) = phase { until.since(now) } else { Duration::ZERO };
                 let cause = error.unwrap_or("it answers that it cannot");
-                log::warn!("lane.key" = key, "cause" = cause, "open_ms" = millis(open_for); "a breaker opened: nothing is sent there until it is probed");
+                self.openings.say(log::logger(), now, key, cause, open_for);
             }
             Change::OpenedAgain => log::debug!("lane.key" = key; "a probe failed: the breaker stays open"),
             Change::Closed => log::info!("lane.key" = key; "a breaker closed: the destination answers again"),
-            Change::None => {}
+            Change::None => self.openings.look(log::logger(), now),
         }
         if let Some(until) = ended.held_until {
             let held_for = duration::show(Duration::from_millis(millis(until.since(now))));
@@ -212,6 +220,6 @@ impl Drop for Pass {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -8,6 +8,7 @@
 //! | `line` | when a message that found no room is worth another look |
 //! | `gate` | these together, and who waits |
 //! | `lane` | a gate that is shared, and the right to pass it |
+//! | `openings` | what the log says of breakers that open |
 //! | `settings` | `[lanes]` |
 //!
 //! A queue that sends to one destination is not leased while its lane is shut or full; a queue whose messages bring their own is,
@@ -20,6 +21,7 @@ mod gate;
 mod judge;
 mod lane;
 mod line;
+mod openings;
 pub mod settings;
 #[cfg(test)]
 mod tests;
@@ -32,6 +34,7 @@ use std::time::Duration;
 pub use self::breaker::Phase;
 pub use self::gate::Why;
 pub(super) use self::lane::{Lane, NoWay, Pass};
+use self::openings::Openings;
 use self::settings::LaneSettings;
 use crate::clock::{Clock, Tick};
 use crate::domain::format::Rate;
@@ -51,6 +54,7 @@ pub struct Lanes(Arc<Shared>);
 struct Shared {
     settings: LaneSettings,
     clock: Clock,
+    openings: Arc<Openings>,
     known: Mutex<Known>,
 }
 
@@ -101,7 +105,8 @@ impl fmt::Debug for Lanes {
 impl Lanes {
     /// No lanes yet.
     pub(super) fn new(settings: LaneSettings, clock: Clock) -> Self {
-        Self(Arc::new(Shared { settings, clock, known: Mutex::default() }))
+        let openings = Arc::new(Openings::new(clock.tick()));
+        Self(Arc::new(Shared { settings, clock, openings, known: Mutex::default() }))
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -118,7 +123,8 @@ impl Lanes {
         let now = self.0.clock.tick();
         known.forget_idle(now);
         let (rate, most) = self.0.settings.of(key);
-        let lane = Arc::new(Lane::new(key, most, rate.map(Pace::new), self.0.clock.clone()));
+        let (clock, openings) = (self.0.clock.clone(), self.0.openings.clone());
+        let lane = Arc::new(Lane::new(key, most, rate.map(Pace::new), clock, openings));
         if known.by_key.len() < LANES_MAX {
             known.by_key.insert(lane.key.clone(), lane.clone());
         }
@@ -150,6 +156,7 @@ impl Lanes {
     pub fn all(&self) -> Vec<LaneStatus> {
         let lanes: Vec<_> = self.known().by_key.values().cloned().collect();
         let now = self.now();
+        self.0.openings.look(log::logger(), now);
         let mut all: Vec<_> = lanes.iter().map(|lane| status(lane, now)).collect();
         all.sort_unstable_by(|left, right| left.key.cmp(&right.key));
         all
