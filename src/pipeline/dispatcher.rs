@@ -285,7 +285,7 @@ impl Dispatcher {
         let mut reserved =
             if at_once == 0 { 0 } else { share.reserve(held.thread, wanted, early, sharing, at_once) };
         if let Some(lane) = way.booked().filter(|_| reserved > 0) {
-            let booked = lane.book(reserved, early * sharing, share.limit());
+            let booked = lane.book(share, reserved, early * sharing);
             share.give_back(held.thread, reserved - booked.unwrap_or(0));
             reserved = booked?;
         }
@@ -420,6 +420,8 @@ impl Dispatcher {
         }
         if leased.more {
             self.ring.add(name);
+        } else if let Some(lane) = order.way.booked() {
+            lane.has_enough(&order.share);
         }
         let Ok(size) = u16::try_from(leased.leases.len()) else { return };
         if size == 0 {

@@ -52,6 +52,14 @@ impl Pace {
         self.next = Tick::new(self.next.since(Tick::new(self.interval)));
     }
 
+    /// Turns that come within `ahead` after a pause.
+    pub(super) fn burst(&self, ahead: Duration) -> usize {
+        let span = self.tolerance.saturating_add(ahead);
+        usize::try_from(span.as_nanos() / self.interval.as_nanos().max(1))
+            .unwrap_or(usize::MAX)
+            .saturating_add(1)
+    }
+
     /// Turns that come within `ahead`.
     pub(super) fn turns(&self, now: Tick, ahead: Duration) -> usize {
         let wait = self.wait(now);

@@ -281,6 +281,11 @@ impl Share {
         lock(&self.permits_made).limit
     }
 
+    /// Messages leased on all threads whose attempts have not ended, and those about to be leased.
+    pub(super) fn leased(&self) -> usize {
+        self.leased.load(Ordering::Relaxed)
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         lock(&self.permits_made).count.saturating_sub(self.permits.available_permits())
     }

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Tick;
 use crate::pipeline::lanes::breaker::{Admitted, Breaker, Change, Health, PROBE_LOOK, Phase};
+use crate::pipeline::lanes::claims::{Claims, Standing};
 use crate::pipeline::lanes::concurrency::{Limit, Load};
 use crate::pipeline::lanes::judge::Judgement;
 use crate::pipeline::lanes::lane::Pass;
@@ -35,6 +36,20 @@ pub(super) struct Ask {
     pub(super) is_booked: bool,
     /// What its queue may still have in flight anywhere.
     pub(super) free: usize,
+}
+
+/// A queue that sends here only and would lease.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish {
+    /// Which queue: the address of its share.
+    pub(super) queue: usize,
+    /// Messages that it has leased.
+    pub(super) own: usize,
+    /// Messages that it would lease besides.
+    pub(super) wanted: usize,
+    /// Of `at_once` that it may have in flight that many more may be leased before they have a place.
+    pub(super) early: usize,
+    pub(super) at_once: usize,
 }
 
 /// What a passage is ended with.
@@ -104,6 +119,8 @@ pub(super) struct Gate {
     retries: u32,
     pub(super) in_flight_of_all: u32,
     rows: VecDeque<Row>,
+    /// Queues that send here only and want more than they got.
+    pub(super) claims: Claims,
     line: Line,
     /// How long an attempt takes, microseconds, as a moving mean; 0 before the first.
     attempt_us: u64,
@@ -125,6 +142,7 @@ impl Gate {
             retries: 0,
             in_flight_of_all: 0,
             rows: VecDeque::new(),
+            claims: Claims::default(),
             line: Line::default(),
             attempt_us: 0,
             probe_booked: None,
@@ -164,15 +182,9 @@ impl Gate {
         (wait > WAIT_MAX).then(|| (now.after(wait), Why::Rate))
     }
 
-    /// How many of `wanted` messages may be leased for this lane when `booked` are already; `early` of `at_once` before they have a
-    /// place in flight. Else before when it is in vain to ask.
-    pub(super) fn bookable(
-        &mut self,
-        now: Tick,
-        booked: usize,
-        wanted: usize,
-        (early, at_once): (usize, usize),
-    ) -> Result<usize, Tick> {
+    /// How many messages may be leased for this lane when `booked` are already; else before when it is in vain to ask. While
+    /// several queues want more than there is, each may have its part.
+    pub(super) fn bookable(&mut self, now: Tick, booked: usize, wish: Wish) -> Result<usize, Tick> {
         if let Some(until) = self.shut_until(now) {
             return Err(until);
         }
@@ -183,20 +195,39 @@ impl Gate {
                 return Err(until);
             }
             self.probe_booked = Some(now);
-            return Ok(wanted.min(1));
+            return Ok(wish.wanted.min(1));
         }
-        let (limit, most) = (self.limit.now() as usize, self.most as usize);
-        let early = early.min(early * limit / at_once.max(1));
+        let limit = self.limit.now() as usize;
+        let early = wish.early.min(wish.early * limit / wish.at_once.max(1));
+        let standing = self.claims.standing(now, wish.queue);
+        // All come to the same receiver: who never sent to it leases as far ahead as the others do.
+        let capacity = limit + early.max(standing.early);
         let left_over = (self.in_flight_of_all - self.in_flight) as usize;
         let own = booked.saturating_sub(left_over);
-        let room = (limit + early).saturating_sub(own).min((most + early).saturating_sub(booked));
-        let Some(pace) = &self.pace else { return Ok(room.min(wanted)) };
-        let not_begun = booked.saturating_sub(self.in_flight_of_all as usize);
-        let turns = pace.turns(now, AHEAD).saturating_sub(not_begun);
-        if turns == 0 && room > 0 {
-            return Err(now.after(pace.wait(now).max(AHEAD / 5)));
+        let most = self.most as usize + capacity - limit;
+        let room = capacity.saturating_sub(own).min(most.saturating_sub(booked));
+        let turns = self.turns(now, booked, standing);
+        let count = room.min(wish.wanted).min(standing.places(capacity, wish.own)).min(turns);
+        if count == wish.wanted {
+            self.claims.has_enough(wish.queue);
+        } else {
+            let is_done = match &self.pace {
+                Some(pace) => standing.taken + count >= standing.part(pace.burst(AHEAD)).max(1),
+                None => count > 0 && wish.own + count > standing.part(capacity),
+            };
+            self.claims.wants_more(now, wish.queue, count, is_done, early);
         }
-        Ok(room.min(wanted).min(turns))
+        match &self.pace {
+            Some(pace) if turns == 0 && room > 0 => Err(now.after(pace.wait(now).max(AHEAD / 5))),
+            _ => Ok(count),
+        }
+    }
+
+    /// Turns of the rate that are for who stands like this.
+    fn turns(&self, now: Tick, booked: usize, standing: Standing) -> usize {
+        let Some(pace) = &self.pace else { return usize::MAX };
+        let not_begun = booked.saturating_sub(self.in_flight_of_all as usize);
+        pace.turns(now, AHEAD).saturating_sub(not_begun).min(standing.turns(pace.burst(AHEAD)))
     }
 
     /// Lets somebody pass, or says what to do.
@@ -248,7 +279,17 @@ impl Gate {
         let own = self.rows.iter().find(|row| row.queue == ask.queue).map_or(0, |row| row.in_flight);
         self.in_flight < self.limit.now()
             && (!ask.is_retry || self.retries < self.limit.of_retries())
-            && (ask.is_booked || own == 0 || own < ask.free)
+            && (ask.is_booked || own == 0 || own < ask.free.min(self.part(now, ask.queue)))
+    }
+
+    /// What a queue with many destinations may have in flight here: all, unless queues that send here only want more.
+    fn part(&self, now: Tick, queue: usize) -> usize {
+        let claims = self.claims.others(now, queue);
+        if claims == 0 {
+            return usize::MAX;
+        }
+        let is_other = |row: &&Row| row.queue != queue && !self.claims.has(row.queue);
+        self.limit.now() as usize / (1 + claims + self.rows.iter().filter(is_other).count())
     }
 
     /// Whether who joins the row of a queue passes before long, as far as one can know.

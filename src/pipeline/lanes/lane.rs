@@ -1,6 +1,7 @@
 //! One lane: everything that this gateway sends to one origin.
 
 use std::fmt;
+use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use crate::clock::{Clock, Tick};
 use crate::domain::format::duration;
 use crate::pipeline::lanes::breaker::{Change, Phase};
-use crate::pipeline::lanes::gate::{Answer, Ask, Ended, Gate, Passage, WAIT_MAX, Why};
+use crate::pipeline::lanes::gate::{Answer, Ask, Ended, Gate, Passage, WAIT_MAX, Why, Wish};
 use crate::pipeline::lanes::judge::judge;
 use crate::pipeline::lanes::openings::Openings;
 use crate::pipeline::pace::Pace;
@@ -67,21 +68,33 @@ impl Lane {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the right to lease up to `wanted` messages for this lane, of them up to `early` of a queue that may have `at_once` in
-    /// flight before they have a place there; gives how many, or how long it is in vain to ask.
+    /// Takes the right to lease up to `wanted` messages of a queue for this lane, which its share counts already, of them up to
+    /// `early` before they have a place there; gives how many, or how long it is in vain to ask.
     pub(in crate::pipeline) fn book(
         &self,
+        share: &Share,
         wanted: usize,
         early: usize,
-        at_once: usize,
     ) -> Result<usize, Duration> {
         let now = self.clock.tick();
+        let wish = Wish {
+            queue: key(share),
+            own: share.leased().saturating_sub(wanted),
+            wanted,
+            early,
+            at_once: share.limit(),
+        };
         let mut gate = self.gate();
         let booked = self.booked.load(Ordering::Acquire);
-        let count = gate.bookable(now, booked, wanted, (early, at_once)).map_err(|until| until.since(now))?;
+        let count = gate.bookable(now, booked, wish).map_err(|until| until.since(now))?;
         // Under the lock nobody else adds.
         self.booked.fetch_add(count, Ordering::AcqRel);
         Ok(count)
+    }
+
+    /// Notes that a queue has nothing more to lease now: others need not leave its part to it.
+    pub(in crate::pipeline) fn has_enough(&self, share: &Share) {
+        self.gate().claims.has_enough(key(share));
     }
 
     /// Takes the right to lease so many, whatever holds.
@@ -107,7 +120,7 @@ impl Lane {
         is_booked: bool,
     ) -> Result<Pass, NoWay> {
         let ask = Ask {
-            queue: Arc::as_ptr(share).addr(),
+            queue: key(share),
             is_retry,
             is_booked,
             free: if is_booked { usize::MAX } else { share.free() },
@@ -218,6 +231,11 @@ impl Drop for Pass {
             self.lane.end(&self.passage, Signal::Nothing, None, Duration::ZERO);
         }
     }
+}
+
+/// What names a queue: where its share is, of which it has one as long as anything of it is under way.
+fn key(share: &Share) -> usize {
+    ptr::from_ref(share).addr()
 }
 
 pub(super) fn millis(duration: Duration) -> u64 {

@@ -5,6 +5,7 @@
 //! | `judge` | what the end of an attempt means: a table |
 //! | `breaker` | whether a lane lets attempts through |
 //! | `concurrency` | how many may be in flight |
+//! | `claims` | which queues want more than there is, and the part of each |
 //! | `line` | when a message that found no room is worth another look |
 //! | `gate` | these together, and who waits |
 //! | `lane` | a gate that is shared, and the right to pass it |
@@ -16,6 +17,7 @@
 //! its own settings is its [`Share`](crate::pipeline::share), which comes on top.
 
 mod breaker;
+mod claims;
 mod concurrency;
 mod gate;
 mod judge;

@@ -46,18 +46,18 @@ fn shown(lanes: &Lanes) -> LaneStatus {
 async fn a_lane_that_breaks_is_not_leased_for_until_it_may_be_probed_and_then_for_one() {
     let ((lanes, clock), share) = (lanes(8, None), &shares(1)[0]);
     let lane = lanes.of(KEY);
-    assert_eq!(lane.book(100, 0, 64), Ok(8));
+    assert_eq!(lane.book(share, 100, 0), Ok(8));
     lane.give_back(8);
     break_it(&lane, share);
     assert_eq!(pass(&lane, share).err(), Some(NoWay::Shut));
     let (wait, why) = lanes.why_shut(KEY).expect("shut");
     assert!(wait <= Duration::from_secs(1) && wait >= Duration::from_millis(750), "{wait:?}");
     assert_eq!(why, Why::Breaker("connect: refused".to_owned()));
-    assert_eq!(lane.book(100, 0, 64), Err(wait));
+    assert_eq!(lane.book(share, 100, 0), Err(wait));
     // By hand it moves by whole milliseconds.
     clock.advance(wait + Duration::from_millis(1));
-    assert_eq!(lane.book(100, 0, 64), Ok(1));
-    assert_eq!(lane.book(100, 0, 64), Err(Duration::from_secs(1)), "somebody fetches one");
+    assert_eq!(lane.book(share, 100, 0), Ok(1));
+    assert_eq!(lane.book(share, 100, 0), Err(Duration::from_secs(1)), "somebody fetches one");
     let probe = pass(&lane, share).expect("a probe");
     assert_eq!(pass(&lane, share).err(), Some(NoWay::Shut));
     assert_eq!(shown(&lanes).breaker, Phase::HalfOpen);
@@ -106,7 +106,7 @@ async fn a_pause_that_was_asked_for_holds_everything_sent_there() {
     pass(&lane, &queues[0]).expect("room").end(Signal::Answered { status: 429, hold }, None, TOOK);
     assert_eq!(pass(&lane, &queues[1]).err(), Some(NoWay::Shut));
     assert_eq!(lanes.why_shut(KEY), Some((Duration::from_mins(1), Why::Held)));
-    assert_eq!(lane.book(1, 0, 64), Err(Duration::from_mins(1)));
+    assert_eq!(lane.book(&queues[0], 1, 0), Err(Duration::from_mins(1)));
     other.end(OK, None, TOOK);
     clock.advance(Duration::from_millis(59_999));
     assert_eq!(pass(&lane, &queues[1]).err(), Some(NoWay::Shut), "an answer to an earlier one ends no pause");
@@ -149,6 +149,86 @@ async fn queues_that_share_a_lane_take_turns() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_books_all_of_a_lane_leaves_others_their_part_as_soon_as_they_ask_and_takes_what_they_leave() {
+    let ((lanes, clock), queues) = (lanes(8, None), shares(3));
+    let lane = lanes.of(KEY);
+    let book = |queue: usize, wanted| {
+        queues[queue].reserve_anyway(0, wanted);
+        let booked = lane.book(&queues[queue], wanted, 0).expect("open");
+        queues[queue].give_back(0, wanted - booked);
+        booked
+    };
+    let give_back = |queue: usize, count| {
+        queues[queue].give_back(0, count);
+        lane.give_back(count);
+    };
+    let leased = || queues.iter().map(|queue| queue.leased()).collect::<Vec<_>>();
+    assert_eq!([0, 1, 2].map(|queue| book(queue, 100)), [8, 0, 0]);
+    // The one with the most work is the first to see each place that is free; it has one more while the places do not part evenly.
+    for _ in 0..20 {
+        let most = leased().into_iter().max();
+        let queue = leased().iter().position(|leased| Some(*leased) == most).expect("one has the most");
+        give_back(queue, 1);
+        let booked: usize = [0, 1, 2].map(|queue| book(queue, 100)).into_iter().sum();
+        assert_eq!(booked, 1, "no place is left free");
+    }
+    assert!(leased().iter().all(|leased| (2..=4).contains(leased)), "{:?}", leased());
+    // Of the second one nothing is left to be leased.
+    let (second, third) = (leased()[1], leased()[2]);
+    lane.has_enough(&queues[1]);
+    give_back(1, second);
+    let part = 4 - leased()[0];
+    assert!((part..=part + 1).contains(&book(0, 100)), "half of it");
+    give_back(2, third);
+    lane.has_enough(&queues[2]);
+    let left = 8 - leased()[0];
+    assert_eq!(book(0, 100), left);
+    assert_eq!((book(1, 100), book(2, 100)), (0, 0));
+    give_back(0, 8);
+    assert_eq!(book(0, 100), 2);
+    clock.advance(Duration::from_secs(2));
+    assert_eq!(book(0, 100), 6, "the others have not asked lately");
+}
+
+#[tokio::test(start_paused = true)]
+async fn turns_of_a_rate_go_round_among_the_queues_that_wait_for_them() {
+    let ((lanes, clock), queues) = (lanes(64, Some("10/s")), shares(3));
+    let lane = lanes.of(KEY);
+    let mut had = [0_usize; 3];
+    for _ in 0..400 {
+        for (queue, share) in queues.iter().enumerate() {
+            // The first one asks first.
+            let booked = lane.book(share, 10, 0).unwrap_or(0);
+            had[queue] += booked;
+            for _ in 0..booked {
+                if let Some(Ok(pass)) = lane.enter(share, false, true).now_or_never() {
+                    pass.end(OK, None, TOOK);
+                }
+            }
+            lane.give_back(booked);
+        }
+        clock.advance(Duration::from_millis(25));
+    }
+    assert!(had.iter().sum::<usize>() >= 95, "{had:?}");
+    assert!(had.iter().all(|had| had.abs_diff(33) <= 3), "{had:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_with_many_destinations_leaves_their_part_to_those_that_send_here_only() {
+    let ((lanes, _clock), shares) = (lanes(8, None), shares(2));
+    let lane = lanes.of(KEY);
+    let enter = || lane.enter(&shares[0], false, false).now_or_never().and_then(Result::ok);
+    let mut inside: Vec<_> = std::iter::from_fn(enter).collect();
+    assert_eq!((inside.len(), lane.book(&shares[1], 100, 0)), (8, Ok(0)));
+    inside.drain(..2);
+    assert!(enter().is_none());
+    assert_eq!(lane.book(&shares[1], 100, 0), Ok(2));
+    lane.has_enough(&shares[1]);
+    inside.drain(..4);
+    assert!(enter().is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn retries_leave_room_for_first_attempts() {
     let ((lanes, _clock), share) = (lanes(8, None), &shares(1)[0]);
     let lane = lanes.of(KEY);
@@ -182,17 +262,17 @@ async fn of_a_queue_with_many_destinations_one_lane_never_has_all_places() {
 async fn a_rate_lets_no_more_be_leased_than_begin() {
     let ((lanes, clock), share) = (lanes(64, Some("100/s")), &shares(1)[0]);
     let lane = lanes.of(KEY);
-    assert_eq!(lane.book(100, 0, 64), Ok(15), "ten at once, and what comes within 50 ms");
-    assert!(lane.book(100, 0, 64).is_err(), "those have not begun");
+    assert_eq!(lane.book(share, 100, 0), Ok(15), "ten at once, and what comes within 50 ms");
+    assert!(lane.book(share, 100, 0).is_err(), "those have not begun");
     let begun: Vec<_> = (0..10).map(|_| pass(&lane, share).expect("a turn")).collect();
     for pass in begun {
         pass.end(OK, None, TOOK);
     }
     lane.give_back(15);
-    assert_eq!(lane.book(100, 0, 64), Ok(5));
+    assert_eq!(lane.book(share, 100, 0), Ok(5));
     lane.give_back(5);
     clock.advance(Duration::from_secs(10));
-    assert_eq!(lane.book(100, 0, 64), Ok(15));
+    assert_eq!(lane.book(share, 100, 0), Ok(15));
     assert_eq!(shown(&lanes).rate, "100/s".parse().ok());
 }
 
@@ -200,15 +280,15 @@ async fn a_rate_lets_no_more_be_leased_than_begin() {
 async fn a_slow_rate_shuts_the_lane_until_the_next_turn() {
     let ((lanes, clock), share) = (lanes(64, Some("5/h")), &shares(1)[0]);
     let lane = lanes.of(KEY);
-    assert_eq!(lane.book(100, 0, 64), Ok(1));
+    assert_eq!(lane.book(share, 100, 0), Ok(1));
     pass(&lane, share).expect("a turn").end(OK, None, TOOK);
     lane.give_back(1);
     let interval = Duration::from_mins(12);
-    assert_eq!(lane.book(100, 0, 64), Err(interval));
+    assert_eq!(lane.book(share, 100, 0), Err(interval));
     assert_eq!(lanes.why_shut(KEY), Some((interval, Why::Rate)));
     assert_eq!(pass(&lane, share).err(), Some(NoWay::Shut));
     clock.advance(interval);
-    assert_eq!(lane.book(100, 0, 64), Ok(1));
+    assert_eq!(lane.book(share, 100, 0), Ok(1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,6 +14,7 @@ use crate::domain::outcome::{Outcome, RetryHint};
 use crate::domain::phases::Phases;
 use crate::domain::queue::{DestinationOverride, QueueSettings};
 use crate::pipeline::lanes::Phase;
+use crate::pipeline::lanes::settings::OriginSettings;
 use crate::processor::{Delivery, Report, Signal};
 use crate::store::QueueEntry;
 use crate::store::enqueue::{Group, NewMessage};
@@ -251,4 +252,56 @@ async fn a_lane_bounds_what_all_queues_and_threads_have_in_flight_there() {
     }
     assert_eq!(crowd.most(), 4);
     rig.stop().await;
+}
+
+/// Lets one queue with a long backlog and two with `few` messages send to one receiver; gives how many attempts of the first were
+/// made while the others waited for theirs.
+async fn attempts_of_a_backlog_meanwhile(mut bed: Bed, few: usize, took: Duration) -> usize {
+    bed.workers.threads = 2;
+    let begun: Arc<[AtomicUsize; 3]> = Arc::default();
+    let mut queues = Vec::new();
+    for number in 0..3 {
+        let begun = begun.clone();
+        let process = build(move |_| {
+            begun[number].fetch_add(1, Ordering::SeqCst);
+            Box::pin(async move {
+                tokio::time::sleep(took).await;
+                OK
+            })
+        });
+        let destination = format!("https://shop.example/{number}");
+        queues.push(bed.queue_with(&format!("queue-{number}"), process, to(&destination)).await);
+    }
+    let rig = bed.start();
+    for _ in 0..10 {
+        rig.publish(&queues[0], 1_000).await;
+    }
+    until("the first has all of the lane", || begun[0].load(Ordering::SeqCst) >= few).await;
+    let before = begun[0].load(Ordering::SeqCst);
+    for queue in &queues[1..] {
+        rig.publish(queue, few).await;
+    }
+    until("the others are done", || begun[1..].iter().all(|begun| begun.load(Ordering::SeqCst) == few)).await;
+    let meanwhile = begun[0].load(Ordering::SeqCst) - before;
+    rig.supervisor.shutdown(Some(Duration::from_millis(100))).await;
+    meanwhile
+}
+
+#[tokio::test]
+async fn a_queue_with_a_backlog_leaves_others_that_send_to_the_same_receiver_their_part() {
+    for took_ms in [2, 20] {
+        let mut bed = Bed::new();
+        bed.lanes.concurrency_max = 16;
+        let meanwhile = attempts_of_a_backlog_meanwhile(bed, 100, Duration::from_millis(took_ms)).await;
+        assert!(meanwhile <= 500, "{meanwhile} of the backlog, 100 of the others");
+    }
+}
+
+#[tokio::test]
+async fn a_queue_with_a_backlog_leaves_others_their_turns_of_the_rate() {
+    let mut bed = Bed::new();
+    let origin = OriginSettings { rate: "100/s".parse().ok(), concurrency_max: None };
+    bed.lanes.origins.insert("https://shop.example".to_owned(), origin);
+    let meanwhile = attempts_of_a_backlog_meanwhile(bed, 20, Duration::from_millis(1)).await;
+    assert!(meanwhile <= 80, "{meanwhile} of the backlog, 20 of the others");
 }
