@@ -10,8 +10,8 @@ use futures_util::future::{LocalBoxFuture, ready};
 
 use crate::clock::Clock;
 use crate::domain::outcome::Outcome;
+use crate::processor::lines::Lines;
 use crate::processor::{Build, Context, Delivery, Processor, Report};
-use crate::telemetry::lines::Lines;
 
 /// Lines a gateway writes in a second before it only counts.
 pub const LINES_PER_S_MAX: u32 = 10;

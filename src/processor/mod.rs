@@ -6,6 +6,7 @@
 pub mod function;
 #[expect(clippy::result_large_err, reason = "a report is moved once an attempt, and rarely as an error")]
 pub mod http;
+pub(crate) mod lines;
 pub mod log;
 mod registry;
 pub mod settings;

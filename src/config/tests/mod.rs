@@ -13,6 +13,7 @@ use crate::telemetry::LogFormat;
 mod manual;
 mod printing;
 mod refusals;
+mod secrets;
 
 /// A file, variables and flags to load.
 #[derive(Default)]

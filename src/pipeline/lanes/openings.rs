@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::lane::millis;
 use crate::clock::Tick;
-use crate::telemetry::lines::Lines;
+use crate::processor::lines::Lines;
 
 /// Breakers of a gateway that are named in a second before they are only counted.
 const LINES_PER_S_MAX: u32 = 10;

@@ -3,8 +3,6 @@
 //! A line is lowercase, has no full stop, and carries its facts as dotted fields (`message.id`, `queue.name`). Payloads, secrets
 //! and query strings never appear.
 
-pub(crate) mod lines;
-
 use std::io::{self, Write};
 
 use env_logger::fmt::Formatter;
