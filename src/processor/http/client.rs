@@ -1,8 +1,8 @@
 //! The HTTP client of one thread: sends a request to an origin, on a connection that was kept or on a new one.
 //!
 //! A connection belongs to its origin and to what the egress guard grants that origin; it is never used for another one. It is kept
-//! ([`pool`](super::pool)) when an answer ended by itself, and used again last in, first out. What an idle one misses is found when it is taken up: nothing
-//! of the request has left then, and it goes out on another one.
+//! ([`pool`](super::pool)) when an answer ended by itself, and used again last in, first out. What an idle one misses is found when
+//! it is taken up: nothing of the request has left then, and it goes out on another one.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
@@ -60,7 +60,7 @@ pub(super) struct Answer {
     body: Incoming,
     /// Whether its last part was read.
     is_whole: bool,
-    /// `None` once it was given back.
+    /// Taken out when this is dropped, to be kept.
     connection: Option<Box<Connection>>,
     origin: Rc<Origin>,
 }
