@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use crate::store::error::StoreError;
 use crate::store::redis::error::{Cure, Effect, cure, is_lost};
-use crate::store::redis::probe::Server;
+use crate::store::redis::probe::{Server, Tails};
 use crate::store::redis::script::LOADED;
 use crate::store::redis::state::State;
 use crate::store::redis::url::why_none;
@@ -43,6 +43,7 @@ type Numbered = (MultiplexedConnection, u64);
 /// A connection that is made when it is needed.
 pub(super) struct Link {
     client: Client,
+    tails: Arc<Tails>,
     connection: RefCell<Option<Numbered>>,
     /// Who makes a connection holds it, so that only one is made.
     making: Mutex<()>,
@@ -66,6 +67,7 @@ impl Link {
     pub(super) fn new(state: &State) -> Rc<Self> {
         Rc::new(Self {
             client: state.client.clone(),
+            tails: Arc::clone(&state.tails),
             connection: RefCell::default(),
             making: Mutex::new(()),
             failed: Cell::new(None),
@@ -136,7 +138,11 @@ impl Link {
             .set_response_timeout(Some(ANSWER_WITHIN))
             .set_pipeline_buffer_size(PIPELINE_COMMANDS)
             .set_write_backpressure_boundary(WRITE_BYTES);
-        let making = self.client.get_multiplexed_async_connection_with_config(&config);
+        let making = async {
+            let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+            self.tails.look(&mut connection).await?;
+            Ok(connection)
+        };
         // What is said first on a connection has no deadline of its own.
         let made = timeout(CONNECT_WITHIN, making).await;
         match made.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())) {

@@ -15,7 +15,7 @@ use crate::store::health::{FOREIGN_TYPE, Warning};
 use crate::store::redis::calls::Calls;
 use crate::store::redis::keys::{Key, Names};
 use crate::store::redis::listing::Listing;
-use crate::store::redis::probe::Vitals;
+use crate::store::redis::probe::{Tails, Vitals};
 use crate::store::redis::repair::Mended;
 use crate::store::redis::url;
 use crate::store::settings::StoreSettings;
@@ -39,6 +39,8 @@ pub(super) struct State {
     pub(super) wake_channel: String,
     /// What the last look at Redis found.
     pub(super) vitals: Mutex<Vitals>,
+    /// Whose append-only file was found whole.
+    pub(super) tails: Arc<Tails>,
     /// The queues as they were listed last.
     pub(super) listing: Mutex<Option<Listing>>,
     /// Queues whose next message is of a newer version, and what was said of it.
@@ -88,6 +90,7 @@ impl State {
             wakes: WakeBoard::default(),
             wake_channel,
             vitals: Mutex::default(),
+            tails: Arc::default(),
             listing: Mutex::default(),
             newer: Mutex::default(),
             unreadable: Mutex::default(),
@@ -255,6 +258,7 @@ impl State {
             );
             Warning { code: "wakes_unheard", detail }
         }));
+        warnings.extend(self.tails.warning());
         warnings
     }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use redis::{Client, ConnectionAddr, RedisError};
+use redis::{Client, ConnectionAddr, ErrorKind, RedisError, ServerErrorKind};
 
 /// Parameters that the URL of a socket may have.
 const PARAMETERS: [&str; 3] = ["db", "user", "pass"];
@@ -106,6 +106,9 @@ fn quoted(path: &Path) -> String {
 
 /// Why no connection could be made, and what to write where that is known.
 pub(super) fn why_none(client: &Client, error: &RedisError) -> String {
+    if error.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading) {
+        return "it is loading its data".to_owned();
+    }
     let words = error.to_string();
     let is_tls = matches!(client.get_connection_info().addr(), ConnectionAddr::TcpTls { .. });
     if is_without_password(&words) {

@@ -19,6 +19,7 @@ mod repeats;
 mod replies;
 mod shared;
 mod status;
+mod torn;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -38,7 +38,7 @@ fn guarded() -> (RedisServer, StoreSettings) {
 
 #[test]
 fn the_user_of_the_document_may_do_all_that_is_needed() {
-    let (server, settings) = guarded();
+    let (mut server, settings) = guarded();
     run(async {
         let rig = Rig::open(&settings).await;
         let health = rig.health().await;
@@ -72,11 +72,18 @@ fn the_user_of_the_document_may_do_all_that_is_needed() {
         assert_eq!(server.ask(&["ACL", "DRYRUN", "posthaste", "WAIT", "1", "100"]), "+OK\r\n", "it may ask");
         let denied = server.ask(&["ACL", "LOG"]);
         assert_eq!(denied, "*0\r\n", "nothing was denied");
+        // It begins from its file, without its users.
+        server.kill();
+        server.launch();
+        server.order(&acl_line().replace("PASSWORD", "secret"));
+        Rig::open(&settings).await;
+        assert!(server.statistics("cmdstat_bgrewriteaof").contains("calls=1,"));
     });
 }
 
 /// What is sent beside the scripts.
 const SENT: &[&str] = &[
+    "bgrewriteaof",
     "config|get",
     "evalsha",
     "evalsha_ro",

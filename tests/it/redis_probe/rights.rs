@@ -38,7 +38,16 @@ fn words() -> Vec<String> {
 #[test]
 fn each_right_that_is_missing_stops_the_start_and_is_named() {
     // Without these all goes on, and it is said on /status; or they are asked for where they are needed.
-    let spared = ["+config|get", "+info", "+subscribe", "+unsubscribe", "+wait", "+select", "+script|load"];
+    let spared = [
+        "+bgrewriteaof",
+        "+config|get",
+        "+info",
+        "+subscribe",
+        "+unsubscribe",
+        "+wait",
+        "+select",
+        "+script|load",
+    ];
     let (server, settings) = guarded(&[]);
     open(&settings).expect("the user of the document may come in");
     for word in words().iter().filter(|word| !spared.contains(&word.as_str())) {

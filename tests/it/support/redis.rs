@@ -1,6 +1,7 @@
 //! A real redis-server as a child process, on a socket in a folder of its own.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -100,12 +101,18 @@ impl RedisServer {
         server
     }
 
-    /// Starts it again on the same folder, and waits until it answers.
+    /// Starts it again on the same folder, and waits until it answers. As whatever looks after a server does, it starts it once
+    /// more when it ends: so does one that was killed in a rewrite, after it cut off the end of the file before the last.
     pub(crate) fn launch(&mut self) {
         self.spawn(&[]);
-        let begun = Instant::now();
+        let (begun, mut is_first) = (Instant::now(), true);
         while self.try_ask(&["PING"]).is_none_or(|answer| answer != "+PONG\r\n") {
             assert!(begun.elapsed() < READY_WITHIN, "redis-server does not answer");
+            let process = self.process.as_mut().expect("it was started");
+            if is_first && process.try_wait().expect("it is ours").is_some() {
+                is_first = false;
+                self.spawn(&[]);
+            }
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -125,6 +132,12 @@ impl RedisServer {
     pub(crate) fn order(&self, command: &str) {
         let words: Vec<&str> = command.split_whitespace().collect();
         assert_eq!(self.ask(&words), "+OK\r\n", "{command}");
+    }
+
+    /// What its statistics say of a command; nothing when it never came.
+    pub(crate) fn statistics(&self, field: &str) -> String {
+        let info = self.ask(&["INFO", "commandstats"]);
+        info.lines().find(|line| line.starts_with(field)).unwrap_or_default().to_owned()
     }
 
     /// A number of `INFO`.
@@ -153,6 +166,15 @@ impl RedisServer {
     /// Where it listens.
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("redis.sock")
+    }
+
+    /// The file that it appends to.
+    pub(crate) fn append_only_file(&self) -> File {
+        let files = std::fs::read_dir(self.folder.path().join("appendonlydir")).expect("it keeps one");
+        let mut paths: Vec<_> = files.map(|entry| entry.expect("it can be listed").path()).collect();
+        paths.retain(|path| path.to_string_lossy().ends_with(".incr.aof"));
+        let [path] = &paths[..] else { panic!("one file, not {paths:?}") };
+        File::options().write(true).open(path).expect("it can be written")
     }
 
     /// How a store names it.

@@ -10,6 +10,7 @@
 //! | `rights` | what the user may |
 //! | `room` | whether there is room for more, pure |
 //! | `vitals` | what the last looks found, shared by all connections |
+//! | `tail` | what its append-only file may end with |
 //! | `opening` | the look at start |
 //!
 //! Everything is looked at on each new connection before the first publish leaves on it, and every 30 s; every second while it is unfit.
@@ -24,6 +25,7 @@ mod rights;
 mod room;
 mod seen;
 mod server;
+mod tail;
 mod version;
 mod vitals;
 
@@ -46,6 +48,7 @@ use crate::store::redis::probe::version::WAITAOF_FROM;
 use crate::store::redis::state::lock;
 
 pub(super) use server::Server;
+pub(super) use tail::Tails;
 pub(super) use version::Version;
 pub(super) use vitals::Vitals;
 
@@ -240,6 +243,7 @@ impl Connection {
         }
         self.version.set(seen.version);
         let memory = seen.memory;
+        self.state.tails.see(&seen);
         lock(&self.state.vitals).see(&server, seen, &self.state.settings);
         if asks_epoch {
             self.found_epoch(link, on, &server, of_any_type(next())?).await?;

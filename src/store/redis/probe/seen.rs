@@ -57,6 +57,10 @@ pub(super) struct Seen {
     pub(super) is_loading: bool,
     pub(super) aof: Option<Aof>,
     pub(super) is_rewriting: bool,
+    /// Whether it was written anew since the start.
+    pub(super) aof_is_rewritten: Option<bool>,
+    /// Bytes that were appended behind what was written when it was written anew last.
+    pub(super) aof_tail_bytes: Option<u64>,
     /// Whether the last write of the AOF went well.
     pub(super) aof_is_written: bool,
     pub(super) fsync: Option<String>,
@@ -123,6 +127,8 @@ impl Seen {
             is_loading: text.word("loading") == Some("1") || text.word("async_loading") == Some("1"),
             aof: text.aof(),
             is_rewriting: text.is_rewriting(),
+            aof_is_rewritten: text.word("aof_last_rewrite_time_sec").map(|seconds| seconds != "-1"),
+            aof_tail_bytes: text.aof_tail_bytes(),
             aof_is_written: text.word("aof_last_write_status").is_none_or(|word| word == "ok"),
             fsync: setting("appendfsync"),
             fsync_pauses: setting("no-appendfsync-on-rewrite").map(|word| word == "yes"),
@@ -186,6 +192,10 @@ impl<'a> Info<'a> {
         ["aof_rewrite_in_progress", "aof_rewrite_scheduled"].iter().any(|name| self.word(name) == Some("1"))
     }
 
+    fn aof_tail_bytes(&self) -> Option<u64> {
+        Some(self.number("aof_current_size")?.saturating_sub(self.number("aof_base_size")?))
+    }
+
     fn aof(&self) -> Option<Aof> {
         let is_empty = |name| self.number(name).unwrap_or(0) == 0;
         Some(match self.word("aof_enabled")? {
@@ -229,6 +239,9 @@ pub(super) mod tests {
             "loading:0",
             "aof_enabled:1",
             "aof_rewrite_in_progress:0",
+            "aof_last_rewrite_time_sec:0",
+            "aof_base_size:88",
+            "aof_current_size:100",
             "aof_last_write_status:ok",
             "role:master",
             "connected_slaves:1",
@@ -243,6 +256,7 @@ pub(super) mod tests {
         let seen = sound();
         assert_eq!((seen.version, seen.run.as_deref()), (Version::read("7.2.11"), Some("5f0c")));
         assert_eq!((seen.role, seen.replicas, seen.aof), (Some(Role::Master), Some(1), Some(Aof::On)));
+        assert_eq!((seen.aof_is_rewritten, seen.aof_tail_bytes), (Some(true), Some(12)));
         assert_eq!(seen.fsync.as_deref(), Some("always"));
         assert_eq!((seen.fsync_pauses, seen.has_snapshots), (Some(false), Some(false)));
         assert_eq!(seen.eviction.as_deref(), Some("noeviction"));
