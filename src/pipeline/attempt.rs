@@ -132,7 +132,7 @@ impl Bench {
                         batch.share.took(TURN_MAX);
                         None
                     }
-                    _ => Some(lane.put_off()),
+                    _ => Some(lane.put_off(&batch.share)),
                 }))
             }
         }

@@ -40,7 +40,7 @@ use crate::pipeline::backoff::Backoff;
 use crate::pipeline::batch::{Batch, Ended, Held, Suspects, Taken, Until};
 use crate::pipeline::catalog::Catalog;
 use crate::pipeline::lanes::{Lanes, Way};
-use crate::pipeline::order::{Aside, Order};
+use crate::pipeline::order::{Aside, Order, Right};
 use crate::pipeline::ring::Ring;
 use crate::pipeline::settings::WorkerSettings;
 use crate::pipeline::share::{Share, Shares};
@@ -245,17 +245,8 @@ impl Dispatcher {
                 lease: entry.settings.lease(),
                 suspects: suspect.is_some(),
             };
-            return Next::Lease(Order {
-                request,
-                first_sent: Instant::now(),
-                entry,
-                share,
-                way,
-                thread,
-                reserved,
-                suspect,
-                tries: 0,
-            });
+            let right = Right { share, way, thread, reserved };
+            return Next::Lease(Order::new(request, Instant::now(), entry, right, suspect));
         }
         if !self.tools.suspects.queues().is_empty() {
             longest = Some(longest.map_or(LOOK_AGAIN, |longest| longest.min(LOOK_AGAIN)));
@@ -320,17 +311,8 @@ impl Dispatcher {
         if let Some(lane) = way.booked() {
             lane.book_anyway(reserved);
         }
-        Some(Next::Lease(Order {
-            request,
-            first_sent,
-            entry,
-            share,
-            way,
-            thread,
-            reserved,
-            suspect,
-            tries: 0,
-        }))
+        let right = Right { share, way, thread, reserved };
+        Some(Next::Lease(Order::new(request, first_sent, entry, right, suspect)))
     }
 
     fn forget_unanswered(&self) {

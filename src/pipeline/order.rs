@@ -41,7 +41,27 @@ impl Drop for Order {
     }
 }
 
+/// The right to lease so many messages of a queue on a thread.
+pub(super) struct Right {
+    pub(super) share: Arc<Share>,
+    pub(super) way: Way,
+    pub(super) thread: usize,
+    pub(super) reserved: usize,
+}
+
 impl Order {
+    /// An order that was sent first at that moment.
+    pub(super) fn new(
+        request: LeaseRequest,
+        first_sent: Instant,
+        entry: Arc<QueueEntry>,
+        right: Right,
+        suspect: Option<SuspectPermit>,
+    ) -> Self {
+        let Right { share, way, thread, reserved } = right;
+        Self { request, first_sent, entry, share, way, thread, reserved, suspect, tries: 0 }
+    }
+
     /// Whether others are asked for before it.
     pub(super) fn is_aside(&self) -> bool {
         self.tries >= ASIDE_AFTER

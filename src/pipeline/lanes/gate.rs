@@ -12,16 +12,13 @@ use crate::pipeline::lanes::concurrency::{Limit, Load};
 use crate::pipeline::lanes::judge::Judgement;
 use crate::pipeline::lanes::lane::Pass;
 use crate::pipeline::lanes::line::Line;
+use crate::pipeline::lanes::row::{AHEAD, Row, Turn, WAIT_MAX, Waiter, passes_at, patience};
 use crate::pipeline::mean;
 use crate::pipeline::pace::Pace;
+use crate::pipeline::share::InHand;
 
-/// How far ahead of its turn a message may be leased where there is a rate.
-const AHEAD: Duration = Duration::from_millis(50);
-/// How long a message may wait in hand for its lane.
-pub(super) const WAIT_MAX: Duration = Duration::from_secs(1);
-/// Of one queue with many destinations that many may wait for a lane in hand: they keep places of their queue from messages to
-/// other lanes.
-const ROW_MAX: usize = 4;
+/// How soon who waits for a turn of the rate looks for it.
+const LOOK_MIN: Duration = Duration::from_millis(10);
 /// The errors shown are about this long.
 const CAUSE_BYTES_MAX: usize = 120;
 
@@ -34,7 +31,7 @@ pub(super) struct Ask {
     pub(super) is_retry: bool,
     /// Whether it was booked: its queue sends here only.
     pub(super) is_booked: bool,
-    /// What its queue may still have in flight anywhere.
+    /// What its queue may still have in flight anywhere: places that nobody has, and those of who only waits in hand.
     pub(super) free: usize,
 }
 
@@ -66,7 +63,7 @@ pub(super) enum Answer {
     /// It may, after that long.
     Pass(Passage, Duration),
     /// It is told when it may.
-    Wait(oneshot::Receiver<Pass>),
+    Wait(Turn),
     /// Nobody may now.
     Shut,
     /// Others are before it.
@@ -78,19 +75,6 @@ pub(super) struct Ended {
     pub(super) change: Change,
     /// Until when the lane is held from now on, when it was not before.
     pub(super) held_until: Option<Tick>,
-}
-
-/// Somebody who waits in hand.
-pub(super) struct Waiter {
-    ask: Ask,
-    told: oneshot::Sender<Pass>,
-}
-
-/// What one queue has in a lane.
-struct Row {
-    queue: usize,
-    in_flight: usize,
-    waiters: VecDeque<Waiter>,
 }
 
 /// Why a lane is shut.
@@ -124,6 +108,10 @@ pub(super) struct Gate {
     line: Line,
     /// How long an attempt takes, microseconds, as a moving mean; 0 before the first.
     attempt_us: u64,
+    /// When somebody waited in vain who was to pass soon, until it answered a while later.
+    late_at: Option<Tick>,
+    /// When it answered last.
+    alive_at: Option<Tick>,
     probe_booked: Option<Tick>,
     cause: String,
     pub(super) used_at: Tick,
@@ -145,6 +133,8 @@ impl Gate {
             claims: Claims::default(),
             line: Line::default(),
             attempt_us: 0,
+            late_at: None,
+            alive_at: None,
             probe_booked: None,
             cause: String::new(),
             used_at: now,
@@ -230,31 +220,68 @@ impl Gate {
         pace.turns(now, AHEAD).saturating_sub(not_begun).min(standing.turns(pace.burst(AHEAD)))
     }
 
-    /// Lets somebody pass, or says what to do.
-    pub(super) fn ask(&mut self, now: Tick, ask: Ask) -> Answer {
+    /// Lets somebody pass, or says what to do; who is to wait does so with what `in_hand` makes.
+    pub(super) fn ask(&mut self, now: Tick, ask: Ask, in_hand: impl FnOnce() -> Option<InHand>) -> Answer {
         self.used_at = now;
         if self.shut_until(now).is_some() {
             return Answer::Shut;
         }
-        if self.has_room(now, ask) {
+        if self.is_its_turn(now, ask) && self.has_room(now, ask) {
             return match self.pass(now, ask) {
                 Some((passage, wait)) => Answer::Pass(passage, wait),
                 None => Answer::Shut,
             };
         }
+        let wait = self.pace.as_ref().filter(|_| !ask.is_booked).map(|pace| pace.wait(now));
         let is_patient = ask.is_booked && !ask.is_retry;
-        if !is_patient && !self.is_soon(ask) {
-            return Answer::Busy;
-        }
+        let patience = if is_patient { Some(WAIT_MAX) } else { self.patience(now, ask) };
+        let Some(patience) = patience else { return Answer::Busy };
+        let look = wait.map_or(patience, |wait| wait.clamp(LOOK_MIN, WAIT_MAX));
         let (told, turn) = oneshot::channel();
-        self.row(ask.queue).waiters.push_back(Waiter { ask, told });
-        Answer::Wait(turn)
+        self.row(ask.queue).waiters.push_back(Waiter { ask, told, in_hand: in_hand() });
+        Answer::Wait(Turn { told: turn, patience, look })
+    }
+
+    /// Whether no queue that wants turns of the rate as well is before one with many destinations. Who has its turn and no room for
+    /// it lets the others go on.
+    fn is_its_turn(&mut self, now: Tick, ask: Ask) -> bool {
+        // Who was booked had its turn when it was leased.
+        let Some(pace) = self.pace.as_ref().filter(|_| !ask.is_booked) else { return true };
+        let standing = self.claims.standing(now, ask.queue);
+        if standing.others == 0 {
+            return true;
+        }
+        let burst = pace.burst(AHEAD);
+        let is_its_turn = pace.wait(now) <= AHEAD && standing.turns(burst) > 0;
+        let has_room = self.has_room(now, ask);
+        if !(is_its_turn && has_room) {
+            let is_over = is_its_turn || standing.taken >= standing.part(burst).max(1);
+            self.claims.wants_more(now, ask.queue, 0, is_over, 0);
+        }
+        is_its_turn
+    }
+
+    /// Notes whether a queue with many destinations took a turn of the rate, and if it wants more of them.
+    fn claim(&mut self, now: Tick, ask: Ask, has_taken: bool) {
+        let Some(pace) = self.pace.as_ref().filter(|_| !ask.is_booked) else { return };
+        let waits = self.rows.iter().any(|row| row.queue == ask.queue && !row.waiters.is_empty());
+        if has_taken && !waits && !self.line.has(now, ask.queue) {
+            self.claims.has_enough(ask.queue);
+            return;
+        }
+        let standing = self.claims.standing(now, ask.queue);
+        let taken = usize::from(has_taken);
+        let is_over = standing.taken + taken >= standing.part(pace.burst(AHEAD)).max(1);
+        self.claims.wants_more(now, ask.queue, taken, is_over, 0);
     }
 
     /// Lets somebody pass whom nothing but breaker and rate can keep from it now.
     fn pass(&mut self, now: Tick, ask: Ask) -> Option<(Passage, Duration)> {
-        let wait = match &mut self.pace {
-            Some(pace) => pace.take(now, WAIT_MAX).ok()?,
+        let wait = match self.pace.as_mut().map(|pace| pace.take(now, WAIT_MAX)) {
+            Some(wait) => {
+                self.claim(now, ask, wait.is_ok());
+                wait.ok()?
+            }
             None => Duration::ZERO,
         };
         let admitted = self.breaker.admit(now).ok()?;
@@ -282,29 +309,35 @@ impl Gate {
             && (ask.is_booked || own == 0 || own < ask.free.min(self.part(now, ask.queue)))
     }
 
-    /// What a queue with many destinations may have in flight here: all, unless queues that send here only want more.
+    /// What a queue with many destinations may have in flight here: all, unless others want more, be it that they claim room or
+    /// that they wait in hand.
     fn part(&self, now: Tick, queue: usize) -> usize {
         let claims = self.claims.others(now, queue);
-        if claims == 0 {
-            return usize::MAX;
+        let is_other = |row: &&Row| {
+            row.queue != queue && !self.claims.has(row.queue) && (claims > 0 || !row.waiters.is_empty())
+        };
+        match claims + self.rows.iter().filter(is_other).count() {
+            0 => usize::MAX,
+            others => self.limit.now() as usize / (1 + others),
         }
-        let is_other = |row: &&Row| row.queue != queue && !self.claims.has(row.queue);
-        self.limit.now() as usize / (1 + claims + self.rows.iter().filter(is_other).count())
     }
 
-    /// Whether who joins the row of a queue passes before long, as far as one can know.
-    fn is_soon(&self, ask: Ask) -> bool {
-        let waiting = |row: &Row| row.waiters.iter().filter(|waiter| !waiter.told.is_closed()).count();
-        let own = self.rows.iter().find(|row| row.queue == ask.queue).map_or(0, waiting);
-        let before = u64::try_from(self.waiting() + 1).unwrap_or(u64::MAX);
-        let wait_us = before.saturating_mul(self.attempt_us) / u64::from(self.limit.now());
-        (ask.is_booked || own < ROW_MAX) && u128::from(wait_us) <= WAIT_MAX.as_micros()
+    /// How long who joins the row of its queue waits there at most; `None` where it is put off instead.
+    fn patience(&self, now: Tick, ask: Ask) -> Option<Duration> {
+        let own = self.rows.iter().find(|row| row.queue == ask.queue).map_or(0, |row| row.waiters.len());
+        let others = self.rows.iter().filter(|row| row.queue != ask.queue).map(|row| row.waiters.len());
+        let place = u32::try_from(passes_at(own, others)).unwrap_or(u32::MAX);
+        let by_places = Duration::from_micros(self.attempt_us).saturating_mul(place) / self.in_flight.max(1);
+        let by_rate = self.pace.as_ref().filter(|_| !ask.is_booked).map_or(Duration::ZERO, |pace| {
+            pace.wait(now).saturating_add(pace.rate().interval().saturating_mul(place - 1))
+        });
+        patience(own, ask.is_booked, by_places.max(by_rate), self.late_at.is_some())
     }
 
     fn row(&mut self, queue: usize) -> &mut Row {
         // Rows exist for queues with something in flight or waiting: a few.
         let place = self.rows.iter().position(|row| row.queue == queue).unwrap_or_else(|| {
-            self.rows.push_back(Row { queue, in_flight: 0, waiters: VecDeque::new() });
+            self.rows.push_back(Row::new(queue));
             self.rows.len() - 1
         });
         &mut self.rows[place]
@@ -322,18 +355,44 @@ impl Gate {
         }
         for _ in 0..self.rows.len() {
             let mut row = self.rows.pop_front()?;
-            row.waiters.retain(|waiter| !waiter.told.is_closed());
-            if row.waiters.is_empty() && row.in_flight == 0 {
+            row.tidy();
+            if row.is_idle() {
                 continue;
             }
-            let asks: Vec<Ask> = row.waiters.iter().map(|waiter| waiter.ask).collect();
+            let asks = row.asks();
             self.rows.push_back(row);
-            let Some(place) = asks.iter().position(|ask| self.has_room(now, *ask)) else { continue };
+            let Some(place) = self.first_with_room(now, &asks) else { continue };
             let (passage, wait) = self.pass(now, asks[place])?;
             let waiter = self.row(asks[place].queue).waiters.remove(place)?;
             return Some((passage, wait, waiter.told));
         }
         None
+    }
+
+    /// The first of one queue's who may pass.
+    fn first_with_room(&mut self, now: Tick, asks: &[Ask]) -> Option<usize> {
+        if !self.is_its_turn(now, *asks.first()?) {
+            return None;
+        }
+        asks.iter().position(|ask| self.has_room(now, *ask))
+    }
+
+    /// Whether the destination answered a moment ago.
+    pub(super) fn is_moving(&self, now: Tick) -> bool {
+        self.alive_at.is_some_and(|at| now.since(at) <= AHEAD)
+    }
+
+    /// Takes those out of a queue's row who wait no more; `in_vain` when one of them gave up.
+    pub(super) fn tidy(&mut self, now: Tick, queue: usize, in_vain: bool) {
+        if in_vain {
+            self.late_at = Some(now);
+        }
+        if let Some(place) = self.rows.iter().position(|row| row.queue == queue) {
+            self.rows[place].tidy();
+            if self.rows[place].is_idle() {
+                self.rows.remove(place);
+            }
+        }
     }
 
     /// Whether anybody waits in hand.
@@ -359,6 +418,8 @@ impl Gate {
         }
         if health == Health::Alive {
             self.line.moved();
+            self.alive_at = Some(now);
+            self.late_at = self.late_at.filter(|at| now.since(*at) < WAIT_MAX);
         }
         match change {
             Change::None => {}
@@ -384,7 +445,7 @@ impl Gate {
         let place = self.rows.iter().position(|row| row.queue == passage.ask.queue);
         if let Some(row) = place.and_then(|place| self.rows.get_mut(place)) {
             row.in_flight -= 1;
-            if row.in_flight == 0 && row.waiters.is_empty() {
+            if row.is_idle() {
                 self.rows.remove(place.expect("it was just found"));
             }
         }
@@ -418,12 +479,12 @@ impl Gate {
     }
 
     /// How long a message is put off that met this lane without room.
-    pub(super) fn put_off(&mut self, now: Tick, random: f64) -> Duration {
+    pub(super) fn put_off(&mut self, now: Tick, queue: usize, random: f64) -> Duration {
         let wait = self.pace.as_ref().map_or(Duration::ZERO, |pace| pace.wait(now));
         let opens = self.shut_until(now).unwrap_or(now).max(now.after(wait));
         let each_us = self.attempt_us / u64::from(self.limit.now());
         let interval = self.pace.as_ref().map_or(Duration::ZERO, |pace| pace.rate().interval());
-        self.line.put_off(now, opens, Duration::from_micros(each_us).max(interval), random)
+        self.line.put_off(now, queue, opens, Duration::from_micros(each_us).max(interval), random)
     }
 
     /// Whether it may be forgotten: nothing is under way, and it is as good as new; or, when `also_shut`, whatever it knows.

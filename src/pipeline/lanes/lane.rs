@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::sync::oneshot::error::RecvError;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::clock::{Clock, Tick};
 use crate::domain::format::duration;
 use crate::pipeline::lanes::breaker::{Change, Phase};
-use crate::pipeline::lanes::gate::{Answer, Ask, Ended, Gate, Passage, WAIT_MAX, Why, Wish};
+use crate::pipeline::lanes::gate::{Answer, Ask, Ended, Gate, Passage, Why, Wish};
 use crate::pipeline::lanes::judge::judge;
 use crate::pipeline::lanes::openings::Openings;
+use crate::pipeline::lanes::row::{Turn, WAIT_MAX};
 use crate::pipeline::pace::Pace;
 use crate::pipeline::share::Share;
 use crate::processor::Signal;
@@ -126,16 +128,20 @@ impl Lane {
             free: if is_booked { usize::MAX } else { share.free() },
         };
         loop {
-            let answer = self.gate().ask(self.clock.tick(), ask);
+            let in_hand = || (!is_booked).then(|| share.wait_in_hand());
+            let answer = self.gate().ask(self.clock.tick(), ask, in_hand);
             let pass = match answer {
                 Answer::Pass(passage, wait) => Pass::new(self, passage, wait),
                 Answer::Shut => return Err(NoWay::Shut),
                 Answer::Busy => return Err(NoWay::Busy),
-                Answer::Wait(turn) => match timeout(WAIT_MAX, turn).await {
-                    Ok(Ok(pass)) => pass,
+                Answer::Wait(turn) => match self.wait(turn).await {
+                    Some(Ok(pass)) => pass,
                     // It was shut meanwhile.
-                    Ok(Err(_)) => continue,
-                    Err(_) => return Err(NoWay::Busy),
+                    Some(Err(_)) => continue,
+                    None => {
+                        self.gate().tidy(self.clock.tick(), ask.queue, !is_booked);
+                        return Err(NoWay::Busy);
+                    }
                 },
             };
             if !pass.wait.is_zero() {
@@ -145,9 +151,34 @@ impl Lane {
         }
     }
 
-    /// How long a message is put off that found no way.
-    pub(in crate::pipeline) fn put_off(&self) -> Duration {
-        self.gate().put_off(self.clock.tick(), fastrand::f64())
+    fn is_moving(&self) -> bool {
+        self.gate().is_moving(self.clock.tick())
+    }
+
+    /// Waits in hand for a turn; `None` when it takes too long.
+    async fn wait(self: &Arc<Self>, turn: Turn) -> Option<Result<Pass, RecvError>> {
+        let Turn { mut told, patience, look } = turn;
+        let mut until = Instant::now() + patience;
+        let mut was_extended = false;
+        loop {
+            let rest = until.saturating_duration_since(Instant::now());
+            match timeout(rest.min(look), &mut told).await {
+                Ok(told) => return Some(told),
+                // A turn of the rate comes by itself, not when an attempt ends.
+                Err(_) if look < rest => self.hand_out(),
+                // It may be this gateway that stood still.
+                Err(_) if !was_extended && patience < WAIT_MAX && self.is_moving() => {
+                    was_extended = true;
+                    until = Instant::now() + patience;
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// How long a message of that queue is put off that found no way.
+    pub(in crate::pipeline) fn put_off(&self, share: &Share) -> Duration {
+        self.gate().put_off(self.clock.tick(), key(share), fastrand::f64())
     }
 
     /// Why nothing passes, and until when.

@@ -7,6 +7,7 @@
 //! | `concurrency` | how many may be in flight |
 //! | `claims` | which queues want more than there is, and the part of each |
 //! | `line` | when a message that found no room is worth another look |
+//! | `row` | who waits in hand, and for how long that is worth it |
 //! | `gate` | these together, and who waits |
 //! | `lane` | a gate that is shared, and the right to pass it |
 //! | `openings` | what the log says of breakers that open |
@@ -24,6 +25,7 @@ mod judge;
 mod lane;
 mod line;
 mod openings;
+mod row;
 pub mod settings;
 #[cfg(test)]
 mod tests;

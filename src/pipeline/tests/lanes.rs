@@ -39,7 +39,7 @@ fn pause(span: Duration) -> Report {
 }
 
 /// Sends to one destination; what fails is soon tried again.
-fn to(destination: &str) -> impl FnOnce(&mut QueueSettings) {
+fn to(destination: &str) -> impl FnOnce(&mut QueueSettings) + use<> {
     let destination = destination.parse().expect("a destination");
     |settings: &mut QueueSettings| {
         settings.destination = Some(destination);
@@ -254,13 +254,41 @@ async fn a_lane_bounds_what_all_queues_and_threads_have_in_flight_there() {
     rig.stop().await;
 }
 
-/// Lets one queue with a long backlog and two with `few` messages send to one receiver; gives how many attempts of the first were
-/// made while the others waited for theirs.
-async fn attempts_of_a_backlog_meanwhile(mut bed: Bed, few: usize, took: Duration) -> usize {
+/// Lets messages bring their destinations.
+fn bring(settings: &mut QueueSettings) {
+    settings.destination_override = DestinationOverride::Any;
+}
+
+#[tokio::test]
+async fn of_a_queue_with_many_destinations_nothing_is_put_back_while_the_lanes_are_open_and_quick() {
+    let mut bed = Bed::new();
+    let process = build(|_| {
+        Box::pin(async {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            OK
+        })
+    });
+    let queue = bed.queue_with("mixed", process, bring).await;
+    let rig = bed.start();
+    let messages = (0..2_000).map(|_| bringing(&rig, "https://shop.example/")).collect();
+    rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages }).await;
+    rig.until(&queue, "all are delivered", |stats| stats.counters.delivered == 2_000).await;
+    assert_eq!(rig.stats(&queue).await.counters.deferred, 0);
+    rig.stop().await;
+}
+
+/// Lets one queue with a long backlog and two with `few` messages send to one receiver, `mixed` of which bring their destinations;
+/// gives how many attempts of the first were made while the others waited for theirs.
+async fn attempts_of_a_backlog_meanwhile(
+    mut bed: Bed,
+    few: usize,
+    took: Duration,
+    mixed: [bool; 3],
+) -> usize {
     bed.workers.threads = 2;
     let begun: Arc<[AtomicUsize; 3]> = Arc::default();
     let mut queues = Vec::new();
-    for number in 0..3 {
+    for (number, is_mixed) in mixed.into_iter().enumerate() {
         let begun = begun.clone();
         let process = build(move |_| {
             begun[number].fetch_add(1, Ordering::SeqCst);
@@ -269,8 +297,14 @@ async fn attempts_of_a_backlog_meanwhile(mut bed: Bed, few: usize, took: Duratio
                 OK
             })
         });
-        let destination = format!("https://shop.example/{number}");
-        queues.push(bed.queue_with(&format!("queue-{number}"), process, to(&destination)).await);
+        let to = to(&format!("https://shop.example/{number}"));
+        let change = |settings: &mut QueueSettings| {
+            to(settings);
+            if is_mixed {
+                bring(settings);
+            }
+        };
+        queues.push(bed.queue_with(&format!("queue-{number}"), process, change).await);
     }
     let rig = bed.start();
     for _ in 0..10 {
@@ -287,21 +321,30 @@ async fn attempts_of_a_backlog_meanwhile(mut bed: Bed, few: usize, took: Duratio
     meanwhile
 }
 
+/// Which of three queues bring their destinations, that with the backlog first.
+const MIXED: [[bool; 3]; 3] = [[false; 3], [true; 3], [true, true, false]];
+
 #[tokio::test]
 async fn a_queue_with_a_backlog_leaves_others_that_send_to_the_same_receiver_their_part() {
-    for took_ms in [2, 20] {
+    // What is put off comes back no sooner than in a quarter of a second: the backlog has the lane meanwhile.
+    for (mixed, took_ms, most) in
+        [(MIXED[0], 2, 500), (MIXED[0], 20, 500), (MIXED[1], 20, 1_000), (MIXED[2], 20, 1_000)]
+    {
         let mut bed = Bed::new();
         bed.lanes.concurrency_max = 16;
-        let meanwhile = attempts_of_a_backlog_meanwhile(bed, 100, Duration::from_millis(took_ms)).await;
-        assert!(meanwhile <= 500, "{meanwhile} of the backlog, 100 of the others");
+        let took = Duration::from_millis(took_ms);
+        let meanwhile = attempts_of_a_backlog_meanwhile(bed, 100, took, mixed).await;
+        assert!(meanwhile <= most, "{mixed:?}: {meanwhile} of the backlog, 100 of the others");
     }
 }
 
 #[tokio::test]
 async fn a_queue_with_a_backlog_leaves_others_their_turns_of_the_rate() {
-    let mut bed = Bed::new();
-    let origin = OriginSettings { rate: "100/s".parse().ok(), concurrency_max: None };
-    bed.lanes.origins.insert("https://shop.example".to_owned(), origin);
-    let meanwhile = attempts_of_a_backlog_meanwhile(bed, 20, Duration::from_millis(1)).await;
-    assert!(meanwhile <= 80, "{meanwhile} of the backlog, 20 of the others");
+    for (mixed, most) in [(MIXED[0], 80), (MIXED[1], 120), (MIXED[2], 120)] {
+        let mut bed = Bed::new();
+        let origin = OriginSettings { rate: "100/s".parse().ok(), concurrency_max: None };
+        bed.lanes.origins.insert("https://shop.example".to_owned(), origin);
+        let meanwhile = attempts_of_a_backlog_meanwhile(bed, 20, Duration::from_millis(1), mixed).await;
+        assert!(meanwhile <= most, "{mixed:?}: {meanwhile} of the backlog, 20 of the others");
+    }
 }
