@@ -139,19 +139,18 @@ impl AsyncRead for Bounded {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let Self { stream, allowed } = self.get_mut();
+        let left = allowed.get();
+        if left == 0 {
+            let why = "no head of an answer within 256 KiB";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(stream).poll_read(context, buffer))?;
-        let read = buffer.filled().len() - before;
-        match allowed.get().checked_sub(read) {
-            Some(left) => {
-                allowed.set(if allowed.get() == usize::MAX { usize::MAX } else { left });
-                Poll::Ready(Ok(()))
-            }
-            None => Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "no head of an answer within 256 KiB",
-            ))),
+        if left < usize::MAX {
+            // What comes behind the head in one read is no part of it: only who must read again has read too much.
+            allowed.set(left.saturating_sub(buffer.filled().len() - before));
         }
+        Poll::Ready(Ok(()))
     }
 }
 

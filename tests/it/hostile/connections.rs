@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use bytes::Bytes;
 use posthaste::domain::message::Headers;
 use posthaste::domain::outcome::Outcome;
 use posthaste::domain::queue::QueueSettings;
@@ -14,6 +15,7 @@ use tokio::time::timeout;
 use super::word;
 use crate::support::delivery::{delivery, http, push, settings};
 use crate::support::peer::Peer;
+use crate::support::sink::{Answer, Sink};
 
 const TIMEOUT: Duration = Duration::from_millis(500);
 const WITHIN: Duration = Duration::from_secs(20);
@@ -148,4 +150,20 @@ async fn interim_answers_without_end_are_cut_off() {
     let error = report.error.as_deref().unwrap_or_default();
     assert_eq!(report.outcome, Outcome::retry());
     assert!(error.starts_with("protocol: no head of an answer within 256 KiB"), "{error}");
+}
+
+/// hyper reads the more at once the more came before: also far past the end of the next head.
+#[tokio::test]
+async fn long_answers_on_a_kept_connection_are_answers() {
+    const ANSWERS: usize = 30;
+    let body = Bytes::from(vec![b'.'; 900_000]);
+    let sink = Sink::start(move |_| Answer::body(200, body.clone()));
+    let mut settings = QueueSettings { timeout: WITHIN, ..settings(&sink.url("/")) };
+    settings.answer.bytes_max = 1 << 20;
+    let (http, settings) = (http(), Arc::new(settings));
+    for _ in 0..ANSWERS {
+        let report = http.process(delivery(&settings, Headers::default(), b"payload")).await;
+        assert_eq!((report.outcome, report.status, report.error), (Outcome::Done, Some(200), None));
+    }
+    assert_eq!((sink.count(), sink.connections()), (ANSWERS, 1));
 }
