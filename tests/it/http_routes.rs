@@ -181,7 +181,9 @@ fn assert_says_that_the_store_is_away(gateway: &Gateway, path: &str, sample: &Sa
     let problem = answer.json();
     assert_eq!(answer.status, 503, "{what}: {problem}");
     let code = problem["code"].as_str().expect("a code");
-    assert!(matches!(code, "store_unavailable" | "store_timeout"), "{what}: {problem}");
+    // Two publishes go to the store one after the other where they do not come in the same moment: then it does not get to the second.
+    let is_behind = code == "overloaded" && sample.method == "POST" && path.contains("/messages");
+    assert!(matches!(code, "store_unavailable" | "store_timeout") || is_behind, "{what}: {problem}");
     assert!(answer.header("retry-after").is_some(), "{what}");
 }
 

@@ -113,10 +113,11 @@ fn others_are_served_while_sixty_four_mebibytes_are_read_through() {
         items.pop();
         items.push(b']');
         let one_number = [b"1".repeat((16 << 20) + 1), b"\n".to_vec()].concat();
-        for (name, headers, body, status, code) in [
-            ("blank lines", &[NDJSON][..], &blank, 400, Some("invalid_value")),
-            ("one long number", &[NDJSON], &one_number, 413, Some("payload_too_large")),
-            ("items", &[JSON], &items, 202, None),
+        // The number is a quarter of the others, and given up at its limit: soon, also where little is served meanwhile.
+        for (name, headers, body, status, code, beside_min) in [
+            ("blank lines", &[NDJSON][..], &blank, 400, Some("invalid_value"), 11),
+            ("one long number", &[NDJSON], &one_number, 413, Some("payload_too_large"), 3),
+            ("items", &[JSON], &items, 202, None, 11),
         ] {
             let begun = Instant::now();
             let (answer, singles) = beside(&gateway, headers, body);
@@ -130,7 +131,7 @@ fn others_are_served_while_sixty_four_mebibytes_are_read_through() {
                 "{name}: {:.300}",
                 answer.text()
             );
-            assert!(singles > 10, "{name}: {singles} beside it");
+            assert!(singles >= beside_min, "{name}: {singles} beside it");
         }
     });
 }

@@ -224,15 +224,15 @@ impl Gateway {
         within: Duration,
         mut look: impl FnMut(&Self) -> Option<T>,
     ) -> T {
-        let deadline = Instant::now() + within;
+        let begun = Instant::now();
         loop {
             if let Some(found) = look(self) {
                 return found;
             }
             let ended = self.process.as_mut().and_then(|child| child.try_wait().expect("its state"));
             assert!(ended.is_none(), "waiting until {what}: it ended with {ended:?}");
-            assert!(Instant::now() < deadline, "waiting until {what}: not within {within:?}");
-            thread::sleep(Duration::from_millis(5));
+            assert!(begun.elapsed() < within, "waiting until {what}: not within {within:?}");
+            super::pause_before_next_look(begun);
         }
     }
 
