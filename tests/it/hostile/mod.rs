@@ -3,6 +3,7 @@
 mod answers;
 mod connections;
 mod handshakes;
+mod kept;
 
 use posthaste::processor::Report;
 
