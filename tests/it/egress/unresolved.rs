@@ -51,7 +51,7 @@ fn who_sets_a_destination_that_does_not_resolve_now_is_warned_in_the_answer(home
     let same = call(&gateway, "PATCH", path, &json!({"timeout": "3s"}));
     assert_eq!((same.status, warned(&same)), (200, None), "{same:?}");
     let other = call(&gateway, "PATCH", path, &json!({"destination": "https://off.example/"}));
-    assert_eq!((other.status, warned(&other)), (200, unresolved.clone()), "{other:?}");
+    assert_eq!((other.status, warned(&other)), (200, unresolved), "{other:?}");
     let found = call(&gateway, "PATCH", path, &json!({"destination": "https://there.example/"}));
     assert_eq!((found.status, warned(&found)), (200, None), "{found:?}");
     let literal = put(&gateway, "orders", &http("https://1.1.1.1/"));
