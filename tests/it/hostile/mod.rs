@@ -4,6 +4,7 @@ mod answers;
 mod connections;
 mod handshakes;
 mod kept;
+mod memory;
 
 use posthaste::processor::Report;
 
