@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::status::Warning;
 use crate::domain::format::secret;
 use crate::domain::queue::{ParkReason, QueueName, QueueSettings, Source};
 
@@ -22,6 +23,9 @@ pub struct Queue {
     /// Whether it has a secret, which is written and never shown; absent when it has none.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub secret_set: bool,
+    /// What was seen when its settings were set that whoever set them should look at; absent when there is nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
     /// Its settings, `processor` first.
     #[serde(flatten)]
     pub settings: QueueSettings,
@@ -76,6 +80,7 @@ mod tests {
             parked: None,
             signed: false,
             secret_set: false,
+            warnings: Vec::new(),
             settings,
         };
         let shown = queue.clone().masked();
@@ -96,6 +101,7 @@ mod tests {
             parked: Some(ParkReason::DeadFull),
             signed: false,
             secret_set: false,
+            warnings: Vec::new(),
             settings: read(
                 &json!({"processor": "log", "ttl": "1d", "destination_override": ["https://a.example"]}),
             ),

@@ -11,7 +11,7 @@ use crate::actor::ArbiterHandle;
 use crate::app::{DECLARE_WITHIN, StartError, difference};
 use crate::domain::queue::{HTTP, ParkReason, QueueName, QueueSettings};
 use crate::pipeline::prober::Declare;
-use crate::processor::Guard;
+use crate::processor::{Guard, Resolution};
 use crate::store::error::StoreError;
 use crate::store::health::{StoreHealth, Warning};
 use crate::store::{Hold, MessageStore, QueueEntry, Store};
@@ -136,7 +136,15 @@ async fn refused_by_resolution(guard: &Guard, entry: &QueueEntry) -> Option<Stri
         log::warn!("queue.name" = name; "where its destination leads is not known yet: each delivery asks again");
         return None;
     };
-    judged.err().map(|refusal| refusal.to_string())
+    match judged {
+        Ok(Resolution::Resolved) => None,
+        Ok(Resolution::Unresolved(error)) => {
+            let (name, cause) = (entry.name.as_str(), error.to_string());
+            log::warn!("queue.name" = name, "cause" = cause.as_str(); "a destination does not resolve now");
+            None
+        }
+        Err(refusal) => Some(refusal.to_string()),
+    }
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ use crate::actor::{ArbiterHandle, Place, RestartPolicy, Role, Supervisor};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::domain::destination::Destination;
-use crate::http::{self, Edge, Gateway, Listener, Occasion};
+use crate::http::{self, Edge, Gateway, Judged, Listener, Occasion};
 use crate::pipeline::catalog::Catalog;
 use crate::pipeline::prober::StoreWatch;
 use crate::pipeline::{Parts, Pipeline, phase};
@@ -303,14 +303,14 @@ impl App {
 }
 
 /// What the egress guard says of a destination.
-async fn judge(guard: &Guard, destination: &Destination, occasion: Occasion) -> Result<(), String> {
+async fn judge(guard: &Guard, destination: &Destination, occasion: Occasion) -> Judged {
     let judged = match occasion {
-        Occasion::Publish { within } => guard.judge_soon(destination, within).await,
+        Occasion::Publish { within } => guard.judge_soon(destination, within).await.map(|()| None),
         Occasion::Set => guard.judge_now(destination).await.map(|resolution| {
-            if let Resolution::Unresolved(error) = resolution {
-                let host = destination.url().host_str().unwrap_or_default();
-                log::warn!("destination.host" = host, "cause" = error.to_string().as_str(); "a destination does not resolve now");
-            }
+            let Resolution::Unresolved(error) = resolution else { return None };
+            let (host, cause) = (destination.url().host_str().unwrap_or_default(), error.to_string());
+            log::warn!("destination.host" = host, "cause" = cause.as_str(); "a destination does not resolve now");
+            Some(cause)
         }),
     };
     judged.map_err(|refusal| refusal.to_string())

@@ -54,7 +54,7 @@ pub(super) async fn reach(state: &State, options: &Options) -> Result<(), Refusa
 }
 
 async fn judge(state: &State, destination: &Destination, within: Duration) -> Result<(), String> {
-    (state.gateway.judge_destination)(destination.clone(), Occasion::Publish { within }).await
+    (state.gateway.judge_destination)(destination.clone(), Occasion::Publish { within }).await.map(drop)
 }
 
 fn refused(why: String) -> Refusal {

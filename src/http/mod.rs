@@ -75,7 +75,7 @@ use tokio::time::timeout;
 pub use self::door::Door;
 pub use self::observer::Observer;
 pub use self::settings::ServerSettings;
-pub use self::state::{Gateway, JudgeDestination, MakeIngester, Occasion};
+pub use self::state::{Gateway, JudgeDestination, Judged, MakeIngester, Occasion};
 
 use self::connection::Guarded;
 use self::front::FrontFactory;

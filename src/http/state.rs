@@ -47,9 +47,12 @@ pub enum Occasion {
     },
 }
 
-/// Judges a destination: an error says why it may not be reached, and what would allow it.
-pub type JudgeDestination =
-    Arc<dyn Fn(Destination, Occasion) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+/// What the egress guard says of a destination: of one that is set, why its name does not resolve now, if so; an error says why it
+/// may not be reached, and what would allow it.
+pub type Judged = Result<Option<String>, String>;
+
+/// Judges a destination.
+pub type JudgeDestination = Arc<dyn Fn(Destination, Occasion) -> BoxFuture<'static, Judged> + Send + Sync>;
 
 /// Makes the door to the store for the HTTP thread it is called on.
 pub type MakeIngester = Arc<dyn Fn() -> Ingester + Send + Sync>;

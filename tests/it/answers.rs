@@ -1,6 +1,5 @@
 //! What answers mean, in the real binary: a row of the table, a receiver of its own for each, and what became of message and lane.
 
-use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
 use posthaste::clock::Clock;
@@ -22,6 +21,7 @@ const SLACK: Duration = Duration::from_secs(20);
 on_both_stores! {
     every_row_of_the_answer_table_becomes_of_its_message_what_it_says
     every_form_of_retry_after_moves_the_next_attempt_and_429_and_503_hold_the_lane
+    what_a_queue_rejects_is_its_own_to_say
 }
 
 /// What a receiver answers, what becomes of the message, and of its lane.
@@ -52,8 +52,9 @@ fn hint(status: u16, value: impl Into<String>, wait: Duration, holds: bool) -> R
     Row { status, header: Some(("retry-after", value.into())), expected: Expected::RetryAfter(wait), holds }
 }
 
-/// Sends one message to each row's receiver, and looks at what became of it.
-fn check(home: &Home, rows: &[Row]) {
+/// Sends one message to each row's receiver, and looks at what became of it. The queues are made with the defaults and then changed
+/// by `change`.
+fn check(home: &Home, rows: &[Row], change: Option<&Value>) {
     let answer = |row: &Row| match &row.header {
         Some((name, value)) => (row.status, Some((*name, value.clone()))),
         None => (row.status, None),
@@ -68,16 +69,18 @@ fn check(home: &Home, rows: &[Row]) {
             })
         })
         .collect();
-    let mut settings = String::new();
+    let mut gateway = home.start("", &["--dev"]);
     for (number, sink) in sinks.iter().enumerate() {
-        writeln!(
-            settings,
-            "[queues.row-{number}]\nprocessor = 'http'\ndestination = '{}'\nretry = {{ schedule = ['2m'], jitter = 0.0 }}",
-            sink.url("/")
-        )
-        .expect("a string grows");
+        let settings = json!({
+            "processor": "http", "destination": sink.url("/"), "retry": {"schedule": ["2m"], "jitter": 0.0},
+        });
+        for (method, settings) in [("PUT", Some(&settings)), ("PATCH", change)] {
+            let Some(settings) = settings else { continue };
+            let (path, json) = (format!("/v1/queues/row-{number}"), [("content-type", "application/json")]);
+            let answer = gateway.request(method, &path, &json, settings.to_string().as_bytes());
+            assert!(matches!(answer.status, 200 | 201), "{}", answer.text());
+        }
     }
-    let mut gateway = home.start(&settings, &["--dev"]);
     let paths: Vec<_> =
         (0..rows.len()).map(|number| gateway.publish(&format!("row-{number}"), &[], b"x")).collect();
     for ((row, path), sink) in rows.iter().zip(&paths).zip(&sinks) {
@@ -139,7 +142,7 @@ fn every_row_of_the_answer_table_becomes_of_its_message_what_it_says(home: &Home
     rows.push(with(200, "webhook-delivery", "abort-message", Expected::Delivered));
     rows.push(with(489, "upstash-nonretryable-error", "true", Expected::Rejected));
     rows.push(with(500, "upstash-nonretryable-error", "true", again));
-    check(home, &rows);
+    check(home, &rows, None);
 }
 
 fn every_form_of_retry_after_moves_the_next_attempt_and_429_and_503_hold_the_lane(home: &Home) {
@@ -161,6 +164,9 @@ fn every_form_of_retry_after_moves_the_next_attempt_and_429_and_503_hold_the_lan
         // Shorter than the schedule: that holds for the message, the hint for the lane.
         hint(500, "1", BACKOFF, false),
         hint(500, "0", BACKOFF, false),
+        // A pause of nothing is none.
+        hint(429, "0", BACKOFF, false),
+        hint(503, "0", BACKOFF, false),
         hint(503, "Thu, 01 Jan 1970 00:00:07 GMT", BACKOFF, false),
         // Ten years, and what has no end.
         hint(503, "315360000", DAY, true),
@@ -173,7 +179,19 @@ fn every_form_of_retry_after_moves_the_next_attempt_and_429_and_503_hold_the_lan
         hint(503, "1.5", BACKOFF, false),
         hint(503, "2036-11-22T13:25:00Z", BACKOFF, false),
     ];
-    check(home, &rows);
+    check(home, &rows, None);
+}
+
+fn what_a_queue_rejects_is_its_own_to_say(home: &Home) {
+    let again = Expected::RetryAfter(BACKOFF);
+    let mut rows: Vec<Row> = [404, 429, 500, 503].map(|status| row(status, Expected::Rejected)).into();
+    // Gone is gone, and what the list no longer has is tried again.
+    rows.push(row(410, Expected::Rejected));
+    rows.extend([400, 413, 415, 422, 451, 401, 501].map(|status| row(status, again)));
+    // A refusal that is final asks for no pause.
+    rows.push(with(503, "retry-after", "3600", Expected::Rejected));
+    rows.push(row(204, Expected::Delivered));
+    check(home, &rows, Some(&json!({"delivery": {"reject": [404, 429, 500, 503]}})));
 }
 
 /// `Sun, 22 Nov 2026 13:25:00 GMT` as `Sunday, 22-Nov-26 13:25:00 GMT`.

@@ -162,7 +162,7 @@ impl TestGateway {
             warnings: Arc::default(),
             judge_destination: Arc::new(|destination, _| {
                 let refused = destination.as_str().contains("127.0.0.1");
-                let result = if refused { Err("127.0.0.1 is loopback".to_owned()) } else { Ok(()) };
+                let result = if refused { Err("127.0.0.1 is loopback".to_owned()) } else { Ok(None) };
                 Box::pin(std::future::ready(result))
             }),
             make_ingester: Arc::new(move || make_ingester.ingester()),

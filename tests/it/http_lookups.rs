@@ -265,9 +265,14 @@ fn a_key_stands_for_one_message(home: &Home) {
         assert_eq!(again.header("location"), first.header("location"));
     }
     let other_method = [headers[0], headers[1], ("Posthaste-Method", "PUT")];
+    let default_method = [headers[0], headers[1], ("Posthaste-Method", "POST")];
     let other_type = [headers[0], ("Content-Type", "text/html")];
-    for (headers, body) in [(&headers[..], &b"other"[..]), (&other_type, b"hello"), (&other_method, b"hello")]
-    {
+    for (headers, body) in [
+        (&headers[..], &b"other"[..]),
+        (&other_type, b"hello"),
+        (&other_method, b"hello"),
+        (&default_method, b"hello"),
+    ] {
         let reused = gateway.publish("default", headers, body);
         assert_eq!((reused.status, reused.code().as_str()), (422, "idempotency_key_reused"), "{reused:?}");
         assert_eq!(reused.header("posthaste-stored"), Some("no"));
@@ -276,4 +281,11 @@ fn a_key_stands_for_one_message(home: &Home) {
     assert_eq!(gateway.put("other", &json!({"processor": "log"})).status, 201);
     assert_eq!(gateway.publish("other", &headers, b"another queue").status, 202);
     assert_eq!(gateway.accepted(), 1);
+
+    // Said first and left out then it is another request as well.
+    let said = [("Idempotency-Key", "order-8"), ("Posthaste-Method", "POST")];
+    assert_eq!(gateway.publish("other", &said, b"hello").status, 202);
+    assert_eq!(gateway.publish("other", &said, b"hello").status, 200);
+    let left_out = gateway.publish("other", &said[..1], b"hello");
+    assert_eq!((left_out.status, left_out.code().as_str()), (422, "idempotency_key_reused"), "{left_out:?}");
 }

@@ -1,6 +1,7 @@
 //! Lanes in the real binary: bad destinations beside good ones, one that is down, what a restart leaves of it.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::net::TcpListener;
 use std::process::Command;
 use std::sync::Arc;
@@ -184,11 +185,20 @@ fn paused_for_an_hour(sink: &Sink) -> String {
     let queue = |name: &str, more: &str| {
         format!("[queues.{name}]\nprocessor = 'http'\ndestination = '{}'\n{more}", sink.url("/"))
     };
-    queue("orders", "") + &queue("mixed", "destination_override = 'any'\n")
+    let again = format!(
+        "[queues.again]\nprocessor = 'http'\ndestination = '{}'\ndestination_override = 'any'\nretry = {{ schedule = [{}], jitter = 0.0 }}\n",
+        sink.url("/again"),
+        vec!["'1s'"; 50].join(", ")
+    );
+    queue("orders", "") + &queue("mixed", "destination_override = 'any'\n") + &again
 }
 
+/// A receiver that asks for a pause of an hour; it does not where it says `again`.
 fn busy() -> Sink {
-    Sink::start(|_| Answer::header(429, "retry-after", "3600"))
+    Sink::start(|request| match request.target.as_str() {
+        "/again" => Answer::status(500),
+        _ => Answer::header(429, "retry-after", "3600"),
+    })
 }
 
 #[test]
@@ -214,6 +224,42 @@ fn a_long_queue_whose_lane_is_shut_costs_redis_nothing() {
     gateway.stop();
 }
 
+/// How often the store's threads had something to do: each time they went to sleep again afterwards, which the system counts.
+fn store_turns(gateway: &Gateway) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{}/task", gateway.pid())).expect("it runs");
+    let turns = tasks.flatten().filter_map(|task| {
+        let status = fs::read_to_string(task.path().join("status")).ok()?;
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        field("Name:")?
+            .starts_with("store-")
+            .then(|| field("voluntary_ctxt_switches:")?.parse::<u64>().ok())?
+    });
+    turns.sum()
+}
+
+#[test]
+fn a_long_queue_whose_lane_is_shut_costs_sqlite_nothing() {
+    let sink = busy();
+    let mut gateway = Home::Sqlite.start(&paused_for_an_hour(&sink), &["--dev"]);
+    let log = |gateway: &Gateway| fs::read(gateway.folder().join("posthaste.db-wal")).expect("a log");
+    let (empty, turns) = (log(&gateway), store_turns(&gateway));
+    let first = gateway.publish("orders", &[], b"x");
+    gateway.wait_until_message_is("scheduled", &first, WITHIN);
+    assert!(log(&gateway) != empty && store_turns(&gateway) > turns, "else it shows nothing");
+    publish_many(&gateway, "orders", 5_000);
+    let (written, turns) = (log(&gateway), store_turns(&gateway));
+    thread::sleep(Duration::from_secs(3));
+    let turned = store_turns(&gateway) - turns;
+    assert!(log(&gateway) == written, "a lease is written, and nobody leased");
+    assert!(turned <= 60, "{turned} turns in three seconds");
+    let status = gateway.status();
+    assert_eq!((&queue(&status, "orders")["pending"], sink.count()), (&Value::from(5_000), 1));
+    let shown = lane(&status, &origin(&sink)).expect("a lane");
+    assert_eq!((&shown["breaker"], &shown["waiting"]), (&Value::from("open"), &Value::from(5_000)));
+    assert_eq!(queue(&status, "orders")["stalled"]["code"], "rate_limited");
+    gateway.stop();
+}
+
 /// What of a message must be the same after a restart.
 fn timing(gateway: &Gateway, path: &str) -> Value {
     let answer = gateway.request("GET", path, &[], b"");
@@ -228,6 +274,11 @@ fn timing(gateway: &Gateway, path: &str) -> Value {
 
 /// Messages that were retried, delayed, deferred or held, before and after `crash`.
 fn survives(gateway: &mut Gateway, crash: impl FnOnce(&mut Gateway)) {
+    // Tried while the lane is open, and deferred when its next turn finds it shut.
+    let tried = gateway.publish("again", &[], b"x");
+    gateway.wait_for("it was tried", WITHIN, |gateway| {
+        gateway.status()["totals"]["retried"].as_u64().filter(|count| *count >= 1)
+    });
     let retried = gateway.publish("orders", &[], b"x");
     let shown = gateway.wait_until_message_is("scheduled", &retried, WITHIN);
     assert_eq!(shown["attempt_count"], 1, "{shown}");
@@ -239,7 +290,12 @@ fn survives(gateway: &mut Gateway, crash: impl FnOnce(&mut Gateway)) {
         (queue(&gateway.status(), "mixed")["deferred"].as_u64()? >= 1).then(|| shown.clone())
     });
     assert_eq!((&shown["attempt_count"], &shown["attempts"]), (&Value::from(0), &Value::Array(Vec::new())));
-    let paths = [&retried, &delayed, &deferred];
+    let shown = gateway.wait_for("so is the one that was tried", WITHIN, |gateway| {
+        let count = queue(&gateway.status(), "again")["deferred"].as_u64()?;
+        (count >= 1).then(|| gateway.request("GET", &tried, &[], b"").json())
+    });
+    assert!(shown["attempt_count"].as_u64() >= Some(1), "{shown}");
+    let paths = [&retried, &delayed, &deferred, &tried];
     let before = paths.map(|path| timing(gateway, path));
     let counters = |gateway: &Gateway| {
         let status = gateway.status();

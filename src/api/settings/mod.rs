@@ -11,6 +11,7 @@ use crate::api::mistake;
 use crate::api::nearest::hint;
 use crate::api::problem::Problem;
 use crate::api::queue::Queue;
+use crate::api::status::Warning;
 use crate::domain::destination::Destination;
 use crate::domain::format::{Rate, RatePeriod, secret};
 use crate::domain::queue::{DeliverySettings, QueueName, QueueSettings};
@@ -80,6 +81,14 @@ impl SettingsGiven {
             Some(Value::String(text)) => Some(SecretGiven::Text(text.into())),
             Some(_) => return Err(invalid("/secret", "/secret is a text, or null (not shown)".to_owned())),
         };
+        // What an answer warned of may come back with it: it says nothing of what is to be.
+        if let Some(warnings) = settings.remove("warnings") {
+            let warnings: Result<Vec<Warning>, _> = serde_json::from_value(warnings);
+            warnings.map_err(|_| {
+                let detail = "/warnings is shown and not set here: leave it out, or as it was shown";
+                invalid("/warnings", detail.to_owned())
+            })?;
+        }
         let shown = SHOWN.iter().filter_map(|(name, _)| settings.remove_entry(*name)).collect();
         let settings = Value::Object(settings);
         check_fields(&settings, &every_setting(), "", may_be_null)?;

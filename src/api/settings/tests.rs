@@ -272,6 +272,7 @@ fn what_is_shown_beside_the_settings_passes_only_as_it_is() {
         parked: None,
         signed: false,
         secret_set: false,
+        warnings: Vec::new(),
         settings,
     };
     let whole = given(&serde_json::to_value(&queue).expect("JSON"));

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{Answer, Client, ClientError, Page, with_query};
 use crate::api::secret::Rotated;
+use crate::api::status::Warning;
 use crate::domain::format::duration;
 use crate::domain::queue::QueueName;
 use crate::domain::secret::SecretText;
@@ -24,6 +25,9 @@ pub struct Queue {
     /// Why it stopped by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parked: Option<String>,
+    /// What to look at after its settings were set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
     /// Its settings, and what else is said of it.
     #[serde(flatten)]
     pub settings: Map<String, Value>,

@@ -210,6 +210,9 @@ async fn put_or_patch(
 }
 
 fn show(queue: &Answer<Queue>, json: bool) -> Result<(), Failure> {
+    for warning in &queue.warnings {
+        say(&format!("{}: {}", warning.code, warning.detail));
+    }
     if json {
         return give_json(&queue.text);
     }

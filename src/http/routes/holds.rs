@@ -25,7 +25,7 @@ async fn hold(mut call: Call, hold: Hold) -> Result<Answer, Refusal> {
     let desk = &call.desk;
     let act = async |entry: &QueueEntry| desk.store.hold(entry.queue_ref(), hold.clone()).await;
     let (_, entry) = desk.on_queue(name.as_str(), act).await?;
-    Ok(known(&desk.state, StatusCode::OK, entry))
+    Ok(known(&desk.state, StatusCode::OK, entry, Vec::new()))
 }
 
 /// Removes what is pending and scheduled; what is leased or dead stays.

@@ -8,6 +8,7 @@ use crate::api::json;
 use crate::api::nearest::hint;
 use crate::api::queue::Queue;
 use crate::api::settings::{self, SecretGiven, SettingsGiven};
+use crate::api::status::Warning;
 use crate::domain::header::never;
 use crate::domain::queue::{HTTP, QueueName, QueueSettings, Source};
 use crate::http::answer::{self, Answer};
@@ -63,13 +64,13 @@ pub(super) async fn put(mut call: Call) -> Result<Answer, Refusal> {
         given.check_shown(&name, now.as_ref())?;
     }
     let settings = given.put(&state.gateway.queue_defaults)?;
-    check(state, &settings, None).await?;
+    let warnings = check(state, &settings, None).await?;
     match put_with_secret(&call, &name, settings, given.secret()).await? {
         Put::Created(entry) => {
             let path = format!("/v1/queues/{}", entry.name);
-            Ok(answer::at(known(state, StatusCode::CREATED, entry), &path))
+            Ok(answer::at(known(state, StatusCode::CREATED, entry, warnings), &path))
         }
-        Put::Updated(entry) => Ok(known(state, StatusCode::OK, entry)),
+        Put::Updated(entry) => Ok(known(state, StatusCode::OK, entry, warnings)),
         Put::DeclaredInFile => Err(declared_in_file()),
     }
 }
@@ -131,10 +132,10 @@ pub(super) async fn patch(mut call: Call) -> Result<Answer, Refusal> {
         if let Some(secret) = given.secret() {
             super::secret::set(state, &name, &mut settings, Some(&entry.settings), secret)?;
         }
-        check(state, &settings, Some(&entry.settings)).await?;
+        let warnings = check(state, &settings, Some(&entry.settings)).await?;
         let (queue, was) = (entry.queue_ref(), entry.settings.clone());
         match desk.store.change_queue(queue, was, settings.into()).await {
-            Ok(Changed::Changed(entry)) => return Ok(known(state, StatusCode::OK, entry)),
+            Ok(Changed::Changed(entry)) => return Ok(known(state, StatusCode::OK, entry, warnings)),
             Ok(Changed::DeclaredInFile) => return Err(declared_in_file()),
             Ok(Changed::Otherwise(now)) => entry.settings = now,
             Err(StoreError::Gone) => entry = QueueEntry::clone(&*desk.queue_asked(name.as_str()).await?),
@@ -172,8 +173,8 @@ pub(super) async fn delete(mut call: Call) -> Result<Answer, Refusal> {
 }
 
 /// The answer that shows a queue as it is now, which is known here from now on.
-pub(super) fn known(state: &State, status: StatusCode, entry: QueueEntry) -> Answer {
-    let answer = answer::json(status, &shape(&entry));
+pub(super) fn known(state: &State, status: StatusCode, entry: QueueEntry, warnings: Vec<Warning>) -> Answer {
+    let answer = answer::json(status, &Queue { warnings, ..shape(&entry) });
     state.gateway.catalog.put(entry);
     answer
 }
@@ -190,13 +191,13 @@ pub(super) fn target(call: &mut Call, known: &[&str]) -> Result<QueueName, Refus
     Ok(call.unread(checked)?.expect("queue_name gives valid names only"))
 }
 
-/// What the rest of the gateway has to say about settings that are well-formed. A destination that stays is not judged again:
-/// it would keep the rest from being changed.
+/// What the rest of the gateway has to say about settings that are well-formed, and what it warns of. A destination that stays is
+/// not judged again: it would keep the rest from being changed.
 async fn check(
     state: &State,
     settings: &QueueSettings,
     before: Option<&QueueSettings>,
-) -> Result<(), Refusal> {
+) -> Result<Vec<Warning>, Refusal> {
     let known = &state.gateway.processors;
     if !known.contains(&settings.processor) {
         let hint = hint(&settings.processor, known.iter().map(String::as_str));
@@ -217,15 +218,23 @@ async fn check(
     let is_new = before.is_none_or(|before| {
         (&before.processor, &before.destination) != (&settings.processor, &settings.destination)
     });
-    if is_new
-        && settings.processor == HTTP
-        && let Some(destination) = &settings.destination
-        && let Err(why) = (state.gateway.judge_destination)(destination.clone(), Occasion::Set).await
-    {
-        let refusal = Refusal::new(Code::DestinationRefused, why).pointer("/destination");
-        return Err(refusal.setting("destination", None));
+    let destination = settings.destination.as_ref().filter(|_| is_new && settings.processor == HTTP);
+    let Some(destination) = destination else { return Ok(Vec::new()) };
+    match (state.gateway.judge_destination)(destination.clone(), Occasion::Set).await {
+        Ok(unresolved) => Ok(unresolved.map(|cause| unresolved_now(&cause)).into_iter().collect()),
+        Err(why) => {
+            let refusal = Refusal::new(Code::DestinationRefused, why).pointer("/destination");
+            Err(refusal.setting("destination", None))
+        }
     }
-    Ok(())
+}
+
+/// What whoever sets a destination is told of its name.
+fn unresolved_now(cause: &str) -> Warning {
+    let detail = format!(
+        "destination: {cause}; it is kept, and until the name resolves its deliveries are attempts that fail as dns"
+    );
+    Warning { code: "destination_unresolved".into(), detail }
 }
 
 /// The queue as the API shows it.
@@ -237,6 +246,7 @@ fn shape(entry: &QueueEntry) -> Queue {
         parked: entry.parked,
         signed: entry.settings.is_signed(),
         secret_set: entry.settings.is_signed(),
+        warnings: Vec::new(),
         settings: QueueSettings::clone(&entry.settings),
     };
     queue.masked()

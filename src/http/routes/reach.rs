@@ -73,5 +73,5 @@ impl<'c> Reach<'c> {
 }
 
 async fn judge(call: &Call, destination: &Destination, occasion: Occasion) -> Judged {
-    (call.desk.state.gateway.judge_destination)(destination.clone(), occasion).await
+    (call.desk.state.gateway.judge_destination)(destination.clone(), occasion).await.map(drop)
 }

@@ -86,6 +86,28 @@ fn what_is_not_named_stays_unless_all_is_replaced() {
 }
 
 #[test]
+fn a_warning_is_printed_beside_what_was_set() {
+    on_each_store("", |gateway| {
+        let set = ["queue", "set", "orders", "processor=http", "destination=http://orders.invalid/"];
+        for arguments in [&set[..], &[&set[..], &["--replace", "--json"]].concat()] {
+            let ended = ask(gateway, arguments);
+            assert_eq!(ended.code, Some(0), "{ended:?}");
+            assert!(ended.stderr.starts_with("posthaste: destination_unresolved: "), "{ended:?}");
+            assert!(
+                ended.stderr.contains("orders.invalid") && ended.stderr.lines().count() == 1,
+                "{ended:?}"
+            );
+            assert!(ended.stdout.contains("orders.invalid"), "what was asked for: {ended:?}");
+        }
+        assert_eq!(gateway.log().matches("a destination does not resolve now").count(), 2);
+        let shown = ask(gateway, &["queue", "show", "orders"]);
+        assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""), "{shown:?}");
+        let changed = ask(gateway, &["queue", "set", "orders", "timeout=3s"]);
+        assert_eq!((changed.code, changed.stderr.as_str()), (Some(0), ""), "{changed:?}");
+    });
+}
+
+#[test]
 fn queues_are_listed_a_page_at_a_time() {
     on_each_store("[queues.a1]\nprocessor = 'pull'\n[queues.a2]\nprocessor = 'pull'\n", |gateway| {
         tell(gateway, &["queue", "set", "b1", "processor=http", "destination=https://a.example/?token=x"]);

@@ -6,6 +6,7 @@ mod gone;
 mod options;
 mod rebinding;
 mod silence;
+mod unresolved;
 mod vectors;
 
 use std::collections::HashMap;

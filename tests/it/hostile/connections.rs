@@ -1,7 +1,6 @@
 //! Connections: receivers that answer too early, read nothing, or leave something behind for the next message.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::{Read, Write as _};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -28,7 +27,7 @@ async fn push_to(peer: &Peer, payload: &[u8]) -> Report {
 }
 
 /// Reads a head and the short body behind it.
-fn read_request(stream: &mut TcpStream) -> Option<()> {
+pub(super) fn read_request(stream: &mut impl Read) -> Option<()> {
     let (mut seen, mut buffer) = (Vec::new(), [0; 4_096]);
     while !seen.ends_with(b"end") {
         match stream.read(&mut buffer) {

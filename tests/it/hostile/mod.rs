@@ -3,6 +3,8 @@
 mod answers;
 mod connections;
 mod handshakes;
+mod kept;
+mod memory;
 
 use posthaste::processor::Report;
 
