@@ -80,7 +80,7 @@ impl Tails {
             }
             // Somebody else was faster.
             Err(error) if error.to_string().contains("in progress") => self.found_whole(&seen),
-            Err(error) => self.was_refused(error.to_string()),
+            Err(error) => self.was_refused(&error.to_string()),
         }
         Ok(())
     }
@@ -101,10 +101,10 @@ impl Tails {
         *lock(&self.refused) = None;
     }
 
-    fn was_refused(&self, why: String) {
-        let before = lock(&self.refused).replace(why.clone());
+    fn was_refused(&self, why: &str) {
+        let before = lock(&self.refused).replace(why.to_owned());
         if before.is_none() {
-            log::warn!("cause" = why.as_str(); "Redis does not write its append-only file anew, whose end may be half a transaction");
+            log::warn!("cause" = why; "Redis does not write its append-only file anew, whose end may be half a transaction");
         }
     }
 
