@@ -1,7 +1,7 @@
 //! Measures the path of a message with the real release binary:
 //! `cargo bench --bench path -- [pending|store|calls|redis|latency|consumers|isolation|dead-destination|delivery] [FLAGS]`.
 //!
-//! - `pending`: what a million waiting messages cost: `/status`, lease and settle, memory, the start.
+//! - `pending`: what a million waiting messages cost, over both stores: `/status`, lease and settle, memory, the start.
 //! - `store`: lease and settle alone, on the embedded store, with and without a million messages behind.
 //! - `calls`: each call of the embedded store: messages a second and CPU a message.
 //! - `redis`: CPU and memory of a message in a Redis of its own, with and without a million messages behind.

@@ -1,12 +1,12 @@
 //! What a million pending messages cost.
 
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::Arguments;
 use crate::client::Connection;
 use crate::gateway::{Gateway, wait_for};
+use crate::redis_server::RedisServer;
 use crate::report::Report;
 
 const PAYLOAD: [u8; 200] = [b'x'; 200];
@@ -22,37 +22,38 @@ const PULL: &str = r#"{"processor":"pull","limits":{"length_max":100000000,"byte
 const LOG: &str = r#"{"processor":"log","limits":{"length_max":100000000,"bytes_max":"1TiB"}}"#;
 const QUEUE: &str = "/v1/queues/bench";
 
-/// Measures it: two gateways side by side, one empty, so that both meet the same machine.
+/// Measures it over both stores in turn, each time with two gateways side by side, one empty, so that both meet the same machine.
 pub(crate) fn run(arguments: &Arguments, report: &mut Report) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let [empty_folder, full_folder] = ["empty", "full"].map(|name| {
-        let path = folder.path().join(name);
-        std::fs::create_dir(&path).expect("a folder");
-        path
-    });
-    let empty = Gateway::start(&empty_folder);
-    let full = Gateway::start(&full_folder);
+    let sqlite = || "sqlite:posthaste.db".to_owned();
+    measure("sqlite", [sqlite(), sqlite()], arguments.messages, report);
+    let servers = [(); 2].map(|()| RedisServer::start_durable());
+    measure("redis", servers.each_ref().map(RedisServer::url), arguments.messages, report);
+}
+
+fn measure(name: &str, stores: [String; 2], messages: u64, report: &mut Report) {
+    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let start = |side: usize| Gateway::start_on(folders[side].path(), &stores[side]);
+    let (empty, full) = (start(0), start(1));
     for gateway in [&empty, &full] {
         gateway.request("PUT", QUEUE, PULL, 201);
     }
+    let took = publish(&full, messages);
     #[expect(clippy::cast_precision_loss, reason = "a few millions")]
-    let messages = arguments.messages as f64;
-    let took = publish(&full, arguments.messages);
-    report.add("pending_messages", messages);
-    report.add("publish_per_s", messages / took.as_secs_f64());
-    report.add("rss_empty_mib", empty.memory_mib("VmRSS"));
-    report.add("rss_full_mib", full.memory_mib("VmRSS"));
-    report.add("rss_full_peak_mib", full.memory_mib("VmHWM"));
-    compare_status(report, "filled", &empty, &full);
+    let count = messages as f64;
+    report.add(&format!("{name}_publish_per_s"), count / took.as_secs_f64());
+    report.add(&format!("{name}_rss_empty_mib"), empty.memory_mib("VmRSS"));
+    report.add(&format!("{name}_rss_full_mib"), full.memory_mib("VmRSS"));
+    report.add(&format!("{name}_rss_full_peak_mib"), full.memory_mib("VmHWM"));
+    compare_status(report, &format!("{name}_status_filled"), &empty, &full);
     empty.kill();
     full.kill();
-    let (empty, took) = start_to_202(&empty_folder);
-    report.add_ms("start_to_202_empty", took);
-    let (full, took) = start_to_202(&full_folder);
-    report.add_ms("start_to_202_full", took);
-    compare_status(report, "restarted", &empty, &full);
-    compare_drain(report, &empty, &full);
-    report.add("rss_full_restarted_peak_mib", full.memory_mib("VmHWM"));
+    let (empty, took) = to_202(|| start(0));
+    report.add_ms(&format!("{name}_start_to_202_empty"), took);
+    let (full, took) = to_202(|| start(1));
+    report.add_ms(&format!("{name}_start_to_202_full"), took);
+    compare_status(report, &format!("{name}_status_restarted"), &empty, &full);
+    compare_drain(report, name, &empty, &full);
+    report.add(&format!("{name}_rss_full_restarted_peak_mib"), full.memory_mib("VmHWM"));
     empty.kill();
     full.kill();
 }
@@ -93,19 +94,19 @@ fn compare_status(report: &mut Report, name: &str, empty: &Gateway, full: &Gatew
         }
     }
     for (side, times) in ["empty", "full"].into_iter().zip(times) {
-        report.add_distribution(&format!("status_{name}_{side}"), times);
+        report.add_distribution(&format!("{name}_{side}"), times);
     }
     for part in ["p50", "p99"] {
-        let of = |side| report.figure(&format!("status_{name}_{side}_{part}_ms"));
+        let of = |side| report.figure(&format!("{name}_{side}_{part}_ms"));
         let ratio = of("full") / of("empty");
-        report.add(&format!("status_{name}_{part}_full_over_empty"), ratio);
+        report.add(&format!("{name}_{part}_full_over_empty"), ratio);
     }
 }
 
-/// Starts a gateway on what is in the folder and publishes as soon as it takes a message.
-fn start_to_202(folder: &Path) -> (Gateway, Duration) {
+/// Starts a gateway on what is there and publishes as soon as it takes a message.
+fn to_202(start: impl Fn() -> Gateway) -> (Gateway, Duration) {
     let began = Instant::now();
-    let gateway = Gateway::start(folder);
+    let gateway = start();
     let path = format!("{QUEUE}/messages");
     wait_for("it accepts", || {
         let mut connection = Connection::open(&gateway.address).ok()?;
@@ -125,7 +126,7 @@ struct Drained {
 }
 
 /// Times the draining of some messages of both in turn.
-fn compare_drain(report: &mut Report, empty: &Gateway, full: &Gateway) {
+fn compare_drain(report: &mut Report, name: &str, empty: &Gateway, full: &Gateway) {
     let mut drained = [Drained::default(), Drained::default()];
     for _ in 0..ROUNDS {
         for (gateway, drained) in [empty, full].into_iter().zip(&mut drained) {
@@ -136,14 +137,20 @@ fn compare_drain(report: &mut Report, empty: &Gateway, full: &Gateway) {
     for (side, drained) in ["empty", "full"].into_iter().zip(drained) {
         #[expect(clippy::cast_precision_loss, reason = "a few millions")]
         let messages = drained.messages as f64;
-        report.add(&format!("drain_{side}_per_s"), messages / drained.wall.as_secs_f64());
-        report.add(&format!("drain_{side}_wall_us_per_message"), drained.wall.as_secs_f64() * 1e6 / messages);
-        report.add(&format!("drain_{side}_cpu_us_per_message"), drained.cpu.as_secs_f64() * 1e6 / messages);
+        report.add(&format!("{name}_drain_{side}_per_s"), messages / drained.wall.as_secs_f64());
+        report.add(
+            &format!("{name}_drain_{side}_wall_us_per_message"),
+            drained.wall.as_secs_f64() * 1e6 / messages,
+        );
+        report.add(
+            &format!("{name}_drain_{side}_cpu_us_per_message"),
+            drained.cpu.as_secs_f64() * 1e6 / messages,
+        );
     }
     for kind in ["wall", "cpu"] {
-        let of = |side| report.figure(&format!("drain_{side}_{kind}_us_per_message"));
+        let of = |side| report.figure(&format!("{name}_drain_{side}_{kind}_us_per_message"));
         let ratio = of("full") / of("empty");
-        report.add(&format!("drain_{kind}_full_over_empty"), ratio);
+        report.add(&format!("{name}_drain_{kind}_full_over_empty"), ratio);
     }
 }
 
