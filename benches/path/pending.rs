@@ -25,12 +25,12 @@ const QUEUE: &str = "/v1/queues/bench";
 /// Measures it over both stores in turn, each time with two gateways side by side, one empty, so that both meet the same machine.
 pub(crate) fn run(arguments: &Arguments, report: &mut Report) {
     let sqlite = || "sqlite:posthaste.db".to_owned();
-    measure("sqlite", [sqlite(), sqlite()], arguments.messages, report);
+    measure("sqlite", &[sqlite(), sqlite()], arguments.messages, report);
     let servers = [(); 2].map(|()| RedisServer::start_durable());
-    measure("redis", servers.each_ref().map(RedisServer::url), arguments.messages, report);
+    measure("redis", &servers.each_ref().map(RedisServer::url), arguments.messages, report);
 }
 
-fn measure(name: &str, stores: [String; 2], messages: u64, report: &mut Report) {
+fn measure(name: &str, stores: &[String; 2], messages: u64, report: &mut Report) {
     let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
     let start = |side: usize| Gateway::start_on(folders[side].path(), &stores[side]);
     let (empty, full) = (start(0), start(1));
