@@ -103,7 +103,6 @@ pub(super) async fn read(
     match poll_fn(|context| reading.poll(context)).await {
         Ok(()) => {
             let bytes = reading.gathered.into_bytes();
-            connection.body_was_read(&bytes, declared.is_some());
             Ok(Body { bytes, _share: reading.share })
         }
         Err(refusal) => Err(refusal.unread(reading.payload)),

@@ -4,9 +4,12 @@
 //! wraps the socket: it times every head, ends a connection that is idle for long, and one whose client takes nothing of its
 //! answer. Both the socket and the request under way know the [`Connection`], which carries the one timer they share.
 //!
+//! The socket gives the server one request at a time. What a client sends behind it (pipelining) is read as well, to see its end,
+//! but is kept here, up to 128 KiB, until the answer was written: the server writes an answer by the head that it decoded last.
+//!
 //! The socket also tells the request under way that its client has closed its end, and those who care that an answer has left
-//! this process whole. The end comes behind all that was sent, and the server reads only so far ahead of the request that it
-//! serves: so who cares asks the system, which knows of an end that nobody has read yet, unless it has no room for more itself.
+//! this process whole. The end comes behind all that was sent, and only so much is read ahead of the request that is served: so
+//! who cares asks the system, which knows of an end that nobody has read yet, unless it has no room for more itself.
 //!
 //! That timer is what wakes a connection on which nothing happens, so whenever the socket has nothing to read it is set, also
 //! while a request is served: it may ring then, and when the request is answered nobody looks at the socket any more.
@@ -19,11 +22,13 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf as _, BytesMut};
 use futures_util::FutureExt as _;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::http::framing::{Follows, Framing};
 use crate::http::settings::ServerLimits;
 use crate::pipeline::consumers::Hold;
 
@@ -33,6 +38,9 @@ pub(super) const WRITE_STALL_MAX: Duration = Duration::from_secs(10);
 
 /// How long an answer may be taken more slowly than its least speed.
 const TAKE_RATE_AFTER: Duration = WRITE_STALL_MAX;
+
+/// How much is read behind a request under way, to see whether its client is still there.
+const AHEAD_BYTES_MAX: usize = 128 << 10;
 
 /// What a client gets whose head does not come.
 const HEAD_TOO_SLOW: &[u8] =
@@ -86,40 +94,6 @@ impl Taking {
     }
 }
 
-/// The last bytes of something: enough to recognise its end.
-#[derive(Clone, Copy, Default)]
-struct Tail([u8; Self::BYTES]);
-
-impl Tail {
-    const BYTES: usize = 16;
-
-    fn push(&mut self, bytes: &[u8]) {
-        if let Some(last) = bytes.last_chunk() {
-            self.0 = *last;
-        } else {
-            self.0.rotate_left(bytes.len());
-            self.0[Self::BYTES - bytes.len()..].copy_from_slice(bytes);
-        }
-    }
-
-    /// Whether it ends with the last `length` bytes of `end`, after the line end before them where there is room for it.
-    fn ends_with(&self, end: &Self, length: usize) -> bool {
-        let start = Self::BYTES.saturating_sub(length);
-        self.0[start..] == end.0[start..] && (start == 0 || self.0[start - 1] == b'\n')
-    }
-}
-
-/// How the last request ends, as far as its reader knows.
-#[derive(Clone, Copy)]
-enum End {
-    /// With a blank line: one without a body, or with a chunked one.
-    BlankLine,
-    /// With these bytes, of a body of so many.
-    Body(Tail, usize),
-    /// Nobody has read its body.
-    Unread,
-}
-
 /// What a request and its socket know of their connection.
 pub(super) struct Connection {
     /// There as long as it is guarded.
@@ -127,9 +101,10 @@ pub(super) struct Connection {
     phase: Cell<Phase>,
     timer: RefCell<Option<Pin<Box<Sleep>>>>,
     patience: Patience,
-    came: Cell<Tail>,
-    end: Cell<End>,
+    framing: Cell<Framing>,
     is_closed: Cell<bool>,
+    /// An answer is under way: not all of it was taken by the system.
+    is_unwritten: Cell<bool>,
     /// The answer under way, when its client is the slower one.
     taking: Cell<Option<Taking>>,
     /// What is to hear that the answers so far have been written.
@@ -149,9 +124,9 @@ impl Connection {
             phase: Cell::new(Phase::Head(Instant::now())),
             timer: RefCell::default(),
             patience,
-            came: Cell::default(),
-            end: Cell::new(End::BlankLine),
+            framing: Cell::default(),
             is_closed: Cell::new(false),
+            is_unwritten: Cell::new(false),
             taking: Cell::default(),
             leaving: RefCell::default(),
         }
@@ -171,8 +146,8 @@ impl Connection {
         .await
     }
 
-    /// Whether something came that the server does not read: it has as much behind its request as it keeps. It has read all that
-    /// it wants when a request is polled. If not, the current task is woken when something comes.
+    /// Whether something came that nobody reads: as much is kept behind the request as may be. All that is wanted has been read
+    /// when a request is polled. If not, the current task is woken when something comes.
     fn has_unread(&self, context: &mut Context<'_>) -> bool {
         self.stream.upgrade().is_some_and(|stream| stream.borrow().poll_read_ready(context).is_ready())
     }
@@ -197,42 +172,39 @@ impl Connection {
         self.is_closed.get() || self.stream.upgrade().is_some_and(|stream| has_read_end(&stream.borrow()))
     }
 
-    /// A head is complete, and its request, with or without a body, is now served until the guard is dropped.
-    pub(super) fn serve(self: &Rc<Self>, has_body: bool) -> Serving {
-        self.end.set(if has_body { End::Unread } else { End::BlankLine });
+    /// A head is complete, and its request is now served until the guard is dropped: this follows the head.
+    pub(super) fn serve(self: &Rc<Self>, follows: Follows) -> Serving {
+        self.framed(|framing| framing.say(follows));
         self.phase.set(Phase::Serving);
         self.taking.set(None);
         Serving(self.clone())
     }
 
-    /// The body of the request under way was read to its end, which is no blank line when its length was declared.
-    pub(super) fn body_was_read(&self, body: &[u8], is_length_declared: bool) {
-        let mut tail = Tail::default();
-        tail.push(body);
-        self.end.set(if is_length_declared { End::Body(tail, body.len()) } else { End::BlankLine });
+    fn framed<T>(&self, with: impl FnOnce(&mut Framing) -> T) -> T {
+        let mut framing = self.framing.get();
+        let result = with(&mut framing);
+        self.framing.set(framing);
+        result
     }
 
-    fn note(&self, bytes: &[u8]) {
-        let mut came = self.came.get();
-        came.push(bytes);
-        self.came.set(came);
-        if !bytes.is_empty() && matches!(self.phase.get(), Phase::Idle(_)) {
+    /// How many of these bytes the server is to be given now: none behind the request under way.
+    fn take(&self, bytes: &[u8]) -> usize {
+        let taken = self.framed(|framing| framing.take(bytes));
+        if taken > 0 && matches!(self.phase.get(), Phase::Idle(_)) {
             self.phase.set(Phase::Head(Instant::now()));
         }
+        taken
     }
 
-    /// Whether more came than the request, so that a part of the next head waits with the server already, which shows it to
-    /// nobody.
-    ///
-    /// Judged by the last bytes that came: where nothing is behind a request they are the request's, so this never errs to
-    /// the harm of an honest client. Who takes pains to have the same bytes there is taken for idle, which is also bounded.
-    fn has_rest(&self) -> bool {
-        let came = self.came.get();
-        match self.end.get() {
-            End::BlankLine => !(came.0.ends_with(b"\n\r\n") || came.0.ends_with(b"\n\n")),
-            End::Body(tail, length) => !came.ends_with(&tail, length),
-            End::Unread => false,
-        }
+    /// The server asks for more: it gets the next request when the one before was answered, and the answer was written.
+    fn is_asked(&self) {
+        let is_answered = !matches!(self.phase.get(), Phase::Serving) && !self.is_unwritten.get();
+        self.framed(|framing| {
+            framing.is_asked();
+            if framing.is_whole() && is_answered {
+                *framing = Framing::default();
+            }
+        });
     }
 
     /// Ready once `deadline` has passed; else the current task is woken by then, and perhaps earlier.
@@ -285,13 +257,9 @@ pub(super) struct Serving(Rc<Connection>);
 impl Drop for Serving {
     fn drop(&mut self) {
         let (connection, now) = (&self.0, Instant::now());
-        let (phase, patience) = if connection.has_rest() {
-            (Phase::Head(now), connection.patience.head)
-        } else {
-            (Phase::Idle(now), connection.patience.idle)
-        };
-        connection.phase.set(phase);
-        connection.ring_by(now + patience);
+        connection.phase.set(Phase::Idle(now));
+        connection.is_unwritten.set(true);
+        connection.ring_by(now + connection.patience.idle);
     }
 }
 
@@ -301,6 +269,8 @@ pub(super) struct Guarded {
     stream: Rc<RefCell<TcpStream>>,
     connection: Rc<Connection>,
     stalled: Option<Pin<Box<Sleep>>>,
+    /// What came behind the request under way.
+    ahead: BytesMut,
 }
 
 impl Guarded {
@@ -308,12 +278,54 @@ impl Guarded {
     pub(super) fn new(stream: TcpStream, patience: Patience) -> Self {
         let stream = Rc::new(RefCell::new(stream));
         let connection = Rc::new(Connection::new(Rc::downgrade(&stream), patience));
-        Self { stream, connection, stalled: None }
+        Self { stream, connection, stalled: None, ahead: BytesMut::new() }
     }
 
     /// What its requests know of it.
     pub(super) fn connection(&self) -> Rc<Connection> {
         self.connection.clone()
+    }
+
+    /// Reads what is for the server, and keeps what came behind it.
+    fn poll_wanted(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_read(context, buffer))?;
+        let came = &buffer.filled()[before..];
+        if came.is_empty() {
+            self.connection.is_closed.set(true);
+        }
+        let taken = self.connection.take(came);
+        if taken < came.len() {
+            self.ahead.extend_from_slice(&came[taken..]);
+            buffer.set_filled(before + taken);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gives the server what is for it of what was kept. Gives whether there was any.
+    fn give_kept(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
+        let room = self.ahead.len().min(buffer.remaining());
+        let taken = self.connection.take(&self.ahead[..room]);
+        buffer.put_slice(&self.ahead[..taken]);
+        if taken == self.ahead.len() {
+            self.ahead = BytesMut::new();
+        } else {
+            self.ahead.advance(taken);
+        }
+        taken > 0
+    }
+
+    /// Keeps what comes behind the request under way, as far as there is room for it; the buffer only lends its own. Ready with
+    /// the end of it all, once nothing is before it, and with an error.
+    fn poll_ahead(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let is_closed = &self.connection.is_closed;
+        while !is_closed.get() && self.ahead.len() < AHEAD_BYTES_MAX {
+            let mut lent = buffer.take(AHEAD_BYTES_MAX - self.ahead.len());
+            ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_read(context, &mut lent))?;
+            is_closed.set(lent.filled().is_empty());
+            self.ahead.extend_from_slice(lent.filled());
+        }
+        if is_closed.get() && self.ahead.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
     /// Ends the wait for a request that takes too long to begin or to become whole.
@@ -375,17 +387,27 @@ impl AsyncRead for Guarded {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let result = Pin::new(&mut *self.stream.borrow_mut()).poll_read(context, buffer);
-        if result.is_pending() {
-            // To the reader, "nothing more will come" is the end of the connection.
-            return self.poll_request(context).map(Ok);
+        if buffer.remaining() == 0 {
+            return Poll::Ready(Ok(()));
         }
-        if result.is_ready() && buffer.filled().len() == before && buffer.remaining() > 0 {
-            self.connection.is_closed.set(true);
+        self.connection.is_asked();
+        if !self.ahead.is_empty() && self.give_kept(buffer) {
+            return Poll::Ready(Ok(()));
         }
-        self.connection.note(&buffer.filled()[before..]);
-        result
+        let result = if self.connection.framing.get().wants_more() {
+            self.poll_wanted(context, buffer)
+        } else {
+            self.poll_ahead(context, buffer)
+        };
+        if result.is_ready() {
+            return result;
+        }
+        if self.connection.framed(Framing::is_left) && !self.ahead.is_empty() {
+            // It says what follows the head in a moment, and is to ask for it then.
+            context.waker().wake_by_ref();
+        }
+        // To the reader, "nothing more will come" is the end of the connection.
+        self.poll_request(context).map(Ok)
     }
 }
 
@@ -395,6 +417,7 @@ impl AsyncWrite for Guarded {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.connection.is_unwritten.set(true);
         let result = Pin::new(&mut *self.stream.borrow_mut()).poll_write(context, bytes);
         self.poll_stall(context, result)
     }
@@ -404,6 +427,7 @@ impl AsyncWrite for Guarded {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.connection.is_unwritten.set(true);
         let result = Pin::new(&mut *self.stream.borrow_mut()).poll_write_vectored(context, slices);
         self.poll_stall(context, result)
     }
@@ -415,6 +439,10 @@ impl AsyncWrite for Guarded {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // The server flushes when it has written all that it has.
         self.connection.written();
+        if self.connection.is_unwritten.take() && !self.ahead.is_empty() {
+            // Nothing more may come that wakes it.
+            context.waker().wake_by_ref();
+        }
         Pin::new(&mut *self.stream.borrow_mut()).poll_flush(context)
     }
 
@@ -426,6 +454,10 @@ impl AsyncWrite for Guarded {
 #[cfg(test)]
 #[path = "connection_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "connection_ahead_tests.rs"]
+mod ahead_tests;
 
 #[cfg(test)]
 #[path = "connection_end_tests.rs"]

@@ -5,9 +5,6 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-/// What the last of the bytes of a request are.
-const BLANK_LINE: &[u8] = b"\r\n\r\n";
-
 /// Both ends of a connection, ours guarded with five seconds for a head.
 async fn pair() -> (Guarded, TcpStream) {
     pair_within(&ServerLimits::default()).await
@@ -22,6 +19,12 @@ async fn pair_within(limits: &ServerLimits) -> (Guarded, TcpStream) {
 
 async fn read(guarded: &mut Guarded) -> usize {
     guarded.read(&mut [0; 100]).await.expect("no error")
+}
+
+/// A request was answered and its answer written.
+async fn answer(guarded: &mut Guarded) {
+    drop(guarded.connection().serve(Follows::Nothing));
+    guarded.flush().await.expect("written");
 }
 
 /// What the future gives, and no time passes meanwhile: paused time would run on while the system carries bytes.
@@ -59,51 +62,17 @@ async fn one_timer_rings_for_each_deadline_and_never_before_it() {
 async fn a_request_ends_the_time_of_its_head_and_begins_that_of_the_pause() {
     let connection = Rc::new(Connection::default());
     assert!(matches!(connection.phase.get(), Phase::Head(_)));
-    connection.note(b"GET / HTTP/1.1\r\n\r\n");
-    let serving = connection.serve(false);
+    let serving = connection.serve(Follows::Nothing);
     assert!(matches!(connection.phase.get(), Phase::Serving));
     drop(serving);
     assert!(matches!(connection.phase.get(), Phase::Idle(since) if since == Instant::now()));
-}
-
-#[test]
-fn what_came_behind_a_request_is_known_by_its_last_bytes() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let _entered = runtime.enter();
-    let chunks = "5\r\nhello\r\n0\r\n\r\n";
-    let long = "the quick brown fox jumps";
-    for (body, is_length_declared) in
-        [(None, false), (Some(chunks), false), (Some(""), true), (Some("a"), true), (Some(long), true)]
-    {
-        for (rest, has_rest) in
-            [("", false), ("GET /hea", true), ("\r", true), ("GET / HTTP/1.1\r\nHost:", true)]
-        {
-            let came = format!("POST / HTTP/1.1\r\nHost: x\r\n\r\n{}{rest}", body.unwrap_or_default());
-            for pieces in [came.len(), 1, 3] {
-                let connection = Rc::new(Connection::default());
-                came.as_bytes().chunks(pieces).for_each(|piece| connection.note(piece));
-                let serving = connection.serve(body.is_some());
-                if let Some(body) = body {
-                    connection.body_was_read(body.as_bytes(), is_length_declared);
-                }
-                drop(serving);
-                let found = matches!(connection.phase.get(), Phase::Head(_));
-                assert_eq!(found, has_rest, "{came:?} in pieces of {pieces}");
-            }
-        }
-    }
-    let connection = Rc::new(Connection::default());
-    connection.note(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi");
-    drop(connection.serve(true));
-    assert!(matches!(connection.phase.get(), Phase::Idle(_)), "a body that nobody read");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_timer_that_rings_while_a_request_is_served_is_set_again() {
     let (mut guarded, _client) = pair().await;
     let connection = guarded.connection();
-    connection.note(BLANK_LINE);
-    let mut serving = Some(connection.serve(false));
+    let mut serving = Some(connection.serve(Follows::Nothing));
     let answered = Instant::now() + Duration::from_secs(70);
     let mut answering = Box::pin(sleep_until(answered));
     let mut buffer = [0; 10];
@@ -131,8 +100,7 @@ async fn a_head_that_does_not_come_is_told_so_and_ended() {
     assert!(told[..count].starts_with(b"HTTP/1.1 408 "));
 
     let (mut guarded, mut client) = pair().await;
-    guarded.connection().note(BLANK_LINE);
-    drop(guarded.connection().serve(false));
+    answer(&mut guarded).await;
     tokio::time::sleep(Duration::from_secs(20)).await;
     client.write_all(b"GET / HT").await.expect("sent");
     assert_eq!(timeless(read(&mut guarded)).await, 8);
@@ -144,8 +112,7 @@ async fn a_head_that_does_not_come_is_told_so_and_ended() {
 #[tokio::test(start_paused = true)]
 async fn a_pause_that_is_too_long_ends_the_connection_without_a_word() {
     let (mut guarded, mut client) = pair().await;
-    guarded.connection().note(BLANK_LINE);
-    drop(guarded.connection().serve(false));
+    answer(&mut guarded).await;
     let from = Instant::now();
     assert_eq!(read(&mut guarded).await, 0);
     assert_eq!(from.elapsed(), ServerLimits::default().idle_timeout);
@@ -156,7 +123,7 @@ async fn a_pause_that_is_too_long_ends_the_connection_without_a_word() {
 #[tokio::test(start_paused = true)]
 async fn who_takes_nothing_of_an_answer_is_cut_and_who_takes_some_is_not() {
     let (mut guarded, mut client) = pair().await;
-    let _serving = guarded.connection().serve(false);
+    let _serving = guarded.connection().serve(Follows::Nothing);
     let answer = vec![7; 32 << 20];
     let from = Instant::now();
     let error = guarded.write_all(&answer).await.expect_err("more than all buffers hold");
@@ -182,7 +149,7 @@ async fn who_takes_an_answer_too_slowly_on_average_is_cut_though_it_takes_some_a
     const STEP: usize = 2 << 20;
     let limits = ServerLimits { answer_bytes_per_s_min: 1 << 20, ..ServerLimits::default() };
     let (mut guarded, mut reader) = pair_within(&limits).await;
-    let _serving = guarded.connection().serve(false);
+    let _serving = guarded.connection().serve(Follows::Nothing);
     let answer = vec![7; 64 << 20];
     let write = async {
         let written = guarded.write_all(&answer).await;

@@ -9,6 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use actix_http::header;
 use actix_http::{HttpMessage as _, Payload, Request, RequestHead};
 use actix_service::{Service, ServiceFactory};
 use actix_web::dev::AppConfig;
@@ -18,8 +19,10 @@ use futures_util::future::LocalBoxFuture;
 use crate::api::code::Code;
 use crate::domain::format::bytes;
 use crate::http::answer::{self, Answer, RequestId};
+use crate::http::body;
 use crate::http::connection::Connection;
 use crate::http::error::Refusal;
+use crate::http::framing::Follows;
 use crate::http::publish;
 use crate::http::routes::{self, Routes};
 use crate::http::settings::ServerLimits;
@@ -72,7 +75,7 @@ impl Service<Request> for Front {
     fn call(&self, mut request: Request) -> Self::Future {
         let id = RequestId::random();
         let connection = request.conn_data::<Rc<Connection>>().cloned().unwrap_or_default();
-        let serving = connection.serve(!matches!(request.payload(), Payload::None));
+        let serving = connection.serve(follows(&mut request));
         let is_publish = publish::segment_of(request.head()).is_some() || publish::is_meant(request.head());
         let answering = answer(self.desk.clone(), self.routes.clone(), request, connection, id, is_publish);
         Box::pin(async move {
@@ -81,6 +84,24 @@ impl Service<Request> for Front {
             drop(serving);
             Ok(result.unwrap_or_else(|panic| after_panic(panic.as_ref(), id, is_publish)))
         })
+    }
+}
+
+/// What follows the head of a request, as the server has decoded it.
+fn follows(request: &mut Request) -> Follows {
+    if matches!(request.payload(), Payload::None) {
+        return Follows::Nothing;
+    }
+    if request.chunked().unwrap_or(false) {
+        return Follows::Chunks;
+    }
+    // What wants to be a web socket has no end to the server, whatever its length.
+    let is_endless = request.headers().get_all(header::UPGRADE).any(|protocol| {
+        protocol.to_str().is_ok_and(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
+    });
+    match body::declared(request.headers()) {
+        Some(length) if !is_endless => Follows::Length(length),
+        _ => Follows::Anything,
     }
 }
 

@@ -39,6 +39,7 @@ pub mod door;
 mod error;
 mod extract;
 mod fingerprint;
+mod framing;
 mod front;
 mod handout;
 mod input;

@@ -26,6 +26,7 @@ mod http_faults;
 mod http_fuzz;
 mod http_gateway;
 mod http_lookups;
+mod http_pipelined;
 mod http_queues;
 mod http_refusals;
 mod http_routes;

@@ -2,12 +2,14 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// An answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
+    /// The version, as `HTTP/1.1`.
+    pub(crate) version: String,
     /// The status.
     pub(crate) status: u16,
     /// The headers, names in lower case.
@@ -98,6 +100,21 @@ impl Connection {
         self.stream.get_mut().write_all(&part)
     }
 
+    /// Sends bytes as they are.
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
+    }
+
+    /// Sends nothing more.
+    pub(crate) fn close_end(&self) -> io::Result<()> {
+        self.stream.get_ref().shutdown(Shutdown::Write)
+    }
+
+    /// The socket, to send on it while answers are read.
+    pub(crate) fn sender(&self) -> io::Result<TcpStream> {
+        self.stream.get_ref().try_clone()
+    }
+
     /// How long each read waits.
     pub(crate) fn wait_at_most(&self, time: Duration) -> io::Result<()> {
         self.stream.get_ref().set_read_timeout(Some(time))
@@ -121,6 +138,7 @@ impl Connection {
         let line = self.line()?;
         let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
         let status = status.ok_or_else(|| io::Error::other(format!("no status line: {line:?}")))?;
+        let version = line.split(' ').next().unwrap_or_default().to_owned();
         let mut headers = Vec::new();
         loop {
             let line = self.line()?;
@@ -139,7 +157,7 @@ impl Connection {
                 self.stream.read_to_end(&mut body)?;
             }
         }
-        Ok(Answer { status, headers, body })
+        Ok(Answer { version, status, headers, body })
     }
 
     fn chunks(&mut self, body: &mut Vec<u8>) -> io::Result<()> {
