@@ -67,6 +67,7 @@ impl Connection {
         call.push(batch).push(&token.to_be_bytes()[..]).push(kind).push(request.max).push(request.bytes_max);
         call.push(millis(request.lease)).push(millis(LEASE_LIFE_MAX)).push(u8::from(request.suspects));
         call.push(millis(CALL_MEMORY)).push(SWEEP_MESSAGES_MAX).push(SWEEP_BYTES_MAX);
+        call.push(u8::from(self.is_shedding()));
         let mut answer = Answer::of(self.link.send(&call.finish(), Effect::Writes).await?)?;
         match &*answer.bytes()? {
             b"ok" => {}
@@ -125,7 +126,8 @@ impl Connection {
         let queue = &batch.queue;
         let own = Names::batch(&self.state.names.of_queue(&queue.name), batch.batch);
         let mut call = Call::of_queue(&self.state, script::QUARANTINE, queue, Some(&own));
-        call.push(hex(batch.batch)).push(&batch.token.0.to_be_bytes()[..]).push(damaged.len());
+        call.push(hex(batch.batch)).push(&batch.token.0.to_be_bytes()[..]);
+        call.push(u8::from(self.is_shedding())).push(damaged.len());
         for (index, words) in damaged {
             call.push(*index).push(words);
         }
@@ -146,9 +148,11 @@ impl Connection {
         let own = Names::batch(&self.state.names.of_queue(&batch.queue.name), batch.batch);
         let mut call = Call::of_queue(&self.state, script::SETTLE, &batch.queue, Some(&own));
         call.push(hex(batch.batch)).push(&batch.token.0.to_be_bytes()[..]).push(millis(CALL_MEMORY));
-        // What is remembered of attempts is the first thing to go without.
+        // What is remembered of attempts and the words of a death are the first things to go without.
         let forgets = self.is_shedding();
-        call.push(order.acknowledgements(&settlements, forgets)).push(order.others.len());
+        call.push(u8::from(forgets))
+            .push(order.acknowledgements(&settlements, forgets))
+            .push(order.others.len());
         order.others.iter().for_each(|place| push_settlement(&mut call, &settlements[*place], forgets));
         let answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?);
         let mut answer = match answer {
@@ -159,6 +163,7 @@ impl Connection {
         self.tell(&batch.queue.name, woken, soonest);
         self.mark_work(&batch.queue.name, woken, soonest).await;
         self.tell_parked(&answer.bytes()?).await;
+        self.has_spent(answer.number()?);
         order.results(&answer.bytes()?, settlements.len())
     }
 
@@ -279,6 +284,7 @@ fn push_settlement(call: &mut Call, settlement: &Settlement, forgets: bool) {
         Verdict::Release => ("l", 0, ""),
     };
     let status = attempt.and_then(|attempt| attempt.status).unwrap_or_default();
+    let words = if forgets { "" } else { words };
     call.push(settlement.index).push(letter).push(amount).push(words).push(status);
     let remembered = attempt.filter(|_| !forgets).map(|attempt| match settlement.verdict {
         Verdict::Ack => pack::attempt(&attempt.of_delivered()),

@@ -358,7 +358,7 @@ impl Connection {
         let batches = Names::batches(&call.base);
         call.push(SWEEP_MESSAGES_MAX).push(SWEEP_BYTES_MAX).push(due.now_ms).push(batches);
         call.push(due.gap_ms.0).push(due.gap_ms.1).push(millis(entry.settings.lease() / 3) + GRACE_MS);
-        call.push(pack::settings(&entry.settings));
+        call.push(pack::settings(&entry.settings)).push(u8::from(self.is_shedding()));
         call.finish()
     }
 

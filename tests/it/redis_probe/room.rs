@@ -1,6 +1,8 @@
 //! Publishes are shed before Redis is full, and what is in it can always be worked on.
 
+use posthaste::domain::outcome::DeadReason;
 use posthaste::domain::retry::Verdict;
+use posthaste::store::dead::DeadLetter;
 use posthaste::store::error::StoreError;
 
 use super::{Arc, Duration, Put, RedisServer, Rig, plain_settings, run, strict, until};
@@ -55,6 +57,54 @@ fn a_full_redis_sheds_publishes_and_its_backlog_drains_though_half_of_it_is_retr
         );
         assert_eq!(rig.health().await.full, None);
         rig.publish().await;
+    });
+}
+
+/// The words that a consumer may give.
+fn rejected() -> Verdict {
+    Verdict::Dead { reason: DeadReason::Rejected, detail: Some("r".repeat(1_024)) }
+}
+
+#[test]
+fn a_backlog_of_which_nothing_is_delivered_stays_below_maxmemory_however_it_dies() {
+    let server = small();
+    run(async {
+        let rig = Rig::open(&strict(&server)).await;
+        let destination = format!("http://receiver.example/{}", "d".repeat(1_500));
+        let mut settings = plain_settings();
+        settings.destination = Some(destination.parse().expect("a destination"));
+        let put = rig.connection.put_queue(rig.queue.name.clone(), Arc::new(settings)).await;
+        let Ok(Put::Updated(entry)) = put else { panic!("{put:?}") };
+        let rig = Rig { queue: entry.queue_ref(), ..rig };
+        let letter = async |id| -> DeadLetter {
+            let letter = rig.connection.dead(rig.queue.clone(), id).await;
+            letter.expect("Redis answers").expect("it is dead")
+        };
+        rig.publish().await;
+        let before = letter(rig.work(1, rejected()).await[0]).await;
+        assert_eq!(before.detail.map(|detail| detail.len()), Some(1_024));
+        assert_eq!(before.destination.as_deref(), Some(&*destination));
+
+        let stored = fill(&rig).await;
+        let (mut peak, mut scheduled, mut dead, mut first) = (0, 0, 0, None);
+        while scheduled < stored / 2 {
+            scheduled += rig.work(1_000, Verdict::Retry { delay: Duration::from_millis(200) }).await.len();
+            peak = peak.max(server.info("used_memory"));
+            rig.health().await;
+        }
+        while dead < stored {
+            rig.connection.sweep().await.expect("sweeping goes on");
+            let ids = rig.work(1_000, rejected()).await;
+            dead += ids.len();
+            first = first.or(ids.first().copied());
+            peak = peak.max(server.info("used_memory"));
+            rig.health().await;
+        }
+        assert!(peak <= MEMORY_BYTES + MEMORY_BYTES / 20, "{peak} bytes for {stored} dead letters");
+        let gauges = rig.stats().await.gauges;
+        assert_eq!((gauges.pending, gauges.scheduled, gauges.dead), (0, 0, stored as u64 + 1));
+        let first = letter(first.expect("all died")).await;
+        assert_eq!((first.reason, first.detail, first.destination), (DeadReason::Rejected, None, None));
     });
 }
 

@@ -41,7 +41,7 @@ use crate::store::redis::error::Effect;
 use crate::store::redis::keys::{Key, Names};
 use crate::store::redis::link::Link;
 use crate::store::redis::probe::epoch::Epoch;
-use crate::store::redis::probe::room::Room;
+use crate::store::redis::probe::room::{Backlog, Room};
 use crate::store::redis::probe::seen::{Memory, Seen, ask_info, ask_memory, ask_settings};
 use crate::store::redis::probe::server::Met;
 use crate::store::redis::probe::version::WAITAOF_FROM;
@@ -114,7 +114,12 @@ impl Connection {
         Ok(why)
     }
 
-    /// Whether what may be shed is shed: the log of attempts.
+    /// Counts what settling made Redis remember beside the messages, so that it ends before the next look as well.
+    pub(super) fn has_spent(&self, bytes: u64) {
+        lock(&self.state.vitals).room.take(bytes);
+    }
+
+    /// Whether what may be shed is shed: the log of attempts, and what a dead letter has beside its message and its reason.
     pub(super) fn is_shedding(&self) -> bool {
         lock(&self.state.vitals).room.why_full(0).is_some()
     }
@@ -284,23 +289,23 @@ impl Connection {
         if is_near { Looked::Near } else { Looked::Far }
     }
 
-    /// Counts what is pending and leased, in all queues: also where it waits for days, without any work.
+    /// Counts what is pending, leased and scheduled, in all queues: also where it waits for days, without any work.
     async fn count_backlog(&self) -> Result<(), StoreError> {
-        let mut backlog = 0_u64;
+        let mut backlog = Backlog::default();
         for entries in self.listed().await?.chunks(COUNTED_AT_ONCE) {
             let commands = entries.iter().map(|entry| {
                 let key = Names::in_queue(&self.state.names.of_queue(&entry.name), Key::Counters);
                 let mut command = Cmd::new();
-                command.arg("HMGET").arg(key).arg(&["pending", "leased"]);
+                command.arg("HMGET").arg(key).arg(&["pending", "leased", "scheduled"]);
                 command
             });
             for answer in self.link.send_each(commands.collect(), Effect::Asks).await? {
                 // What cannot be read is somebody else's.
                 let Ok(gauges) = answer else { continue };
                 let mut gauges = Answer::of(gauges)?;
-                while gauges.left() > 0 {
-                    backlog = backlog.saturating_add(read_number(&gauges.bytes()?));
-                }
+                let (pending, leased) = (read_number(&gauges.bytes()?), read_number(&gauges.bytes()?));
+                backlog.waiting = backlog.waiting.saturating_add(pending).saturating_add(leased);
+                backlog.scheduled = backlog.scheduled.saturating_add(read_number(&gauges.bytes()?));
             }
         }
         lock(&self.state.vitals).room.count(backlog);

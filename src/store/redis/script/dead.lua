@@ -1,5 +1,9 @@
 -- Attempts remembered, and dead letters.
 
+-- Whether memory is short: then nothing is remembered of attempts, and of a death no more than takes the same for each: neither
+-- words nor where it was to go. The script that knows says so; `spent` are the bytes that went into the memory of both.
+local forgets, spent = false, 0
+
 -- One attempt at rest: length u16, number, outcome, flags (1 status, 2 error, 4 excerpt, 8 phases, 16 next), began 6, took 6,
 -- status 2, words, phases, when the next is due 6.
 -- Forgets the oldest beyond what the settings allow.
@@ -27,9 +31,13 @@ local function write_log(id, before, log)
   if log == before then return end
   local written
   if log == '' then written = try('HDEL', K.a, id) else written = try('HSET', K.a, id, log) end
-  if written then note_log(size_of(log) - size_of(before)) end
+  if written then
+    note_log(size_of(log) - size_of(before))
+    spent = spent + size_of(log) - size_of(before)
+  end
 end
 local function remember(id, attempt)
+  if forgets then return end
   local before = try('HGET', K.a, id) or ''
   local log = cut(before .. attempt, 0)
   log_bytes = log_bytes or tonumber(call('HGET', K.c, 'bytes_log') or 0) or 0
@@ -134,7 +142,9 @@ end
 local function bury(record, reason, detail, status)
   local id, attempts = id_of(record), byte(record, 18)
   if reason == REASON.damaged then attempts = 0 end
-  local destination = attempts > 0 and set.destination or ''
+  local destination = attempts > 0 and not forgets and set.destination or ''
+  if forgets then detail = '' end
+  spent = spent + #destination + #detail
   if call('HEXISTS', K.dm, id) == 1 then discard(id) end
   local place = pack('>I6', number())
   local bytes = charged(record)

@@ -1,10 +1,11 @@
 -- Leases messages as a batch, or gives again what is left of one.
 -- ARGV: 5 batch, 6 token to give, 7 kind (W or P), 8 messages at most, 9 bytes at most, 10 lease (ms), 11 longest life (ms),
 -- 12 whether suspects may be given, 13 how long the mark of an ended batch holds (ms), 14 and 15 messages and bytes that may
--- be found dead.
+-- be found dead, 16 whether memory is short.
 -- Gives {'ok', token, until, more, parked or '', elements…}; {'newer', version} with nothing changed.
 local batch, kind, most, bytes_most = ARGV[5], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local suspects = ARGV[12] == '1'
+forgets = ARGV[16] == '1'
 local function some_wait()
   if held then return 0 end
   if suspects then return gauge.pending > 0 and 1 or 0 end

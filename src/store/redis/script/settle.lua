@@ -1,12 +1,13 @@
 -- Ends leases of a batch.
--- ARGV: 5 batch, 6 token, 7 how long the mark of an ended batch holds (ms), 8 acknowledgements: for each an index in two bytes
--- and the entry of its attempt (length 0: none), 9 count of others; then for each: index, verdict (a acknowledge, r retry,
--- x dead, d defer, l release), delay (ms) or reason, words, status, entry of its attempt ('' none; of a retry it ends with
--- six bytes for when the next is due).
--- Gives {'ok', woken, soonest or 0, parked, results}: a letter each, S settled or L lost, acknowledgements first. What was
--- settled before is so again by the same verdict, and lost for another.
-local batch, token, acks = ARGV[5], ARGV[6], ARGV[8]
-local others = tonumber(ARGV[9])
+-- ARGV: 5 batch, 6 token, 7 how long the mark of an ended batch holds (ms), 8 whether memory is short, 9 acknowledgements: for
+-- each an index in two bytes and the entry of its attempt (length 0: none), 10 count of others; then for each: index, verdict
+-- (a acknowledge, r retry, x dead, d defer, l release), delay (ms) or reason, words, status, entry of its attempt ('' none; of a
+-- retry it ends with six bytes for when the next is due).
+-- Gives {'ok', woken, soonest or 0, parked, bytes remembered, results}: a letter each, S settled or L lost, acknowledgements
+-- first. What was settled before is so again by the same verdict, and lost for another.
+local batch, token, acks = ARGV[5], ARGV[6], ARGV[9]
+local others = tonumber(ARGV[10])
+forgets = ARGV[8] == '1'
 local results = {}
 
 local known = call('HGET', K.b, batch)
@@ -21,10 +22,10 @@ if not known or sub(known, 2, 9) ~= token then
     at = at + 4 + length
   end
   for other = 1, others do
-    local here = 10 + (other - 1) * 6
+    local here = 11 + (other - 1) * 6
     results[#results + 1] = told(tonumber(ARGV[here]), ARGV[here + 1])
   end
-  return {'ok', 0, 0, '', table.concat(results)}
+  return {'ok', 0, 0, '', 0, table.concat(results)}
 end
 
 -- What the batch holds; read as a whole unless little of it ends now. What ends here is marked in it at once.
@@ -51,7 +52,7 @@ end
 call('ZCARD', K.l)
 call('HLEN', K.o)
 for other = 1, others do
-  if ARGV[11 + (other - 1) * 6] ~= 'a' then
+  if ARGV[12 + (other - 1) * 6] ~= 'a' then
     look_at_lists()
     look_at_scheduled()
     look_at_dead()
@@ -80,7 +81,7 @@ while at < #acks do
 end
 local released = {}
 for other = 1, others do
-  local here = 10 + (other - 1) * 6
+  local here = 11 + (other - 1) * 6
   local index, verdict, amount, words = tonumber(ARGV[here]), ARGV[here + 1], tonumber(ARGV[here + 2]), ARGV[here + 3]
   local status, attempt = tonumber(ARGV[here + 4]), ARGV[here + 5]
   local record, result = take(index, verdict)
@@ -131,4 +132,4 @@ if #ended > 0 then
   flush()
   write_finished()
 end
-return {'ok', wake(), soonest or 0, parked, table.concat(results)}
+return {'ok', wake(), soonest or 0, parked, math.max(spent, 0), table.concat(results)}

@@ -1,7 +1,7 @@
 -- One bounded round of what time brings to a queue: lost leases, what is due, retention.
 -- ARGV: 5 messages and 6 bytes at most, 7 when it was found what 9 and 10 say, 8 prefix of the keys of batches, 9 the last look
 -- before the store was away or its clock was set, 10 when that was found (0: never), 11 for how long after it nothing is taken
--- back, 12 the settings as the queue's entry has them.
+-- back, 12 the settings as the queue's entry has them, 13 whether memory is short.
 -- Gives {'ok', woken, promoted, reaped, expired, discarded, more, ready, next or 0, look again or 0, held or '', what is somebody
 -- else's or '', where gauges differ or '', until when leases that ran out are kept or 0, whether the settings are others}.
 local messages_max, bytes_max = tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -16,6 +16,7 @@ local function afford(size)
   return false
 end
 local promoted, reaped, expired, discarded = 0, 0, 0, 0
+forgets = ARGV[13] == '1'
 -- What others made of keys that may be lost, or of the list of a batch, which waits until that is gone.
 local foreign = ''
 
