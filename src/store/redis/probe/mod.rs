@@ -33,7 +33,7 @@ use redis::{Cmd, Value};
 
 use crate::store::error::StoreError;
 use crate::store::health::{StoreHealth, Trouble};
-use crate::store::redis::answer::{Answer, read_number, unexpected};
+use crate::store::redis::answer::{Answer, read_count, unexpected};
 use crate::store::redis::connection::Connection;
 use crate::store::redis::error::Effect;
 use crate::store::redis::keys::{Key, Names};
@@ -295,7 +295,7 @@ impl Connection {
                 let Ok(gauges) = answer else { continue };
                 let mut gauges = Answer::of(gauges)?;
                 while gauges.left() > 0 {
-                    backlog = backlog.saturating_add(read_number(&gauges.bytes()?));
+                    backlog = backlog.saturating_add(read_count(&gauges.bytes()?).unwrap_or_default());
                 }
             }
         }
