@@ -221,9 +221,9 @@ pub(super) fn is_sound_and_empty(numbers: [Option<u64>; LAW_FIELDS.len()]) -> bo
     let gauges = Gauges { pending, scheduled, leased, dead, ..Gauges::default() };
     let counters = Counters {
         accepted,
-        replayed,
         delivered,
         dead_lettered,
+        replayed,
         cancelled,
         purged,
         discarded,
