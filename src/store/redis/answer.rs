@@ -91,6 +91,16 @@ pub(super) fn read_number(bytes: &[u8]) -> u64 {
     })
 }
 
+/// A counter or gauge as our scripts write it, and 0 where none is; `None` for what somebody else wrote.
+pub(super) fn read_count(bytes: &[u8]) -> Option<u64> {
+    if bytes.is_empty() {
+        return Some(0);
+    }
+    let text =
+        std::str::from_utf8(bytes).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    text.parse().ok().filter(|number| *number < 1 << 53)
+}
+
 /// An answer that no script of ours gives.
 pub(super) fn unexpected() -> StoreError {
     StoreError::Internal("Redis gave an answer of another shape than our script does".to_owned())
@@ -148,5 +158,9 @@ mod tests {
         assert_eq!(read_number(b"1e+17"), 100_000_000_000_000_000);
         assert_eq!(read_number(b"inf"), u64::MAX);
         assert_eq!(read_number(&[0xFF, 0xFE]), 0);
+        assert_eq!((read_count(b""), read_count(b"17")), (Some(0), Some(17)));
+        for junk in ["nan", "inf", "0x10", "1e3", "-3", "+3", " 3", "3.0", "9007199254740992"] {
+            assert_eq!(read_count(junk.as_bytes()), None, "{junk}");
+        }
     }
 }

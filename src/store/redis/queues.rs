@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::queue::{Generation, ParkReason, QueueName, QueueSettings, Source};
 use crate::store::error::StoreError;
 use crate::store::health::FOREIGN_TYPE;
-use crate::store::redis::answer::{Answer, read_number};
+use crate::store::redis::answer::{Answer, read_count};
 use crate::store::redis::call::Call;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::error::{Effect, of_key};
@@ -152,7 +152,8 @@ impl Connection {
         let generation = fields.bytes()?.to_vec();
         let mut held = 0;
         while fields.left() > 0 {
-            held += read_number(&fields.bytes()?);
+            // What is no number may stand for many.
+            held += read_count(&fields.bytes()?).unwrap_or(1);
         }
         Ok((generation, held))
     }

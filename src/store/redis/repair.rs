@@ -21,6 +21,8 @@ use crate::store::{QueueEntry, SWEEP_MESSAGES_MAX};
 
 /// How long a queue's hash may have other settings than its entry: whoever changes them writes one after the other.
 const CHANGING_MAX: Duration = Duration::from_secs(3);
+/// How long nothing more is said of a queue that is mended again.
+const SAID_AGAIN: Duration = Duration::from_mins(1);
 /// Bytes that one step reads, beyond those of one piece.
 const STEP_BYTES_MAX: u64 = 1 << 20;
 /// Keys of which one at least is left where a queue held or remembered anything.
@@ -88,17 +90,30 @@ impl Connection {
         let (woken, more) = (answer.yes()?, answer.yes()?);
         let (gone, found) = (answer.number()?, answer.number()?);
         let (letters_gone, letters_found) = (answer.number()?, answer.number()?);
+        let raised = answer.text()?;
         self.tell(&entry.name, woken, None);
         if !more {
-            let name = entry.name.as_str();
-            log::warn!(
-                "queue.name" = name, "gone" = gone, "found" = found,
-                "dead_gone" = letters_gone, "dead_found" = letters_found;
+            let mended = Mended { gone, letters_gone };
+            let level = self.level_of(&entry.name, mended);
+            log::log!(
+                level, "queue.name" = entry.name.as_str(), "gone" = gone, "found" = found,
+                "dead_gone" = letters_gone, "dead_found" = letters_found, "counters" = raised.as_str();
                 "the keys of a queue were mended: somebody overwrote or removed one"
             );
-            self.state.mended(&entry.name, Mended { gone, letters_gone });
+            self.state.mended(&entry.name, mended);
         }
         Ok(more)
+    }
+
+    /// How it is said that a queue was mended: what is overwritten again and again, and nothing gone with it, is said now and then.
+    fn level_of(&self, queue: &QueueName, mended: Mended) -> log::Level {
+        let mut rounds = self.rounds.borrow_mut();
+        let is_new = rounds.mended_said.get(queue).is_none_or(|said| said.elapsed() >= SAID_AGAIN);
+        if !is_new && mended == Mended::default() {
+            return log::Level::Debug;
+        }
+        rounds.mended_said.insert(queue.clone(), Instant::now());
+        log::Level::Warn
     }
 
     /// Gives a queue its hash again when that was removed and the queue was not: a deletion leaves no other key of it, and none

@@ -18,6 +18,7 @@ const LISTS: &str = include_str!("script/lists.lua");
 const DEAD: &str = include_str!("script/dead.lua");
 const FINISHED: &str = include_str!("script/finished.lua");
 const BATCHES: &str = include_str!("script/batches.lua");
+const LAWS: &str = include_str!("script/laws.lua");
 const LEASED: &str = include_str!("script/leased.lua");
 const KEYS: &str = include_str!("script/keys.lua");
 const WIPE: &str = include_str!("script/wipe.lua");
@@ -95,12 +96,12 @@ scripts! {
         Marks(2), Batch,
     ];
     EXTEND "extend" Drains [TIME QUEUE] [Counters, Batches, Deadlines, Batch];
-    SWEEP "sweep" Drains [TIME QUEUE INDEX LISTS DEAD FINISHED BATCHES FOREIGN] [
+    SWEEP "sweep" Drains [TIME QUEUE INDEX LISTS DEAD FINISHED BATCHES FOREIGN LAWS] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, BatchIds, Deadlines, Marks(0),
         Marks(1), Marks(2), Foreign, Purged,
     ];
-    REPAIR "repair" Drains [TIME QUEUE INDEX LISTS DEAD BATCHES FOREIGN] [
+    REPAIR "repair" Drains [TIME QUEUE INDEX LISTS DEAD BATCHES FOREIGN LAWS] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Batches, BatchIds, Deadlines, Marks(0), Marks(1),
         Marks(2), Foreign,

@@ -16,7 +16,7 @@ use crate::domain::queue::{Generation, ParkReason, QueueName};
 use crate::domain::timestamp::Timestamp;
 use crate::store::QueueEntry;
 use crate::store::error::StoreError;
-use crate::store::redis::answer::{Answer, read_number};
+use crate::store::redis::answer::{Answer, read_count, read_number};
 use crate::store::redis::call::Call;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::error::Effect;
@@ -185,6 +185,53 @@ impl Connection {
     }
 }
 
+/// What both laws are about, as the hash of a queue has it.
+pub(super) const LAW_FIELDS: [&str; 11] = [
+    "pending",
+    "scheduled",
+    "leased",
+    "dead",
+    "accepted",
+    "replayed",
+    "delivered",
+    "dead_lettered",
+    "cancelled",
+    "purged",
+    "discarded",
+];
+
+/// Whether a queue holds nothing but dead letters and both laws hold, by [`LAW_FIELDS`]; what is no number is unsound.
+pub(super) fn is_sound_and_empty(numbers: [Option<u64>; LAW_FIELDS.len()]) -> bool {
+    let [
+        Some(pending),
+        Some(scheduled),
+        Some(leased),
+        Some(dead),
+        Some(accepted),
+        Some(replayed),
+        Some(delivered),
+        Some(dead_lettered),
+        Some(cancelled),
+        Some(purged),
+        Some(discarded),
+    ] = numbers
+    else {
+        return false;
+    };
+    let gauges = Gauges { pending, scheduled, leased, dead, ..Gauges::default() };
+    let counters = Counters {
+        accepted,
+        delivered,
+        dead_lettered,
+        replayed,
+        cancelled,
+        purged,
+        discarded,
+        ..Counters::default()
+    };
+    pending + scheduled + leased == 0 && counters.laws_hold(&gauges)
+}
+
 /// Whether a sweep takes that entry now.
 fn is_due(score: &[u8], now: Timestamp) -> bool {
     let whole = score.split(|byte| *byte == b'.').next().unwrap_or_default();
@@ -215,10 +262,10 @@ fn read(name: QueueName, answer: &mut Answer) -> Result<Option<QueueStats>, Stor
     }
     while answer.left() > 0 {
         let (field, value) = (answer.bytes()?, answer.bytes()?);
-        let number = || read_number(&value);
+        let number = || read_count(&value).unwrap_or_default();
         let (counters, gauges) = (&mut stats.counters, &mut stats.gauges);
         match &*field {
-            b"gen" => stats.generation = Generation(number()),
+            b"gen" => stats.generation = Generation(read_number(&value)),
             b"paused" => stats.paused = true,
             b"parked" => stats.parked = read_park(&value),
             b"foreign" => stats.foreign = number(),

@@ -15,20 +15,21 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
+use bytes::Bytes;
 use redis::Cmd;
 
 use crate::domain::queue::QueueName;
 use crate::domain::timestamp::Timestamp;
 use crate::store::error::StoreError;
 use crate::store::health::{COUNTERS_DIFFER, FOREIGN_BESIDE, FOREIGN_TYPE};
-use crate::store::redis::answer::Answer;
+use crate::store::redis::answer::{Answer, read_count};
 use crate::store::redis::call::Call;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::error::{Effect, FORBIDDEN};
 use crate::store::redis::keys::{Key, Names};
 use crate::store::redis::publish::millis;
 use crate::store::redis::state::lock;
-use crate::store::redis::stats::read_park;
+use crate::store::redis::stats::{LAW_FIELDS, is_sound_and_empty, read_park};
 use crate::store::redis::{pack, script};
 use crate::store::stats::Swept;
 use crate::store::{QueueEntry, SWEEP_BYTES_MAX, SWEEP_MESSAGES_MAX};
@@ -61,6 +62,8 @@ pub(super) struct Rounds {
     pub(super) shared_seen: Option<Instant>,
     /// What was taken from the index and not given back: how far it was put off, and the queues.
     unfinished: Option<(u64, Vec<QueueName>)>,
+    /// When it was last said of a queue that it was mended.
+    pub(super) mended_said: HashMap<QueueName, Instant>,
 }
 
 impl Rounds {
@@ -82,6 +85,8 @@ struct Due {
     gap_ms: (u64, u64),
     /// Name, and whether this is the second look at a queue without work.
     queues: Vec<(QueueName, bool)>,
+    /// What is no name of a queue.
+    junk: Vec<Bytes>,
 }
 
 /// What a look at a queue found.
@@ -164,7 +169,7 @@ impl Connection {
         let entries = self.listed().await?;
         let due = self.begin_round().await?;
         let looks = self.looks(&entries, &due).await?;
-        let mut swept = Swept { more: due.queues.len() == QUEUES_MAX, ..Swept::default() };
+        let mut swept = Swept { more: due.queues.len() + due.junk.len() == QUEUES_MAX, ..Swept::default() };
         let commands = looks.iter().map(|(entry, _)| self.look(entry, &due)).collect();
         let answers = self.link.send_each(commands, Effect::Reads).await?;
         let mut again = Call::of_store(&self.state, script::DUE_AGAIN);
@@ -218,6 +223,7 @@ impl Connection {
         let mut rounds = self.rounds.borrow_mut();
         rounds.next.retain(|name, _| known.contains(name));
         rounds.strange.retain(|name, _| known.contains(name));
+        rounds.mended_said.retain(|name, _| known.contains(name));
         lock(&self.state.troubles).retain(|name, _| known.contains(name));
         lock(&self.state.recovering).retain(|name, _| known.contains(name));
         swept.next_at = rounds.next.values().min().copied();
@@ -270,7 +276,10 @@ impl Connection {
                 None => again.push(""),
             };
         }
-        any
+        for name in &due.junk {
+            again.push(&name[..]).push("");
+        }
+        any || !due.junk.is_empty()
     }
 
     /// Makes due at once what the last round took and did not give back.
@@ -307,7 +316,7 @@ impl Connection {
             let mut command = Cmd::new();
             let base = self.state.names.of_queue(&entry.name);
             command.arg("HMGET").arg(Names::in_queue(&base, Key::Counters));
-            command.arg(&["pending", "scheduled", "leased", "parked", "gen"]);
+            command.arg(&LAW_FIELDS).arg(&["parked", "gen"]);
             command
         });
         let gauges = self.link.send_each(commands.collect(), Effect::Reads).await?;
@@ -318,9 +327,12 @@ impl Connection {
                 continue;
             };
             let mut gauges = Answer::of(gauges)?;
-            let holds = gauges.number()? + gauges.number()? + gauges.number()? > 0;
+            let mut numbers = [None; LAW_FIELDS.len()];
+            for number in &mut numbers {
+                *number = read_count(&gauges.bytes()?);
+            }
             let is_parked = !gauges.bytes()?.is_empty();
-            if holds || is_parked || gauges.bytes()?.is_empty() {
+            if !is_sound_and_empty(numbers) || is_parked || gauges.bytes()?.is_empty() {
                 looks.push((entry.clone(), None));
             } else {
                 self.rounds.borrow_mut().next.remove(&entry.name);
@@ -341,15 +353,15 @@ impl Connection {
             let (since, now) = (Timestamp::from_millis(gap_ms.0), Timestamp::from_millis(now_ms));
             log::warn!("since" = since.to_string().as_str(), "until" = now.to_string().as_str(); "Redis was away, its clock was set, or no gateway ran: leases that ran out are kept for a while");
         }
-        let mut queues = Vec::with_capacity(answer.left() / 2);
+        let (mut queues, mut junk) = (Vec::with_capacity(answer.left() / 2), Vec::new());
         while answer.left() > 0 {
-            let (name, score) = (answer.text()?, answer.bytes()?);
-            // Junk in the index is nobody's queue: it goes with the next round's answer.
-            if let Ok(name) = name.parse() {
-                queues.push((name, score.ends_with(b".5")));
+            let (name, score) = (answer.bytes()?, answer.bytes()?);
+            match std::str::from_utf8(&name).ok().and_then(|name| name.parse().ok()) {
+                Some(name) => queues.push((name, score.ends_with(b".5"))),
+                None => junk.push(name),
             }
         }
-        Ok(Due { now_ms, gap_ms, queues })
+        Ok(Due { now_ms, gap_ms, queues, junk })
     }
 
     fn look(&self, entry: &QueueEntry, due: &Due) -> Cmd {

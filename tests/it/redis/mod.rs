@@ -11,6 +11,7 @@ mod idle;
 mod index;
 mod large;
 mod mixed;
+mod numbers;
 mod observed;
 mod occupied;
 mod registry;

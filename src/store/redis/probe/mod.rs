@@ -35,7 +35,7 @@ use redis::{Cmd, Value};
 
 use crate::store::error::StoreError;
 use crate::store::health::{StoreHealth, Trouble};
-use crate::store::redis::answer::{Answer, read_number, unexpected};
+use crate::store::redis::answer::{Answer, read_count, unexpected};
 use crate::store::redis::connection::Connection;
 use crate::store::redis::error::Effect;
 use crate::store::redis::keys::{Key, Names};
@@ -303,9 +303,10 @@ impl Connection {
                 // What cannot be read is somebody else's.
                 let Ok(gauges) = answer else { continue };
                 let mut gauges = Answer::of(gauges)?;
-                let (pending, leased) = (read_number(&gauges.bytes()?), read_number(&gauges.bytes()?));
+                let mut next = || Ok::<_, StoreError>(read_count(&gauges.bytes()?).unwrap_or_default());
+                let (pending, leased) = (next()?, next()?);
                 backlog.waiting = backlog.waiting.saturating_add(pending).saturating_add(leased);
-                backlog.scheduled = backlog.scheduled.saturating_add(read_number(&gauges.bytes()?));
+                backlog.scheduled = backlog.scheduled.saturating_add(next()?);
             }
         }
         lock(&self.state.vitals).room.count(backlog);

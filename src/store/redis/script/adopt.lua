@@ -9,7 +9,8 @@ if generation and generation ~= ARGV[1] then
   -- An earlier making is deleted before its entry goes, so what holds messages is none: somebody else wrote there.
   local held = 0
   for _, number in ipairs(call('HMGET', K.c, 'pending', 'scheduled', 'leased', 'dead')) do
-    held = held + (tonumber(number or 0) or 1)
+    local count = tonumber(number or 0)
+    held = held + (count and count >= 0 and count < 2 ^ 53 and count or 1)
   end
   if held > 0 then
     return redis.error_reply(string.format('FOREIGNKEY the field gen of the key %s is %s, and its entry says %s: it holds %.0f '
@@ -30,12 +31,12 @@ local woken = 0
 local is_over = goes_elsewhere and (held[2] == 'destination_gone' or held[2] == 'egress_refused')
 if held[2] == 'dead_full' then
   local _, _, _, _, length_max, bytes_max, _, _, _, _, trims = struct.unpack(numbers, ARGV[2])
-  is_over = trims == 1 or tonumber(held[3] or 0) < length_max and tonumber(held[4] or 0) < bytes_max
+  is_over = trims == 1 or (tonumber(held[3] or 0) or 0) < length_max and (tonumber(held[4] or 0) or 0) < bytes_max
 end
 if is_over then
   call('HDEL', K.c, 'parked')
   held[2] = false
-  if tonumber(held[5] or 0) > 0 then
+  if (tonumber(held[5] or 0) or 0) > 0 then
     woken = 1
     call('PUBLISH', ARGV[5], ARGV[6])
   end

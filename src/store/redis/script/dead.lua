@@ -40,7 +40,7 @@ local function remember(id, attempt)
   if forgets then return end
   local before = try('HGET', K.a, id) or ''
   local log = cut(before .. attempt, 0)
-  log_bytes = log_bytes or tonumber(call('HGET', K.c, 'bytes_log') or 0) or 0
+  log_bytes = log_bytes or math.max(read_number(call('HGET', K.c, 'bytes_log')) or 0, 0)
   if size_of(log) > size_of(before) and log_bytes + size_of(log) - size_of(before) > LOG_BYTES_MAX then
     local at = 1
     while #log - at + 1 > #before do at = at + 2 + unpack_from('>I2', log, at) end
@@ -83,6 +83,7 @@ local function look_at_dead()
   call('HLEN', K.o)
 end
 
+if strange.dead then gauge.dead = call('HLEN', K.dm) end
 local REASON = {exhausted = 0, rejected = 1, expired = 2, poison = 3, undeliverable = 4, damaged = 5}
 local function dead_is_full()
   return not set.trims and (gauge.dead >= set.dead_length_max or gauge.bytes_dead >= set.dead_bytes_max)

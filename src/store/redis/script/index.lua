@@ -12,7 +12,7 @@ local LIST = {[0] = K.l0, K.l1, K.l2, K.l3, K.l4, K.l5, K.l6, K.l7}
 local RUN, GAPS_MAX = 127, 32
 local function is_in_runs(list) return list >= 2 and list <= 4 end
 -- How many were ever appended to a list.
-local function appended_to(list) return tonumber(call('HGET', K.c, 'h' .. list) or 0) or 0 end
+local function appended_to(list) return math.max(read_number(call('HGET', K.c, 'h' .. list)) or 0, 0) end
 
 local index = {}
 local function point(list, place, id)

@@ -9,7 +9,7 @@ end
 local known, all = call('HGETALL', K.instances), {'ok'}
 for place = 1, #known, 2 do
   local heard, version = known[place + 1]:match('^(%d+) (.*)$')
-  if not heard or now - tonumber(heard) > tonumber(ARGV[4]) then
+  if not heard or math.abs(now - tonumber(heard)) > tonumber(ARGV[4]) then
     call('HDEL', K.instances, known[place])
   else
     all[#all + 1] = known[place]

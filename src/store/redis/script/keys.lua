@@ -29,7 +29,7 @@ local function kept_key(key)
 end
 -- Removes what is over from a hash of which not all is, some thousand keys from where the last look ended.
 local function sift(slot)
-  local cursor, gone = tonumber(call('HGET', K.c, 'sifted' .. slot) or 0) and call('HGET', K.c, 'sifted' .. slot) or '0', {}
+  local cursor, gone = cursor_of(call('HGET', K.c, 'sifted' .. slot)), {}
   for _ = 1, 4 do
     local found = call('HSCAN', RING[slot], cursor, 'COUNT', 1000)
     cursor = found[1]

@@ -7,6 +7,10 @@ local function look_at_scheduled()
   call('ZCARD', K.s)
   call('HLEN', K.sb)
 end
+if strange.pending then
+  for list = 0, 7 do gauge.pending = gauge.pending + call('LLEN', LIST[list]) end
+end
+if strange.scheduled then gauge.scheduled = call('ZCARD', K.s) end
 
 -- Appends records to a list.
 local function append(list, records)

@@ -6,6 +6,8 @@ call('HLEN', K.o)
 call('LLEN', K.z)
 is_writing = true
 local purged = gauge.pending + gauge.scheduled
+local is_unknown = strange.pending or strange.scheduled or strange.bytes_waiting
+strange.pending, strange.scheduled, strange.bytes_waiting = nil, nil, nil
 -- What only the pending are looked up by goes at once, and so do payloads apart where nothing is leased or dead.
 call('UNLINK', K.m, K.mr, K.mt)
 if call('EXISTS', K.b, K.d) == 0 then call('UNLINK', K.o) end
@@ -20,7 +22,7 @@ for list = 0, 7 do
 end
 if call('ZCARD', K.s) > 0 then put_aside(K.s, ARGV[5] .. 's' .. number()) end
 call('UNLINK', K.sb)
-if purged > 0 then
+if purged > 0 or is_unknown then
   count('purged', purged)
   move('pending', 'bytes_waiting', -gauge.pending, -gauge.bytes_waiting)
   move('scheduled', 'bytes_waiting', -gauge.scheduled, 0)

@@ -14,8 +14,8 @@ local OVER = {[LOST] = true, [''] = true, a = true, r = true, x = true, d = true
 -- Pieces that a command may be given at once: Lua's stack holds less than 8,000.
 local CHUNK = 4000
 
-local q = call('HMGET', K.c, 'gen', 'paused', 'parked', 'settings',
-  'pending', 'scheduled', 'leased', 'dead', 'bytes_waiting', 'bytes_leased', 'bytes_dead')
+local GAUGES = {'pending', 'scheduled', 'leased', 'dead', 'bytes_waiting', 'bytes_leased', 'bytes_dead'}
+local q = call('HMGET', K.c, 'gen', 'paused', 'parked', 'settings', unpack(GAUGES))
 if q[1] ~= ARGV[2] then return {'gone'} end
 local held = q[2] or q[3]
 -- Runs a command on what may be lost, the history and what was remembered: when its key is somebody else's, messages go their
@@ -25,22 +25,31 @@ local function try(...)
   if type(answer) == 'table' and answer.err then return nil end
   return answer
 end
--- Adds to a number; nothing when somebody else wrote over it what is none.
+-- Adds to a number; nothing when somebody else wrote over it what is none, or one that is as great as they come.
 local function add(field, by)
   local sum = redis.pcall('HINCRBY', K.c, field, by)
   if type(sum) == 'number' then return sum end
-  if not sum.err:find('integer', 1, true) then error(sum) end
+  if not (sum.err:find('integer', 1, true) or sum.err:find('overflow', 1, true)) then error(sum) end
+end
+-- A number as we write it, and 0 where none is; nothing for what somebody else wrote: Lua takes nan, inf, 0x10 and 1e999 for
+-- numbers as well, and reckons with none of them as with one.
+local function read_number(value)
+  if not value or value == '0' then return 0 end
+  local number = not value:find('[^%d-]') and tonumber(value)
+  if number and number > -2 ^ 53 and number < 2 ^ 53 then return number end
+end
+-- Where a walk through a hash goes on; from its beginning when that is no place.
+local function cursor_of(value)
+  return value and #value <= 15 and value:find('^%d+$') and value or '0'
 end
 -- Refuses the call: what lies there is not ours. Nothing was written.
 local function refuse(words) error({err = 'FOREIGNKEY ' .. words}) end
-local gauge = {
-  pending = tonumber(q[5] or 0), scheduled = tonumber(q[6] or 0), leased = tonumber(q[7] or 0),
-  dead = tonumber(q[8] or 0), bytes_waiting = tonumber(q[9] or 0), bytes_leased = tonumber(q[10] or 0),
-  bytes_dead = tonumber(q[11] or 0),
-}
-if not (gauge.pending and gauge.scheduled and gauge.leased and gauge.dead and gauge.bytes_waiting and gauge.bytes_leased
-  and gauge.bytes_dead) then
-  refuse('the key ' .. K.c .. ' has a gauge that is no number; write one there, and the queue goes on')
+-- A gauge that is no number stays as it is until the next sweep has it mended, and counts as what the keys can hold, or 0.
+local gauge, strange = {}, {}
+for place, field in ipairs(GAUGES) do
+  local number = read_number(q[4 + place])
+  gauge[field] = number or 0
+  if not number then strange[field] = true end
 end
 if #(q[4] or '') < 59 or #q[4] ~= 59 + unpack_from('>H', q[4], 58) then
   refuse('the field settings of the key ' .. K.c .. ' is not what was written there; PUT the settings of the queue '
@@ -74,10 +83,12 @@ local function flush()
   if gauge.dead == 0 then gauge.bytes_dead = 0 end
   local all = {}
   for field in pairs(moved) do
-    all[#all + 1] = field
-    all[#all + 1] = gauge[field]
+    if not strange[field] then
+      all[#all + 1] = field
+      all[#all + 1] = gauge[field]
+    end
   end
-  call('HSET', K.c, unpack(all))
+  if #all > 0 then call('HSET', K.c, unpack(all)) end
   moved = {}
 end
 
@@ -86,7 +97,7 @@ end
 -- an exponent.
 local function number()
   local given = add('number', 1)
-  if given then return given end
+  if given and given > 0 and given < 2 ^ 48 then return given end
   call('HSET', K.c, 'number', now * 16)
   return now * 16
 end

@@ -1,9 +1,9 @@
 -- Mends what somebody else made of the keys of a queue: places are made anew from the records they lead to, what leads nowhere
 -- goes, and gauges are set to what is there. What is gone counts as purged or discarded, what came back as accepted or
--- dead-lettered, so that both laws hold. A piece at a time: the field `mending` of K.c says how far it is, a step and a place
--- in it.
+-- dead-lettered, so that both laws hold; where all gauges were right somebody wrote over a counter, and nothing is gone. A piece
+-- at a time: the field `mending` of K.c says how far it is, a step and a place in it.
 -- ARGV: 5 messages and 6 bytes at most, 7 lease of a batch whose deadline is gone (ms), 8 prefix of the keys of batches.
--- Gives {'ok', woken, more, messages gone, messages found, dead letters gone, dead letters found}.
+-- Gives {'ok', woken, more, messages gone, messages found, dead letters gone, dead letters found, counters that were raised}.
 local messages_max, bytes_max, prefix = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[8]
 local messages, bytes = 0, 0
 local function spend(size) messages, bytes = messages + 1, bytes + size end
@@ -156,13 +156,18 @@ local function scheduled_differs()
 end
 local function dead_differs()
   local dead = call('HLEN', K.dm)
-  return dead ~= gauge.dead or not all_equal(dead, call('ZCARD', K.d), call('HLEN', K.db))
+  return dead ~= gauge.dead or strange.dead or not all_equal(dead, call('ZCARD', K.d), call('HLEN', K.db))
 end
 local function leased_differs()
   return call('ZCARD', K.l) ~= call('HLEN', K.b) or (leased_in_all() or gauge.leased) ~= gauge.leased
 end
--- How much is remembered of attempts, when that went with K.c.
-local function logs_differ() return not call('HGET', K.c, 'bytes_log') and (try('HLEN', K.a) or 0) > 0 end
+-- How much is remembered of attempts, when that went with K.c or was overwritten.
+local function logs_differ()
+  local kept = call('HGET', K.c, 'bytes_log')
+  if kept and (read_number(kept) or -1) >= 0 then return false end
+  if kept then call('HDEL', K.c, 'bytes_log') end
+  return (try('HLEN', K.a) or 0) > 0
+end
 local function count_log(_, log) note_log(size_of(log)) end
 local STEPS = {
   {scheduled_differs, walk_hash, K.sb, place_scheduled}, {scheduled_differs, walk_set, K.s, has_scheduled},
@@ -174,6 +179,7 @@ local STEPS = {
 local step, from = (call('HGET', K.c, 'mending') or ''):match('^(%d) (%d*)$')
 step = tonumber(step or 1)
 if from == '' then from = nil end
+if not STEPS[step] or from and cursor_of(from) ~= from then step, from = 1, nil end
 while step <= #STEPS do
   local differs, walk, key, visit = unpack(STEPS[step])
   if from or differs() then
@@ -182,18 +188,19 @@ while step <= #STEPS do
     if further then
       call('HSET', K.c, 'mending', string.format('%.0f ', step) .. further)
       flush()
-      return {'ok', 0, 1, 0, 0, 0, 0}
+      return {'ok', 0, 1, 0, 0, 0, 0, ''}
     end
   end
   step, from = step + 1, nil
 end
 call('HDEL', K.c, 'mending')
 
--- What was gone with K.c: how many were ever appended to a list; what is looked up by it is named anew below.
+-- What was gone with K.c: how many were ever appended to a list; what is looked up by it is named anew below. Nothing is ever
+-- appended to the head.
 local reindexes = false
 for list = 0, 7 do
   local length = call('LLEN', LIST[list])
-  if appended_to(list) < length then
+  if list ~= 1 and appended_to(list) < length then
     call('HSET', K.c, 'h' .. list, length)
     reindexes = true
   end
@@ -230,76 +237,106 @@ for list = 0, 7 do
   end
 end
 write_index()
-local scheduled_bytes = 0
-local function add_scheduled(_, kept) scheduled_bytes = scheduled_bytes + charged(sub(kept, 13)) end
-is_whole = is_whole and not walk_hash(K.sb, '0', add_scheduled)
-local read = pending
-if not is_whole then
-  pending = (gauge.pending > listed or gauge.pending <= 0) and listed or gauge.pending
+local scheduled_read, scheduled_bytes = 0, 0
+local function add_scheduled(_, kept)
+  scheduled_read, scheduled_bytes = scheduled_read + 1, scheduled_bytes + charged(sub(kept, 13))
 end
-local function scaled(bytes_before, before, after)
-  if before <= 0 then bytes_before, before = pending_bytes, math.max(read, 1) end
+is_whole = is_whole and not walk_hash(K.sb, '0', add_scheduled)
+-- What the counters say is believed where it is more than the gauge does, and there may be as much.
+local leased, counted, lost = leased_in_all() or gauge.leased, read_counters()
+local scheduled = call('HLEN', K.sb)
+if call('ZCARD', K.s) ~= scheduled then scheduled = gauge.scheduled end
+local read = pending + scheduled_read
+if not is_whole then
+  local wanted = next(lost) and 0 or math.min(messages_missing(counted, scheduled + leased), listed)
+  if strange.pending then
+    pending = wanted > 0 and wanted or listed
+  elseif gauge.pending > listed or gauge.pending <= 0 then
+    pending = listed
+  else
+    pending = math.max(gauge.pending, wanted)
+  end
+end
+-- Whether a gauge is another than it should be, or its bytes cannot be.
+local is_changed = false
+local function is_wrong(field, bytes_field, to)
+  return gauge[field] ~= to or strange[field] or strange[bytes_field] or gauge[bytes_field] < 0
+end
+-- Bytes of so many, by what the gauges said, or else by those that were read. Where nothing is gone they are what they were.
+local letters = call('HLEN', K.dm)
+local is_all_there = not next(lost) and letters_missing(counted, letters) == 0
+  and messages_missing(counted, pending + scheduled + leased) == 0
+local function scaled(field, bytes_field, before, after, read_bytes, of_read)
+  local bytes_before = gauge[bytes_field]
+  local is_usable = not strange[bytes_field] and bytes_before >= 0
+  if is_usable and is_all_there then return bytes_before end
+  if not is_usable or strange[field] or before <= 0 then
+    bytes_before, before = read_bytes, math.max(of_read, 1)
+  end
   return math.floor(bytes_before / before * after)
 end
--- Sets a gauge; gives whether it was another.
+-- Sets a gauge.
 local function correct(field, bytes_field, to, its_bytes)
-  if gauge[field] == to and gauge[bytes_field] == its_bytes then return false end
+  if gauge[field] ~= to or strange[field] then is_changed = true end
+  strange[field], strange[bytes_field] = nil, nil
   move(field, bytes_field, to - gauge[field], its_bytes - gauge[bytes_field])
-  return true
 end
-local waiting = gauge.pending + gauge.scheduled
-local scheduled = scheduled_differs() and call('ZCARD', K.s) == call('HLEN', K.sb) and call('HLEN', K.sb) or gauge.scheduled
-local waiting_bytes = is_whole and pending_bytes + scheduled_bytes or scaled(gauge.bytes_waiting, waiting, pending + scheduled)
-woken = pending ~= gauge.pending
-if is_whole or pending ~= gauge.pending or scheduled ~= gauge.scheduled then
+woken = pending ~= gauge.pending or strange.pending
+if is_whole or is_wrong('pending', 'bytes_waiting', pending) or is_wrong('scheduled', 'bytes_waiting', scheduled) then
+  local waiting_bytes = pending_bytes + scheduled_bytes
+  if not is_whole then
+    local either = strange.scheduled and 'scheduled' or 'pending'
+    local before, after = gauge.pending + gauge.scheduled, pending + scheduled
+    waiting_bytes = scaled(either, 'bytes_waiting', before, after, waiting_bytes, read)
+  end
   correct('pending', 'bytes_waiting', pending, waiting_bytes)
   correct('scheduled', 'bytes_waiting', scheduled, waiting_bytes)
 end
 
-local letters = call('HLEN', K.dm)
-if letters ~= gauge.dead and all_equal(letters, call('ZCARD', K.d), call('HLEN', K.db)) then
+if is_wrong('dead', 'bytes_dead', letters) and all_equal(letters, call('ZCARD', K.d), call('HLEN', K.db)) then
   messages, bytes = 0, 0
-  local dead_bytes = 0
+  local dead_bytes, looked = 0, 0
   local further = walk_hash(K.dm, '0', function(_, letter)
+    looked = looked + 1
     if #letter >= 22 then dead_bytes = dead_bytes + unpack_from('>I4', letter, 17) end
   end)
-  correct('dead', 'bytes_dead', letters, further and scaled(gauge.bytes_dead, gauge.dead, letters) or dead_bytes)
+  if further then dead_bytes = scaled('dead', 'bytes_dead', gauge.dead, letters, dead_bytes, looked) end
+  correct('dead', 'bytes_dead', letters, dead_bytes)
 end
 
-local leased = leased_in_all()
-if leased and leased ~= gauge.leased then
+if is_wrong('leased', 'bytes_leased', leased) then
   messages, bytes = 0, 0
-  local leased_bytes, is_read = 0, true
+  local leased_bytes, looked, is_read = 0, 0, true
   for _, batch in ipairs(call('HKEYS', K.b)) do
     for _, record in ipairs(is_read and try('LRANGE', prefix .. batch, 0, -1) or {}) do
       spend(#record)
-      if not OVER[record] then leased_bytes = leased_bytes + charged(record) end
+      if not OVER[record] then leased_bytes, looked = leased_bytes + charged(record), looked + 1 end
     end
     is_read = not is_spent()
   end
-  correct('leased', 'bytes_leased', leased, is_read and leased_bytes or scaled(gauge.bytes_leased, gauge.leased, leased))
+  if not is_read then leased_bytes = scaled('leased', 'bytes_leased', gauge.leased, leased, leased_bytes, looked) end
+  correct('leased', 'bytes_leased', leased, leased_bytes)
 end
 
--- The laws: what is missing on one side is what was lost with the keys, or was found again.
-local is_readable, counted = true, {}
-for _, field in ipairs({'accepted', 'replayed', 'delivered', 'dead_lettered', 'cancelled', 'purged', 'discarded'}) do
-  counted[field] = tonumber(call('HGET', K.c, field) or 0)
-  is_readable = is_readable and counted[field] ~= nil
+-- The laws: what is missing on one side is what was lost with the keys, or was found again; or it was counted where somebody
+-- wrote over.
+for field in pairs(lost) do call('HSET', K.c, field, 0) end
+local raised = {}
+local function raise(field, by)
+  if by <= 0 then return 0 end
+  count(field, by)
+  counted[field] = counted[field] + by
+  raised[#raised + 1] = string.format('%s by %.0f', field, by)
+  return is_changed and not lost[field] and by or 0
 end
-local gone, found, letters_gone, letters_found = 0, 0, 0, 0
-if is_readable then
-  local letters_missing = counted.dead_lettered - counted.replayed - counted.discarded - gauge.dead
-  letters_gone, letters_found = math.max(letters_missing, 0), math.max(-letters_missing, 0)
-  local missing = counted.accepted + counted.replayed - counted.delivered - counted.dead_lettered - letters_found
-    - counted.cancelled - counted.purged - gauge.pending - gauge.scheduled - gauge.leased
-  gone, found = math.max(missing, 0), math.max(-missing, 0)
-  count('discarded', letters_gone)
-  count('dead_lettered', letters_found)
-  count('purged', gone)
-  count('accepted', found)
-  if gone + letters_gone > 0 then call('HSET', K.c, 'orphans', '0') end
-end
+local letters_gone = letters_missing(counted, gauge.dead)
+local letters_found = raise('dead_lettered', -letters_gone)
+letters_gone = raise(lost.replayed and 'replayed' or 'discarded', letters_gone)
+local gone = messages_missing(counted, gauge.pending + gauge.scheduled + gauge.leased)
+local found = raise('accepted', -gone)
+gone = raise(lost.delivered and 'delivered' or lost.cancelled and 'cancelled' or 'purged', gone)
+if gone + letters_gone > 0 then call('HSET', K.c, 'orphans', '0') end
 park_when_full()
 unpark_when_below()
 flush()
-return {'ok', wake(), 0, gone, found, letters_gone, letters_found}
+return {'ok', wake(), 0, gone, found, letters_gone, letters_found, table.concat(raised, ', ')}

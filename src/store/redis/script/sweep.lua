@@ -154,13 +154,25 @@ local function retain()
   unpark_when_below()
 end
 
+-- How many the history holds. Where that was overwritten it is as many as elements at least.
+local function kept_finished()
+  local kept = read_number(call('HGET', K.c, 'finished'))
+  if not kept or kept < 0 then
+    kept = call('LLEN', K.f)
+    call('HSET', K.c, 'finished', kept)
+  end
+  return kept
+end
 local function forget()
   local forgotten = 0
   while forgotten < messages_max do
     local first = try('LINDEX', K.f, 0)
-    if not first then return end
+    if not first then
+      if (call('HGET', K.c, 'finished') or '0') ~= '0' then call('HDEL', K.c, 'finished') end
+      return
+    end
     if #first >= 8 then
-      local kept = (tonumber(call('HGET', K.c, 'finished') or 0) or 0) - unpack_from('>I2', first, 7)
+      local kept = kept_finished() - unpack_from('>I2', first, 7)
       if unpack_from('>I6', first) + set.history_retention > now and kept < set.finished_max then return end
     end
     forgotten = forgotten + 1 + drop_finished()
@@ -265,7 +277,7 @@ if set.lookup and gauge.leased == 0 and call('EXISTS', K.b, K.l) == 0 then tidy(
 local function drop_orphans()
   local cursor = call('HGET', K.c, 'orphans')
   if not cursor or call('EXISTS', K.s, K.sb, K.b, K.l, K.z, unpack(LIST, 0, 7)) > 0 then return end
-  cursor = tonumber(cursor) and cursor or '0'
+  cursor = cursor_of(cursor)
   repeat
     local found = call('HSCAN', K.o, cursor, 'COUNT', 1)
     cursor = found[1]
@@ -283,8 +295,26 @@ local function drop_orphans()
   end
 end
 if gauge.pending + gauge.scheduled + gauge.leased == 0 then drop_orphans() end
+-- Where the counters say something else than the gauges.
+local function counters_differ()
+  local counted, lost = read_counters()
+  for _, field in ipairs(COUNTERS) do
+    if lost[field] then return 'the counter ' .. field .. ' is no number' end
+  end
+  local bytes_log = read_number(call('HGET', K.c, 'bytes_log'))
+  if not bytes_log or bytes_log < 0 then return 'bytes_log is no number' end
+  local words = 'by the counters there are %.0f %s more than by the gauges'
+  local letters, inside = letters_missing(counted, gauge.dead), gauge.pending + gauge.scheduled + gauge.leased
+  if letters ~= 0 then return string.format(words, letters, 'dead letters') end
+  local missing = messages_missing(counted, inside)
+  if missing ~= 0 then return string.format(words, missing, 'messages') end
+  return ''
+end
 -- Where the gauges say something else than the keys hold: what lies in lists may be more, by what was cancelled and by junk.
 local function difference()
+  for _, field in ipairs(GAUGES) do
+    if strange[field] then return field .. ' is no number' end
+  end
   local listed, begins = 0, false
   for list = 0, 7 do
     local length = call('LLEN', LIST[list])
@@ -311,7 +341,10 @@ local function difference()
   if leased and leased ~= gauge.leased then
     return string.format('leased is %.0f, and its batches hold %.0f', gauge.leased, leased)
   end
-  return ''
+  for place = 5, 7 do
+    if gauge[GAUGES[place]] < 0 then return GAUGES[place] .. ' is less than none' end
+  end
+  return counters_differ()
 end
 local ready = (not held and gauge.pending > 0) and 1 or 0
 return {'ok', wake(), promoted, reaped, expired, discarded, over, ready, next_at or 0, look_at or 0,
