@@ -237,6 +237,10 @@ impl Prober {
                 Some(instances)
             }
             Err(error) => {
+                // A store that leaves it without an answer must not hold up every look.
+                if matches!(error, StoreError::Timeout(_)) {
+                    self.announced = Some(self.tools.clock.tick());
+                }
                 log::debug!("cause" = error.to_string().as_str(); "the store was not told that this gateway lives");
                 None
             }

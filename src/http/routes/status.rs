@@ -286,6 +286,7 @@ fn store_status(state: &State, live: Option<StoreHealth>) -> StoreStatus {
         warnings.extend(health.warnings.into_iter().map(warning));
         warnings.extend(health.full.map(|detail| Warning { code: "store_full".into(), detail }));
         warnings.extend(health.newer.map(|detail| Warning { code: "store_newer".into(), detail }));
+        warnings.extend(health.unswept.map(|detail| Warning { code: "not_swept".into(), detail }));
         warnings.extend(health.troubles.into_iter().map(|trouble| {
             let detail = format!("queue {}: {}", trouble.queue, trouble.detail);
             Warning { code: trouble.code.into(), detail }

@@ -8,6 +8,7 @@ use redis::{ErrorKind, RedisError};
 
 use crate::store::error::StoreError;
 use crate::store::redis::state::lock;
+use crate::store::redis::url::UNAUTHENTICATED;
 
 /// How long a defect that comes again and again is not said again.
 const SAY_AGAIN_AFTER: Duration = Duration::from_mins(1);
@@ -115,7 +116,11 @@ fn reply(code: &str, error: &RedisError, effect: Effect) -> Cure {
     // Inside of a script Redis names no code of its own: 7.0, and from 7.2 on.
     let is_forbidden =
         ["The user executing the script", "ACL failure in script"].iter().any(|words| said().contains(words));
-    let code = if is_forbidden { "NOPERM" } else { code };
+    let code = match code {
+        _ if is_forbidden => "NOPERM",
+        "ERR" if said().contains(UNAUTHENTICATED) => "NOAUTH",
+        code => code,
+    };
     let meaning = REPLIES.iter().find(|(known, _)| *known == code).map(|(_, meaning)| *meaning);
     match meaning {
         Some(Meaning::Load) => Cure::Load,
@@ -280,6 +285,17 @@ mod tests {
             matches!(&older, Cure::Tell(StoreError::Unknown(why)) if why.contains("ACL SETUSER")),
             "{older:?}"
         );
+    }
+
+    #[test]
+    fn who_says_more_than_a_stranger_may_is_told_that_a_password_is_wanted() {
+        for what in ["multibulk", "bulk"] {
+            let told = told(&format!("ERR Protocol error: unauthenticated {what} length"), Effect::Writes);
+            assert!(
+                matches!(&told, Cure::Reconnect(StoreError::Unavailable(why)) if why.contains("wants a password")),
+                "{told:?}"
+            );
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use crate::store::error::StoreError;
 use crate::store::redis::error::{Cure, Effect, cure, is_lost};
-use crate::store::redis::probe::{Server, Tails};
+use crate::store::redis::probe::{Refused, Server, Tails};
 use crate::store::redis::script::LOADED;
 use crate::store::redis::state::State;
 use crate::store::redis::url::why_none;
@@ -44,6 +44,7 @@ type Numbered = (MultiplexedConnection, u64);
 pub(super) struct Link {
     client: Client,
     tails: Arc<Tails>,
+    refused: Arc<Refused>,
     connection: RefCell<Option<Numbered>>,
     /// Who makes a connection holds it, so that only one is made.
     making: Mutex<()>,
@@ -68,6 +69,7 @@ impl Link {
         Rc::new(Self {
             client: state.client.clone(),
             tails: Arc::clone(&state.tails),
+            refused: Arc::clone(&state.refused),
             connection: RefCell::default(),
             making: Mutex::new(()),
             failed: Cell::new(None),
@@ -317,7 +319,10 @@ impl Link {
                 self.has_moved(number);
                 told
             }
-            Cure::Tell(told) => told,
+            Cure::Tell(told) => {
+                self.refused.heard(&told);
+                told
+            }
         }))
     }
 
@@ -343,7 +348,10 @@ impl Link {
                 self.has_moved(number);
                 Err(told)
             }
-            Cure::Tell(told) => Err(told),
+            Cure::Tell(told) => {
+                self.refused.heard(&told);
+                Err(told)
+            }
         }
     }
 

@@ -85,7 +85,11 @@ pub fn open(settings: &StoreSettings, clock: &Clock) -> Result<Arc<dyn Store>, O
 /// server notes each time.
 fn client(url: &str) -> redis::RedisResult<Client> {
     let information = url.into_connection_info()?;
-    let settings = information.redis_settings().clone().set_skip_set_lib_name();
+    let mut settings = information.redis_settings().clone().set_skip_set_lib_name();
+    // Without a password the user would be left out as well, and everything be done as another one.
+    if settings.username().is_some() && settings.password().is_none() {
+        settings = settings.set_password("");
+    }
     Client::open(information.set_redis_settings(settings))
 }
 

@@ -94,6 +94,9 @@ impl Connection {
             let stored = results.iter_mut().filter(is_stored);
             stored.for_each(|result| *result = GroupResult::Failed(error.clone()));
         }
+        if results.contains(&GroupResult::Accepted) {
+            self.state.refused.written();
+        }
         // Where no sending was carried out the next one is as good as the first.
         let is_known = |result: &GroupResult| match result {
             GroupResult::Failed(error) => sending.is_first && error.stored() == Stored::No,

@@ -15,7 +15,7 @@ use crate::store::health::{FOREIGN_TYPE, Warning};
 use crate::store::redis::calls::Calls;
 use crate::store::redis::keys::{Key, Names};
 use crate::store::redis::listing::Listing;
-use crate::store::redis::probe::{Tails, Vitals};
+use crate::store::redis::probe::{Refused, Tails, Vitals};
 use crate::store::redis::repair::Mended;
 use crate::store::redis::url;
 use crate::store::settings::StoreSettings;
@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) vitals: Mutex<Vitals>,
     /// Whose append-only file was found whole.
     pub(super) tails: Arc<Tails>,
+    /// Whether Redis refuses to write.
+    pub(super) refused: Arc<Refused>,
     /// The queues as they were listed last.
     pub(super) listing: Mutex<Option<Listing>>,
     /// Queues whose next message is of a newer version, and what was said of it.
@@ -59,8 +61,8 @@ pub(super) struct State {
     mended: Mutex<BTreeMap<QueueName, Mended>>,
     /// Keys that all queues share and somebody else overwrote, and what is said of each.
     pub(super) shared: Mutex<BTreeMap<String, String>>,
-    /// Since when no sweep succeeds because of what Redis holds, and why.
-    unswept: Mutex<Option<(Instant, String)>>,
+    /// Since when no sweep succeeds, and why.
+    unswept: Mutex<Option<(Instant, StoreError)>>,
     /// Who looks through the messages that ended: one at a time, so that it disturbs nobody else.
     pub(super) history: tokio::sync::Mutex<()>,
     /// The name under which this gateway was announced.
@@ -91,6 +93,7 @@ impl State {
             wake_channel,
             vitals: Mutex::default(),
             tails: Arc::default(),
+            refused: Arc::default(),
             listing: Mutex::default(),
             newer: Mutex::default(),
             unreadable: Mutex::default(),
@@ -200,16 +203,28 @@ impl State {
     }
 
     /// Notes that a sweep succeeded, or why it did not.
-    pub(super) fn note_unswept(&self, why: Option<String>) {
+    pub(super) fn note_unswept(&self, why: Option<StoreError>) {
         let mut known = lock(&self.unswept);
         let since = known.as_ref().map_or_else(Instant::now, |(since, _)| *since);
         *known = why.map(|why| (since, why));
+    }
+
+    /// Notes that Redis is away: that it was not swept meanwhile is no news.
+    pub(super) fn is_away(&self) {
+        let by_being_away = |(_, why): &mut (Instant, StoreError)| {
+            matches!(why, StoreError::Unavailable(_) | StoreError::Timeout(_))
+        };
+        lock(&self.unswept).take_if(by_being_away);
     }
 
     /// Why nothing is done that time brings, when that is so for some seconds.
     pub(super) fn unswept(&self) -> Option<String> {
         let known = lock(&self.unswept);
         let (_, why) = known.as_ref().filter(|(since, _)| since.elapsed() >= UNSWEPT_MAX)?;
+        let why = match why {
+            StoreError::Foreign(why) | StoreError::Internal(why) => why.clone(),
+            other => other.to_string(),
+        };
         Some(format!("no message is promoted, retried, taken back or expired: {why}"))
     }
 
@@ -258,7 +273,11 @@ impl State {
             );
             Warning { code: "wakes_unheard", detail }
         }));
-        warnings.extend(self.tails.warning());
+        let client = url::client(&self.settings.url, false);
+        warnings.extend(self.tails.warning().map(|warning| {
+            let detail = url::addressed(&warning.detail, &client);
+            Warning { detail, ..warning }
+        }));
         warnings
     }
 

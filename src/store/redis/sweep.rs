@@ -152,17 +152,32 @@ impl Connection {
 
     pub(super) async fn sweep_all(&self) -> Result<Swept, StoreError> {
         self.state.check_open()?;
-        self.look_at_shared().await?;
-        let swept = self.sweep_round().await;
+        let swept = self.sweep_once().await;
         match &swept {
-            Ok(_) => self.state.note_unswept(None),
-            Err(StoreError::Foreign(why) | StoreError::Internal(why)) => {
-                self.state.note_unswept(Some(why.clone()));
-                self.rounds.borrow_mut().shared_seen = None;
+            Ok(_) => {
+                self.state.note_unswept(None);
+                self.state.refused.written();
             }
-            Err(_) => {}
+            Err(error @ StoreError::Timeout(_)) => {
+                // One that answers nobody is away, and told so.
+                if self.still_answers().await {
+                    self.state.refused.unanswered(error);
+                    self.state.note_unswept(Some(error.clone()));
+                }
+            }
+            Err(error) => {
+                self.state.note_unswept(Some(error.clone()));
+                if matches!(error, StoreError::Foreign(_) | StoreError::Internal(_)) {
+                    self.rounds.borrow_mut().shared_seen = None;
+                }
+            }
         }
         swept
+    }
+
+    async fn sweep_once(&self) -> Result<Swept, StoreError> {
+        self.look_at_shared().await?;
+        self.sweep_round().await
     }
 
     async fn sweep_round(&self) -> Result<Swept, StoreError> {

@@ -98,6 +98,11 @@ pub(super) fn client(url: &str, with_database: bool) -> String {
     call
 }
 
+/// A text with that call wherever it says `redis-cli`.
+pub(super) fn addressed(text: &str, client: &str) -> String {
+    text.replace("redis-cli", client)
+}
+
 fn quoted(path: &Path) -> String {
     let path = path.display().to_string();
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-".contains(letter);
@@ -123,9 +128,12 @@ pub(super) fn why_none(client: &Client, error: &RedisError) -> String {
 /// What to write for a Redis with a password.
 pub(super) const WANTS_PASSWORD: &str = "write redis://USER:PASSWORD@HOST:PORT in store.url, redis+unix:///PATH?user=USER&pass=PASSWORD for a socket";
 
+/// Said, with no code of its own, to one that knows not that a password is wanted by now and says more than a stranger may.
+pub(super) const UNAUTHENTICATED: &str = "Protocol error: unauthenticated";
+
 /// Whether these words are those of a Redis that knows not who asks, whichever command it said them to.
 pub(super) fn is_without_password(words: &str) -> bool {
-    words.contains("NOAUTH") || words.contains("Authentication required")
+    ["NOAUTH", "Authentication required", UNAUTHENTICATED].iter().any(|known| words.contains(known))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{RedisServer, StoreSettings, WITHIN, refusal, relaxed};
+use super::{RedisServer, StoreSettings, WITHIN, open, refusal, relaxed, run};
 use crate::support::gateway::Gateway;
 use crate::support::invariants::count;
 use crate::support::redis::{STRICT, free_port};
@@ -116,6 +116,27 @@ fn a_redis_behind_tls_is_used_when_its_authority_is_trusted() {
         (answer.status == 202).then_some(())
     });
     gateway.stop();
+}
+
+#[test]
+fn a_user_without_a_password_is_that_user_and_no_other() {
+    let (server, port) = RedisServer::start_on_port(&STRICT);
+    server.order("ACL SETUSER bob on nopass ~* &* +@all");
+    let host = format!("127.0.0.1:{port}");
+    for url in [format!("redis://bob@{host}"), format!("redis://bob:@{host}")] {
+        let store = open(&StoreSettings { url: url.clone(), ..relaxed(&server) }).expect("he may come in");
+        run(async {
+            store.connect().health().await.expect("it answers");
+            let clients = server.ask(&["CLIENT", "LIST"]);
+            let (own, others) =
+                (clients.matches(" user=bob ").count(), clients.matches(" user=default ").count());
+            assert!(own > 0 && others <= 1, "{url}: {clients}");
+        });
+    }
+    for url in [format!("redis://nobody@{host}"), format!("redis://nobody:@{host}")] {
+        let why = refusal(&StoreSettings { url, ..relaxed(&server) });
+        assert!(why.contains("does not know that user or password"), "{why}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod address;
 mod fsynced;
 mod moved;
 mod refusals;
+mod refused;
 mod replicas;
 mod rights;
 mod room;

@@ -7,9 +7,15 @@ use crate::conformance::stand::draft;
 use crate::support::command::posthaste;
 use crate::support::redis::STRICT;
 
+/// How `redis-cli` is called for that server.
+fn client(server: &RedisServer) -> String {
+    format!("redis-cli -s {}", server.socket().display())
+}
+
 /// Gives every command of a refusal to the server, as an operator would.
 fn take_cure(server: &RedisServer, why: &str) {
-    let commands = why.lines().filter_map(|line| line.trim().strip_prefix("redis-cli "));
+    let client = client(server);
+    let commands = why.lines().filter_map(|line| line.trim().strip_prefix(&client)).map(str::trim);
     for command in commands.filter(|command| *command != "CONFIG REWRITE") {
         server.order(command);
     }
@@ -18,19 +24,20 @@ fn take_cure(server: &RedisServer, why: &str) {
 #[test]
 fn strict_refuses_what_may_lose_an_acknowledged_message_and_the_printed_cure_cures() {
     let cases: [(&[&str], &[&str]); 4] = [
-        (&[], &["redis-cli CONFIG SET appendonly yes", "redis-cli CONFIG SET appendfsync always"]),
-        (&["--appendonly", "yes"], &["redis-cli CONFIG SET appendfsync always"]),
-        (&["--appendonly", "yes", "--appendfsync", "no"], &["redis-cli CONFIG SET appendfsync always"]),
+        (&[], &["CONFIG SET appendonly yes", "CONFIG SET appendfsync always"]),
+        (&["--appendonly", "yes"], &["CONFIG SET appendfsync always"]),
+        (&["--appendonly", "yes", "--appendfsync", "no"], &["CONFIG SET appendfsync always"]),
         (
             &["--appendonly", "yes", "--appendfsync", "always", "--no-appendfsync-on-rewrite", "yes"],
-            &["redis-cli CONFIG SET no-appendfsync-on-rewrite no"],
+            &["CONFIG SET no-appendfsync-on-rewrite no"],
         ),
     ];
     for (options, cures) in cases {
         let server = RedisServer::start(options);
         let why = refusal(&strict(&server));
         for cure in cures {
-            assert!(why.lines().any(|line| line.trim() == *cure), "{options:?}: {why}");
+            let line = format!("{} {cure}", client(&server));
+            assert!(why.lines().any(|found| found.trim() == line), "{options:?}: {why}");
         }
         assert_eq!(why.matches(" CONFIG SET ").count(), cures.len(), "nothing else is wrong: {why}");
         assert!(why.contains(" CONFIG REWRITE") && why.contains("--durability relaxed"), "{why}");
@@ -56,11 +63,8 @@ fn what_throws_messages_away_is_refused_even_when_relaxed_and_the_printed_cure_c
     let server = RedisServer::start(&[&STRICT[..], &["--maxmemory-policy", "allkeys-lru"]].concat());
     for settings in [strict(&server), relaxed(&server)] {
         let why = refusal(&settings);
-        assert!(
-            why.lines()
-                .any(|line| line.trim() == format!("{}CONFIG SET maxmemory-policy noeviction", "redis-cli ")),
-            "{why}"
-        );
+        let line = format!("{} CONFIG SET maxmemory-policy noeviction", client(&server));
+        assert!(why.lines().any(|found| found.trim() == line), "{why}");
         assert!(!why.contains("--durability relaxed"), "it is no way out: {why}");
     }
     take_cure(&server, &refusal(&strict(&server)));
@@ -73,7 +77,7 @@ fn a_replica_is_refused_and_names_its_master() {
     let replica = RedisServer::start(&[&STRICT[..], &["--replicaof", "127.0.0.1", &port]].concat());
     let why = refusal(&relaxed(&replica));
     assert!(why.contains(&format!("name 127.0.0.1:{port} in store.url")), "{why}");
-    assert!(why.contains("redis-cli REPLICAOF NO ONE"), "{why}");
+    assert!(why.contains(&format!("{} REPLICAOF NO ONE", client(&replica))), "{why}");
     replica.order("REPLICAOF NO ONE");
     open(&relaxed(&replica)).expect("it is the master now");
 }

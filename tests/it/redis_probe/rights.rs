@@ -187,10 +187,9 @@ fn a_start_that_is_refused_says_so_once() {
     assert_eq!(ended.code, Some(78), "{ended:?}");
     assert!(!ended.stderr.contains("delivering goes on"), "{}", ended.stderr);
     for line in ["SET appendonly yes", "SET appendfsync always", "REWRITE"] {
-        assert!(ended.stderr.contains(&format!("redis-cli CONFIG {line}")), "{}", ended.stderr);
+        let call = format!("redis-cli -s {} CONFIG {line}", server.socket().display());
+        assert!(ended.stderr.contains(&call), "{}", ended.stderr);
     }
-    let client = format!("write redis-cli -s {} in its place", server.socket().display());
-    assert!(ended.stderr.contains(&client), "{}", ended.stderr);
 }
 
 #[test]
@@ -210,7 +209,8 @@ fn a_relaxed_start_says_what_cures_and_the_port_of_that_redis() {
     server.order("CONFIG SET maxmemory-policy allkeys-lru");
     let settings = StoreSettings { url: format!("redis://127.0.0.1:{port}/3"), ..relaxed(&server) };
     let why = refusal(&settings);
-    let line = "redis-cli CONFIG SET maxmemory-policy noeviction";
-    assert!(why.lines().any(|found| found.trim() == line), "{why}");
-    assert!(why.contains(&format!("write redis-cli -h 127.0.0.1 -p {port} in its place")), "{why}");
+    for order in ["SET maxmemory-policy noeviction", "REWRITE"] {
+        let line = format!("redis-cli -h 127.0.0.1 -p {port} CONFIG {order}");
+        assert!(why.lines().any(|found| found.trim() == line), "{why}");
+    }
 }

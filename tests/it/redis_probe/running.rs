@@ -3,9 +3,8 @@
 use std::time::{Duration, Instant};
 
 use posthaste::domain::retry::Verdict;
-use posthaste::store::error::StoreError;
 
-use super::{Durability, RedisServer, Rig, not_durable, open, relaxed, run, strict, until};
+use super::{Durability, RedisServer, Rig, not_durable, open, run, strict, until};
 use crate::conformance::stand::draft;
 use crate::support::gateway::Gateway;
 use crate::support::redis::STRICT;
@@ -136,30 +135,6 @@ fn a_redis_that_becomes_a_replica_takes_no_publishes() {
         server.order(&format!("REPLICAOF 127.0.0.1 {port}"));
         let why = not_durable(rig.offer_when_connected().await);
         assert!(why.contains(&format!("a replica of 127.0.0.1:{port}")), "{why}");
-    });
-}
-
-#[test]
-fn a_redis_that_cannot_write_its_files_takes_no_publishes() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let gone = folder.path().join("gone");
-    std::fs::create_dir(&gone).expect("a folder");
-    let server = RedisServer::start(&["--enable-protected-configs", "yes"]);
-    run(async {
-        let rig = Rig::open(&relaxed(&server)).await;
-        rig.publish().await;
-        server.order(&format!("CONFIG SET dir {}", gone.display()));
-        std::fs::remove_dir(&gone).expect("it was empty");
-        assert_eq!(server.ask(&["CONFIG", "SET", "save", "3600 1"]), "+OK\r\n");
-        server.ask(&["BGSAVE"]);
-        let why = until("the snapshot failed", async || match rig.offer(&[draft()]).await {
-            Err(StoreError::NotDurable(why)) => Some(why),
-            Ok(()) => None,
-            other => panic!("{other:?}"),
-        });
-        assert!(why.await.contains("MISCONF"));
-        server.order("CONFIG SET stop-writes-on-bgsave-error no");
-        rig.publish().await;
     });
 }
 

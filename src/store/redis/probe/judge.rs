@@ -3,10 +3,14 @@
 use crate::store::health::{Durability, Warning};
 use crate::store::redis::probe::seen::{Aof, Memory, Role, Seen};
 use crate::store::redis::probe::version::{VERSION_MIN, has_lua_hole};
+use crate::store::redis::url::{addressed, client};
 use crate::store::settings::{RequiredDurability, StoreSettings};
 
 /// Percent of the machine's memory from which on `maxmemory` leaves too little for a fork and for others.
 const MACHINE_PERCENT_MAX: u64 = 60;
+
+/// Said where more is refused than what would not be kept.
+pub(super) const REFUSES_ALL: &str = "refuses every write";
 
 /// Something against this Redis, and what cures it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,6 +48,16 @@ pub(super) struct Judgement {
     pub(super) warnings: Vec<Warning>,
 }
 
+impl Judgement {
+    /// Names this Redis wherever a command is to be sent to it.
+    fn address(&mut self, client: &str) {
+        let address = |text: &mut String| *text = addressed(text, client);
+        self.refusals.iter_mut().for_each(|flaw| address(&mut flaw.cure));
+        self.reasons.iter_mut().for_each(address);
+        self.warnings.iter_mut().for_each(|warning| address(&mut warning.detail));
+    }
+}
+
 /// Judges what was seen.
 pub(super) fn judge(seen: &Seen, settings: &StoreSettings) -> Judgement {
     let (unfit, short) = (unfit(seen), short_of_replicas(seen, settings));
@@ -78,7 +92,10 @@ pub(super) fn judge(seen: &Seen, settings: &StoreSettings) -> Judgement {
             refusals.extend(unseen);
         }
     }
-    Judgement { durability, refusals, is_fit_for_relaxed, reasons, warnings: warnings(seen, settings) }
+    let warnings = warnings(seen, settings);
+    let mut judgement = Judgement { durability, refusals, is_fit_for_relaxed, reasons, warnings };
+    judgement.address(&client(&settings.url, false));
+    judgement
 }
 
 /// What is refused whatever `store.durability` says.
@@ -101,6 +118,31 @@ fn unfit(seen: &Seen) -> Vec<Flaw> {
     if let Some(policy) = seen.eviction.as_ref().filter(|policy| *policy != "noeviction") {
         let what = format!("maxmemory-policy is {policy}: it throws messages away when its memory is full");
         flaws.push(Flaw::new(what, "redis-cli CONFIG SET maxmemory-policy noeviction"));
+    }
+    flaws.extend(refuses_writes(seen));
+    flaws
+}
+
+/// What lets Redis refuse every write by its own settings.
+fn refuses_writes(seen: &Seen) -> Vec<Flaw> {
+    let mut flaws = Vec::new();
+    if seen.snapshot_failed && seen.has_snapshots == Some(true) && seen.stops_without_snapshots == Some(true)
+    {
+        let what = format!(
+            "its last snapshot failed, and with stop-writes-on-bgsave-error yes it {REFUSES_ALL} (MISCONF)"
+        );
+        flaws.push(Flaw::new(what, "redis-cli CONFIG SET stop-writes-on-bgsave-error no"));
+    }
+    if let (Some(good), Some(least)) = (seen.replicas_good, seen.replicas_min)
+        && good < least
+    {
+        let what = format!(
+            "{good} of {least} replicas (min-replicas-to-write) are connected and in step, so it {REFUSES_ALL} (NOREPLICAS)"
+        );
+        let cure = format!(
+            "bring them back (redis-cli INFO replication), or redis-cli CONFIG SET min-replicas-to-write {good}"
+        );
+        flaws.push(Flaw { passes: true, ..Flaw::new(what, cure) });
     }
     flaws
 }
@@ -150,7 +192,8 @@ fn weak(seen: &Seen) -> Vec<Flaw> {
 fn unseen(seen: &Seen) -> Vec<Flaw> {
     let cure = |command: &str| {
         format!(
-            "let the user of store.url see it (redis-cli ACL SETUSER NAME {command}), or vouch for it with store.durability_assume = true"
+            "let the user of store.url see it (redis-cli ACL SETUSER NAME {command}, unless the command is renamed), or vouch for it with \
+             store.durability_assume = true"
         )
     };
     let (mut by_info, mut by_config) = (Vec::new(), Vec::new());

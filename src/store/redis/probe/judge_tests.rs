@@ -54,7 +54,7 @@ fn what_strict_refuses_is_taken_by_relaxed_and_has_its_cure() {
 
 #[test]
 fn what_is_always_refused_has_its_cure() {
-    let flaws: [(Seen, &str); 4] = [
+    let flaws: [(Seen, &str); 5] = [
         (Seen { version: Version::read("6.2.7"), ..sound() }, "install a newer one"),
         (Seen { role: Some(Role::Replica("db:6379".to_owned())), ..sound() }, "redis-cli REPLICAOF NO ONE"),
         (Seen { is_cluster: true, ..sound() }, "cluster-enabled no"),
@@ -62,6 +62,7 @@ fn what_is_always_refused_has_its_cure() {
             Seen { eviction: Some("allkeys-lru".to_owned()), ..sound() },
             "redis-cli CONFIG SET maxmemory-policy noeviction",
         ),
+        (unable_to_snapshot(), "redis-cli CONFIG SET stop-writes-on-bgsave-error no"),
     ];
     for (seen, cure) in flaws {
         for settings in [strict(), relaxed(), assuming()] {
@@ -70,6 +71,48 @@ fn what_is_always_refused_has_its_cure() {
             assert!(refusal.cure.contains(cure), "{refusal:?}");
             assert_eq!((found.durability, found.is_fit_for_relaxed), (Durability::Unknown, false));
         }
+    }
+}
+
+/// A Redis whose last snapshot failed, and which takes that for a reason to write nothing.
+fn unable_to_snapshot() -> Seen {
+    Seen { snapshot_failed: true, has_snapshots: Some(true), stops_without_snapshots: Some(true), ..sound() }
+}
+
+#[test]
+fn a_snapshot_that_failed_matters_only_where_writes_end_with_it() {
+    for seen in [
+        Seen { has_snapshots: Some(false), ..unable_to_snapshot() },
+        Seen { stops_without_snapshots: Some(false), ..unable_to_snapshot() },
+        Seen { stops_without_snapshots: None, ..unable_to_snapshot() },
+        Seen { snapshot_failed: false, ..unable_to_snapshot() },
+    ] {
+        assert_eq!(judge(&seen, &strict()).refusals, vec![], "{seen:?}");
+    }
+}
+
+#[test]
+fn fewer_replicas_than_redis_wants_for_a_write_are_told_with_what_would_do() {
+    let short = Seen { replicas_min: Some(2), replicas_good: Some(1), ..sound() };
+    for settings in [strict(), relaxed()] {
+        let found = judge(&short, &settings);
+        let [refusal] = &found.refusals[..] else { panic!("{found:?}") };
+        assert!(refusal.passes && refusal.cure.ends_with("redis-cli CONFIG SET min-replicas-to-write 1"));
+        assert_eq!(found.durability, Durability::Unknown);
+    }
+    for seen in [Seen { replicas_good: Some(2), ..short.clone() }, Seen { replicas_good: None, ..short }] {
+        assert_eq!(judge(&seen, &strict()).refusals, vec![], "{seen:?}");
+    }
+}
+
+#[test]
+fn what_cures_names_the_redis_that_it_is_for() {
+    let seen = Seen { aof: Some(Aof::Off), memory: Some(Memory::default()), ..sound() };
+    let elsewhere = StoreSettings { url: "redis://db:1/2".to_owned(), ..strict() };
+    let found = judge(&seen, &elsewhere);
+    let warning = found.warnings[0].detail.as_str();
+    for text in [found.refusals[0].cure.as_str(), found.reasons[0].as_str(), warning] {
+        assert!(text.contains("redis-cli -h db -p 1 CONFIG SET "), "{text}");
     }
 }
 

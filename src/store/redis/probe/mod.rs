@@ -8,6 +8,7 @@
 //! | `epoch` | the mark of this very Redis |
 //! | `server` | which server a connection leads to |
 //! | `rights` | what the user may |
+//! | `refused` | writes that it refuses, or does not answer |
 //! | `room` | whether there is room for more, pure |
 //! | `vitals` | what the last looks found, shared by all connections |
 //! | `tail` | what its append-only file may end with |
@@ -21,6 +22,7 @@
 mod epoch;
 mod judge;
 pub(super) mod opening;
+mod refused;
 mod rights;
 mod room;
 mod seen;
@@ -32,6 +34,7 @@ mod vitals;
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value};
+use tokio::time::timeout;
 
 use crate::store::error::StoreError;
 use crate::store::health::{StoreHealth, Trouble};
@@ -46,7 +49,9 @@ use crate::store::redis::probe::seen::{Memory, Seen, ask_info, ask_memory, ask_s
 use crate::store::redis::probe::server::Met;
 use crate::store::redis::probe::version::WAITAOF_FROM;
 use crate::store::redis::state::lock;
+use crate::store::redis::url;
 
+pub(super) use refused::Refused;
 pub(super) use server::Server;
 pub(super) use tail::Tails;
 pub(super) use version::Version;
@@ -56,6 +61,8 @@ pub(super) use vitals::Vitals;
 const TRIES_MAX: usize = 3;
 /// Queues whose messages are counted by commands that travel together.
 const COUNTED_AT_ONCE: usize = 1_000;
+/// The longest look that is taken for an answer when a write had none.
+const LOOK_WITHIN: Duration = Duration::from_secs(1);
 /// How long replicas may take to acknowledge.
 const REPLICAS_WITHIN: Duration = Duration::from_secs(2);
 
@@ -161,7 +168,10 @@ impl Connection {
     pub(super) async fn look_at_health(&self) -> Result<StoreHealth, StoreError> {
         self.state.check_open()?;
         let asked = Instant::now();
-        let looked = self.look_at_what_is_old().await?;
+        if self.state.refused.is_news() {
+            lock(&self.state.vitals).doubt_all();
+        }
+        let looked = self.look_at_what_is_old().await.inspect_err(|_| self.state.is_away())?;
         let latency = asked.elapsed();
         if looked == Looked::Near {
             self.count_backlog().await?;
@@ -172,6 +182,7 @@ impl Connection {
         let mut health = vitals.health(newer);
         drop(vitals);
         health.warnings.extend(self.state.warnings());
+        self.state.refused.add_to(&mut health, &url::client(&self.state.settings.url, false));
         health.unswept = self.state.unswept();
         let troubles = lock(&self.state.troubles);
         health.troubles = troubles
@@ -311,6 +322,12 @@ impl Connection {
         }
         lock(&self.state.vitals).room.count(backlog);
         Ok(())
+    }
+
+    /// Whether Redis answers at once who only looks.
+    pub(super) async fn still_answers(&self) -> bool {
+        let answer = timeout(LOOK_WITHIN, self.link.send(&self.ask_epoch(), Effect::Asks)).await;
+        matches!(answer, Ok(Ok(_) | Err(StoreError::Internal(_))))
     }
 
     fn ask_epoch(&self) -> Cmd {

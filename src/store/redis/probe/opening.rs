@@ -157,15 +157,13 @@ fn refusal(state: &State, flaws: &[Flaw], is_fit_for_relaxed: bool) -> String {
         write!(text, "\n- {what}\n    {cure}").expect("a string takes all");
     }
     if flaws.iter().any(|flaw| flaw.cure.contains(" CONFIG SET ")) {
-        text.push_str(
+        write!(
+            text,
             "\nSo that it stays when Redis restarts (a Redis that was started without a configuration file says so: put the same \
-             into its options):\n    redis-cli CONFIG REWRITE",
-        );
-        let client = url::client(&state.settings.url, false);
-        if client != "redis-cli" {
-            write!(text, "\nThis Redis is not where redis-cli looks by itself: write {client} in its place.")
-                .expect("a string takes all");
-        }
+             into its options):\n    {} CONFIG REWRITE",
+            url::client(&state.settings.url, false)
+        )
+        .expect("a string takes all");
     }
     if is_strict && is_fit_for_relaxed {
         text.push_str(

@@ -8,7 +8,14 @@ use redis::{Cmd, Value};
 use crate::store::redis::probe::version::{Product, Version};
 
 /// What `CONFIG GET` is asked for.
-const PARAMETERS: [&str; 4] = ["appendfsync", "no-appendfsync-on-rewrite", "save", "maxmemory-policy"];
+const PARAMETERS: [&str; 6] = [
+    "appendfsync",
+    "no-appendfsync-on-rewrite",
+    "save",
+    "maxmemory-policy",
+    "stop-writes-on-bgsave-error",
+    "min-replicas-to-write",
+];
 
 /// A replica that has been silent for longer is not in step, seconds: it says something each second.
 const REPLICA_LAG_MAX_S: u64 = 10;
@@ -68,6 +75,13 @@ pub(super) struct Seen {
     pub(super) fsync_pauses: Option<bool>,
     /// Whether snapshots are taken.
     pub(super) has_snapshots: Option<bool>,
+    /// Whether the last snapshot failed.
+    pub(super) snapshot_failed: bool,
+    /// `stop-writes-on-bgsave-error`.
+    pub(super) stops_without_snapshots: Option<bool>,
+    /// `min-replicas-to-write`, and how many Redis counts for it; `None` while it counts none.
+    pub(super) replicas_min: Option<u64>,
+    pub(super) replicas_good: Option<u64>,
     pub(super) eviction: Option<String>,
     pub(super) memory: Option<Memory>,
 }
@@ -133,6 +147,10 @@ impl Seen {
             fsync: setting("appendfsync"),
             fsync_pauses: setting("no-appendfsync-on-rewrite").map(|word| word == "yes"),
             has_snapshots: setting("save").map(|points| !points.is_empty()),
+            snapshot_failed: text.word("rdb_last_bgsave_status") == Some("err"),
+            stops_without_snapshots: setting("stop-writes-on-bgsave-error").map(|word| word == "yes"),
+            replicas_min: setting("min-replicas-to-write").and_then(|count| count.parse().ok()),
+            replicas_good: text.number("min_slaves_good_slaves"),
             eviction: text
                 .word("maxmemory_policy")
                 .map(str::to_owned)
@@ -243,12 +261,20 @@ pub(super) mod tests {
             "aof_base_size:88",
             "aof_current_size:100",
             "aof_last_write_status:ok",
+            "rdb_last_bgsave_status:ok",
             "role:master",
             "connected_slaves:1",
             "cluster_enabled:0",
         ]);
-        let settings = ["appendfsync", "always", "no-appendfsync-on-rewrite", "no", "save", ""];
-        Seen::of(Some(&info), Some(&Value::Array(settings.map(bulk).to_vec())))
+        let settings = [
+            ("appendfsync", "always"),
+            ("no-appendfsync-on-rewrite", "no"),
+            ("save", ""),
+            ("stop-writes-on-bgsave-error", "yes"),
+            ("min-replicas-to-write", "0"),
+        ];
+        let settings = settings.iter().flat_map(|(name, value)| [bulk(name), bulk(value)]).collect();
+        Seen::of(Some(&info), Some(&Value::Array(settings)))
     }
 
     #[test]
@@ -260,6 +286,8 @@ pub(super) mod tests {
         assert_eq!(seen.fsync.as_deref(), Some("always"));
         assert_eq!((seen.fsync_pauses, seen.has_snapshots), (Some(false), Some(false)));
         assert_eq!(seen.eviction.as_deref(), Some("noeviction"));
+        assert_eq!((seen.snapshot_failed, seen.stops_without_snapshots), (false, Some(true)));
+        assert_eq!((seen.replicas_min, seen.replicas_good), (Some(0), None));
         let memory =
             Memory { used_bytes: 1_000_000, bytes_max: 8_000_000_000, machine_bytes: 16_000_000_000 };
         assert_eq!(seen.memory, Some(memory));

@@ -8,10 +8,11 @@ use crate::domain::queue::{Generation, QueueName};
 use crate::store::error::StoreError;
 use crate::store::health::{Durability, StoreHealth, Warning};
 use crate::store::redis::probe::epoch::{Epoch, FORMAT};
-use crate::store::redis::probe::judge::{Flaw, Judgement, judge};
+use crate::store::redis::probe::judge::{Flaw, Judgement, REFUSES_ALL, judge};
 use crate::store::redis::probe::room::Room;
 use crate::store::redis::probe::seen::{Aof, Seen};
 use crate::store::redis::probe::server::{Address, Met, Server};
+use crate::store::redis::url;
 use crate::store::settings::StoreSettings;
 use crate::store::stats::QueueStats;
 
@@ -29,6 +30,8 @@ const OF_SEVERAL: (&str, &str) = (
 /// What the looks at Redis found.
 #[derive(Default)]
 pub(in crate::store::redis) struct Vitals {
+    /// How `redis-cli` is called for it.
+    client: String,
     /// Where connections lead, and what is known of each server there.
     address: Address,
     servers: HashMap<Server, Looked>,
@@ -128,6 +131,7 @@ impl Vitals {
             Some(Aof::On) => looked.aof_was_off = false,
             None => {}
         }
+        self.client = url::client(&settings.url, true);
         looked.judged = Some((Instant::now(), judge(&seen, settings)));
         looked.is_doubted = false;
         self.tell();
@@ -136,6 +140,11 @@ impl Vitals {
     /// Lets everything be looked at before the next publish.
     pub(super) fn doubt(&mut self, server: &Server) {
         self.servers.entry(server.clone()).or_default().is_doubted = true;
+    }
+
+    /// Lets everything be looked at again: something happened that no judgement explains.
+    pub(super) fn doubt_all(&mut self) {
+        self.servers.values_mut().for_each(|looked| looked.is_doubted = true);
     }
 
     /// Notes what lies under the key of the epoch; gives whether one is to be made.
@@ -173,7 +182,8 @@ impl Vitals {
                     format!("its epoch is {is} and was {known}: it was emptied or swapped for another");
                 let cure = format!(
                     "bring the old one back, or restart every gateway to adopt this one; where it is the old one and only this \
-                     key was touched, redis-cli SET {key} {known}"
+                     key was touched, {} SET {key} {known}",
+                    self.client
                 );
                 Some(Flaw::new(what, cure))
             }
@@ -265,6 +275,9 @@ impl Vitals {
             return;
         }
         match &why {
+            Some(why) if why.contains(REFUSES_ALL) => {
+                log::error!("cause" = why.as_str(); "Redis takes no writes: nothing is published, leased or settled");
+            }
             Some(why) => {
                 log::error!("cause" = why.as_str(); "Redis does not keep what a 202 promises: publishes are refused, delivering goes on");
             }
