@@ -321,7 +321,7 @@ async fn a_lane_that_hangs_keeps_no_more_than_four_waiting_once_it_was_late() {
 async fn queues_with_many_destinations_have_their_part_of_a_lane_whoever_has_more_waiting() {
     let ((lanes, _clock), queues) = (lanes(8, None), [mixed(), mixed(), mixed()]);
     let lane = lanes.of(KEY);
-    let mut waiting = vec![Vec::new(), Vec::new(), Vec::new()];
+    let mut waiting = [Vec::new(), Vec::new(), Vec::new()];
     let mut inside = Vec::new();
     let mut had = [0_usize; 3];
     for (round, few) in (0..300).flat_map(|round| [(round, 1), (round, 2)]) {
@@ -346,7 +346,7 @@ async fn turns_of_a_rate_go_round_among_queues_with_many_destinations_and_those_
     for (rate, turns) in [("20/s", 320), ("100/s", 1_600)] {
         let ((lanes, clock), queues) = (lanes(64, Some(rate)), [mixed(), mixed(), mixed()]);
         let (lane, mut had) = (lanes.of(KEY), [0_usize; 3]);
-        let mut waiting = vec![Vec::new(), Vec::new()];
+        let mut waiting = [Vec::new(), Vec::new()];
         for step in 0..2_000 {
             // The first one has a long backlog, the second one little, and comes later, as does the one that sends here only.
             for (queue, most) in [(0, 40), (1, 8)] {

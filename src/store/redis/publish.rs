@@ -94,9 +94,6 @@ impl Connection {
             let stored = results.iter_mut().filter(is_stored);
             stored.for_each(|result| *result = GroupResult::Failed(error.clone()));
         }
-        if results.contains(&GroupResult::Accepted) {
-            self.state.refused.written();
-        }
         // Where no sending was carried out the next one is as good as the first.
         let is_known = |result: &GroupResult| match result {
             GroupResult::Failed(error) => sending.is_first && error.stored() == Stored::No,
@@ -105,8 +102,16 @@ impl Connection {
         if (sending.is_first && late == parts.len()) || results.iter().all(is_known) {
             lock(&self.state.calls).closed(call);
         }
-        lock(&self.state.vitals).took(begun.elapsed());
+        self.took(begun.elapsed(), &results);
         Ok(results)
+    }
+
+    /// Notes that Redis answered, and whether it wrote.
+    fn took(&self, span: Duration, results: &[GroupResult]) {
+        if results.contains(&GroupResult::Accepted) {
+            self.state.refused.written();
+        }
+        lock(&self.state.vitals).took(span);
     }
 
     /// What a call is told that is about to leave.

@@ -2,7 +2,7 @@
 
 use posthaste::store::error::StoreError;
 
-use super::{Durability, RedisServer, Rig, WITHIN, not_durable, relaxed, run, strict, until};
+use super::{Durability, RedisServer, Rig, WITHIN, not_durable, refusal, relaxed, run, strict, until};
 use crate::conformance::stand::draft;
 use crate::support::gateway::Gateway;
 use crate::support::redis::STRICT;
@@ -71,9 +71,13 @@ fn a_redis_that_cannot_write_its_files_takes_no_publishes() {
         let reasons: Vec<_> = reasons.collect();
         assert!(reasons.len() == 1 && reasons[0].ends_with(cure), "{health:?}");
         assert!(not_durable(rig.offer(&[draft()]).await).contains(cure));
+        assert!(refusal(&relaxed(&server)).contains(cure), "nor does another gateway start");
         server.order(cure);
         until("it is seen", async || rig.offer(&[draft()]).await.ok()).await;
-        assert_eq!(rig.health().await.durability, Durability::None);
+        until("it has snapshots", async || {
+            (rig.health().await.durability == Durability::Relaxed).then_some(())
+        })
+        .await;
     });
 }
 

@@ -91,6 +91,8 @@ async fn watch(state: &Arc<State>) -> Result<(), OpenError> {
 async fn once(state: &Arc<State>) -> Found {
     match timeout(GREET_WITHIN, greet(state)).await {
         Ok(Ok(())) => {}
+        // While writes are refused a PING is as well: what is the matter is seen below.
+        Ok(Err(error)) if error.code() == Some("MISCONF") => {}
         Ok(Err(error)) => return refused_greeting(state, &error),
         // A handshake that never ends: who connects later says why.
         Err(_) => return Found::Away,
