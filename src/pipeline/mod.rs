@@ -9,7 +9,7 @@
 //! | `consumers` | who waits to pull messages, and what is leased for them |
 //! | `sweeper` | does what time brings |
 //! | `prober` | looks at the store and its queues about once a second |
-//! | `share` (`pace`) | how many messages of a queue are in flight, over all threads, and how many begin in a span of time |
+//! | `share` (`pace`, `places`) | how many messages of a queue are in flight, over all threads, and how many begin in a span of time |
 //! | `lanes` | the same for everything that is sent to one origin, and whether it is spared |
 //! | `batch` | what a worker thread holds, counted |
 //! | `slots` | who may take a worker thread's slots |
@@ -32,6 +32,7 @@ mod mean;
 mod order;
 mod pace;
 mod parking;
+mod places;
 pub mod prober;
 mod ring;
 pub mod settings;

@@ -37,6 +37,11 @@ impl Pace {
         self.next.since(now).saturating_sub(self.tolerance)
     }
 
+    /// Whether every turn that was taken is paid back: it is as if none had ever been.
+    pub(super) fn is_full(&self, now: Tick) -> bool {
+        self.next <= now
+    }
+
     /// Takes a turn that comes within `most`; gives how long to wait for it, or how long it would have been.
     pub(super) fn take(&mut self, now: Tick, most: Duration) -> Result<Duration, Duration> {
         let wait = self.wait(now);
@@ -95,6 +100,7 @@ mod tests {
             |pace: &mut Pace, ms| pace.take(at(ms), Duration::from_secs(1)).map(|wait| wait.as_millis());
         assert_eq!([0; 7].map(|ms| take(&mut pace, ms)), [0, 0, 0, 0, 0, 20, 40].map(Ok));
         assert_eq!(take(&mut pace, 50), Ok(10));
+        assert!(!pace.is_full(at(10)) && pace.is_full(at(1_000)));
         assert_eq!(take(&mut pace, 10_000), Ok(0));
     }
 

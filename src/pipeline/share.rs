@@ -21,6 +21,7 @@ use crate::domain::queue::QueueName;
 use crate::pipeline::batch::Held;
 use crate::pipeline::mean;
 use crate::pipeline::pace::Pace;
+use crate::pipeline::places::{Counts, Places};
 use crate::store::QueueEntry;
 
 /// How far ahead of its beginning a message may be leased.
@@ -115,8 +116,7 @@ pub(super) struct Share {
     permits: Semaphore,
     permits_made: Mutex<PermitsMade>,
     leased: AtomicUsize,
-    /// Messages in flight that wait in hand for one of many lanes.
-    in_hand: AtomicUsize,
+    pub(super) counts: Counts,
     on_threads: Vec<OnThread>,
     /// When the latest lease under way was begun; 0 when none is.
     leasing_since_us: AtomicU64,
@@ -208,29 +208,13 @@ impl Drop for InFlight<'_> {
     }
 }
 
-/// The place of a message that waits in hand.
-pub(super) struct InHand(Arc<Share>);
-
-impl InHand {
-    /// What its queue may have in flight besides.
-    pub(super) fn free(&self) -> usize {
-        self.0.free()
-    }
-}
-
-impl Drop for InHand {
-    fn drop(&mut self) {
-        self.0.in_hand.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Share {
     pub(super) fn new(limit: usize, threads: usize) -> Self {
         Self {
             permits: Semaphore::new(limit),
             permits_made: Mutex::new(PermitsMade { limit, count: limit }),
             leased: AtomicUsize::new(0),
-            in_hand: AtomicUsize::new(0),
+            counts: Counts::default(),
             on_threads: (0..threads).map(|_| OnThread::default()).collect(),
             leasing_since_us: AtomicU64::new(0),
             attempt_us: AtomicU64::new(0),
@@ -278,17 +262,11 @@ impl Share {
         Some(if turns > 0 { Ok(turns) } else { Err(pace.wait(now).max(LOOK_MIN)) })
     }
 
-    /// Messages that may be in flight besides those that are; those that wait in hand are not yet.
-    pub(super) fn free(&self) -> usize {
-        let in_hand = self.in_hand.load(Ordering::Relaxed);
+    /// How its places are taken; those of who waits in hand are not yet.
+    pub(super) fn places(&self) -> Places {
         let made = lock(&self.permits_made);
-        (made.limit + in_hand).saturating_sub(made.count.saturating_sub(self.permits.available_permits()))
-    }
-
-    /// Notes that a message which has its right to be in flight waits in hand until the guard is dropped.
-    pub(super) fn wait_in_hand(self: &Arc<Self>) -> InHand {
-        self.in_hand.fetch_add(1, Ordering::Relaxed);
-        InHand(self.clone())
+        let in_flight = made.count.saturating_sub(self.permits.available_permits());
+        self.counts.places(made.limit, in_flight)
     }
 
     /// How long until the rate lets a message begin.

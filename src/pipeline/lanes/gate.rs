@@ -1,74 +1,29 @@
 //! What one lane knows, and who may pass: the decisions of a lane behind its lock. Pure but for who waits.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use crate::clock::Tick;
-use crate::pipeline::lanes::breaker::{Admitted, Breaker, Change, Health, PROBE_LOOK, Phase};
+use crate::pipeline::lanes::ask::{Answer, Ask, Passage, Wish};
+use crate::pipeline::lanes::breaker::{Breaker, Change, Health, PROBE_LOOK, Phase};
 use crate::pipeline::lanes::claims::{Claims, Standing};
 use crate::pipeline::lanes::concurrency::{Limit, Load};
 use crate::pipeline::lanes::judge::Judgement;
 use crate::pipeline::lanes::lane::Pass;
 use crate::pipeline::lanes::line::Line;
-use crate::pipeline::lanes::row::{AHEAD, Row, Turn, WAIT_MAX, Waiter, passes_at, patience};
-use crate::pipeline::mean;
+use crate::pipeline::lanes::pulse::Pulse;
+use crate::pipeline::lanes::row::{AHEAD, BRIEFLY, Row, Turn, WAIT_MAX, Waiter, passes_at, patience};
 use crate::pipeline::pace::Pace;
-use crate::pipeline::share::InHand;
+use crate::pipeline::places::{InHand, Unanswered};
+use crate::pipeline::share::Share;
 
-/// How soon who waits for a turn of the rate looks for it.
+/// How soon who waits for a turn of the rate, or for a place of its queue, looks for it.
 const LOOK_MIN: Duration = Duration::from_millis(10);
 /// The errors shown are about this long.
 const CAUSE_BYTES_MAX: usize = 120;
-
-/// Somebody who wants to pass.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ask {
-    /// Which queue: the address of its share.
-    pub(super) queue: usize,
-    /// Whether it is another than the first attempt.
-    pub(super) is_retry: bool,
-    /// Whether it was booked: its queue sends here only.
-    pub(super) is_booked: bool,
-    /// What its queue may still have in flight anywhere: places that nobody has, and those of who only waits in hand.
-    pub(super) free: usize,
-}
-
-/// A queue that sends here only and would lease.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Wish {
-    /// Which queue: the address of its share.
-    pub(super) queue: usize,
-    /// Messages that it has leased.
-    pub(super) own: usize,
-    /// Messages that it would lease besides.
-    pub(super) wanted: usize,
-    /// Of `at_once` that it may have in flight that many more may be leased before they have a place.
-    pub(super) early: usize,
-    pub(super) at_once: usize,
-}
-
-/// What a passage is ended with.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Passage {
-    pub(super) ask: Ask,
-    admitted: Admitted,
-    limit_epoch: u32,
-    generation: u32,
-}
-
-/// The answer to who wants to pass.
-pub(super) enum Answer {
-    /// It may, after that long.
-    Pass(Passage, Duration),
-    /// It is told when it may.
-    Wait(Turn),
-    /// Nobody may now.
-    Shut,
-    /// Others are before it.
-    Busy,
-}
 
 /// What is to be said of the end of a passage.
 pub(super) struct Ended {
@@ -106,12 +61,9 @@ pub(super) struct Gate {
     /// Queues that send here only and want more than they got.
     pub(super) claims: Claims,
     line: Line,
-    /// How long an attempt takes, microseconds, as a moving mean; 0 before the first.
-    attempt_us: u64,
-    /// When somebody waited in vain who was to pass soon, until it answered a while later.
-    late_at: Option<Tick>,
-    /// When it answered last.
-    alive_at: Option<Tick>,
+    pub(super) pulse: Pulse,
+    /// Whether what is in flight is counted as unanswered.
+    is_quiet: bool,
     probe_booked: Option<Tick>,
     cause: String,
     pub(super) used_at: Tick,
@@ -132,9 +84,8 @@ impl Gate {
             rows: VecDeque::new(),
             claims: Claims::default(),
             line: Line::default(),
-            attempt_us: 0,
-            late_at: None,
-            alive_at: None,
+            pulse: Pulse::default(),
+            is_quiet: true,
             probe_booked: None,
             cause: String::new(),
             used_at: now,
@@ -220,25 +171,34 @@ impl Gate {
         pace.turns(now, AHEAD).saturating_sub(not_begun).min(standing.turns(pace.burst(AHEAD)))
     }
 
-    /// Lets somebody pass, or says what to do; who is to wait does so with what `in_hand` makes.
-    pub(super) fn ask(&mut self, now: Tick, ask: Ask, in_hand: impl FnOnce() -> Option<InHand>) -> Answer {
+    /// Lets somebody of that queue pass, or says what to do.
+    pub(super) fn ask(&mut self, now: Tick, ask: Ask, share: &Arc<Share>) -> Answer {
         self.used_at = now;
         if self.shut_until(now).is_some() {
             return Answer::Shut;
         }
         if self.is_its_turn(now, ask) && self.has_room(now, ask) {
-            return match self.pass(now, ask) {
-                Some((passage, wait)) => Answer::Pass(passage, wait),
-                None => Answer::Shut,
-            };
+            let Some((passage, wait)) = self.pass(now, ask) else { return Answer::Shut };
+            if !ask.is_booked {
+                self.row(ask.queue).unanswered.get_or_insert_with(|| Unanswered::new(share));
+            }
+            self.count(now, ask);
+            return Answer::Pass(passage, wait);
         }
+        self.count(now, ask);
         let wait = self.pace.as_ref().filter(|_| !ask.is_booked).map(|pace| pace.wait(now));
         let is_patient = ask.is_booked && !ask.is_retry;
         let patience = if is_patient { Some(WAIT_MAX) } else { self.patience(now, ask) };
         let Some(patience) = patience else { return Answer::Busy };
-        let look = wait.map_or(patience, |wait| wait.clamp(LOOK_MIN, WAIT_MAX));
+        let by_itself = if self.waits_for_others(now, ask) { Some(Duration::ZERO) } else { wait };
+        let look = by_itself.map_or(patience, |wait| wait.clamp(LOOK_MIN, WAIT_MAX));
         let (told, turn) = oneshot::channel();
-        self.row(ask.queue).waiters.push_back(Waiter { ask, told, in_hand: in_hand() });
+        let in_hand = (!ask.is_booked).then(|| InHand::new(share));
+        let row = self.row(ask.queue);
+        if !ask.is_booked {
+            row.unanswered.get_or_insert_with(|| Unanswered::new(share));
+        }
+        row.waiters.push_back(Waiter { ask, told, in_hand });
         Answer::Wait(Turn { told: turn, patience, look })
     }
 
@@ -289,24 +249,31 @@ impl Gate {
         self.in_flight_of_all += 1;
         self.retries += u32::from(ask.is_retry);
         self.row(ask.queue).in_flight += 1;
+        self.pulse.began(now.after(wait));
         self.limit.in_flight(self.in_flight);
         let (limit_epoch, generation) = (self.limit.epoch(), self.generation);
         Some((Passage { ask, admitted, limit_epoch, generation }, wait))
     }
 
-    /// Whether one more may be in flight. Of a queue with many destinations a lane may have as many as the queue has places left for
-    /// others, so the first one may have half of them.
+    /// Whether one more may be in flight. Of a queue with many destinations a lane may have what its [`Places`](crate::pipeline::places::Places) say.
     fn has_room(&self, now: Tick, ask: Ask) -> bool {
         if self.in_flight_of_all >= self.most {
             return false;
         }
-        if self.breaker.phase(now) == Phase::HalfOpen {
-            return true;
-        }
-        let own = self.rows.iter().find(|row| row.queue == ask.queue).map_or(0, |row| row.in_flight);
-        self.in_flight < self.limit.now()
-            && (!ask.is_retry || self.retries < self.limit.of_retries())
-            && (ask.is_booked || own == 0 || own < ask.free.min(self.part(now, ask.queue)))
+        let is_half_open = self.breaker.phase(now) == Phase::HalfOpen;
+        let is_below =
+            || self.in_flight < self.limit.now() && (!ask.is_retry || self.retries < self.limit.of_retries());
+        let has_place = || {
+            let own = self.rows.iter().find(|row| row.queue == ask.queue).map_or(0, |row| row.in_flight);
+            let (own, part) = if is_half_open { (0, usize::MAX) } else { (own, self.part(now, ask.queue)) };
+            ask.places.has_one_more(own, part, self.pulse.is_quiet(now))
+        };
+        (is_half_open || is_below()) && (ask.is_booked || has_place())
+    }
+
+    /// Whether it is only other lanes that keep this one from passing.
+    fn waits_for_others(&self, now: Tick, ask: Ask) -> bool {
+        !ask.is_booked && self.in_flight_of_all == 0 && !self.has_room(now, ask)
     }
 
     /// What a queue with many destinations may have in flight here: all, unless others want more, be it that they claim room or
@@ -324,14 +291,19 @@ impl Gate {
 
     /// How long who joins the row of its queue waits there at most; `None` where it is put off instead.
     fn patience(&self, now: Tick, ask: Ask) -> Option<Duration> {
+        if self.waits_for_others(now, ask) {
+            return ask.places.is_moving(now).then_some(BRIEFLY);
+        }
+        let most = if ask.is_booked { WAIT_MAX } else { self.pulse.patience(now)? };
         let own = self.rows.iter().find(|row| row.queue == ask.queue).map_or(0, |row| row.waiters.len());
         let others = self.rows.iter().filter(|row| row.queue != ask.queue).map(|row| row.waiters.len());
         let place = u32::try_from(passes_at(own, others)).unwrap_or(u32::MAX);
-        let by_places = Duration::from_micros(self.attempt_us).saturating_mul(place) / self.in_flight.max(1);
+        let by_places =
+            Duration::from_micros(self.pulse.attempt_us()).saturating_mul(place) / self.in_flight.max(1);
         let by_rate = self.pace.as_ref().filter(|_| !ask.is_booked).map_or(Duration::ZERO, |pace| {
             pace.wait(now).saturating_add(pace.rate().interval().saturating_mul(place - 1))
         });
-        patience(own, ask.is_booked, by_places.max(by_rate), self.late_at.is_some())
+        patience(own, ask.is_booked, by_places.max(by_rate), self.pulse.is_late()).map(|wait| wait.min(most))
     }
 
     fn row(&mut self, queue: usize) -> &mut Row {
@@ -364,6 +336,7 @@ impl Gate {
             let Some(place) = self.first_with_room(now, &asks) else { continue };
             let (passage, wait) = self.pass(now, asks[place])?;
             let waiter = self.row(asks[place].queue).waiters.remove(place)?;
+            self.count(now, waiter.ask);
             return Some((passage, wait, waiter.told));
         }
         None
@@ -377,15 +350,23 @@ impl Gate {
         asks.iter().position(|ask| self.has_room(now, *ask))
     }
 
-    /// Whether the destination answered a moment ago.
-    pub(super) fn is_moving(&self, now: Tick) -> bool {
-        self.alive_at.is_some_and(|at| now.since(at) <= AHEAD)
+    /// Counts what is in flight as unanswered, or no more: of all queues when that changed, else of the one that asks.
+    fn count(&mut self, now: Tick, ask: Ask) {
+        let is_quiet = self.pulse.is_quiet(now);
+        if self.is_quiet != is_quiet {
+            self.is_quiet = is_quiet;
+            self.rows.iter_mut().for_each(|row| row.count(is_quiet));
+        } else if !ask.is_booked
+            && let Some(row) = self.rows.iter_mut().find(|row| row.queue == ask.queue)
+        {
+            row.count(is_quiet);
+        }
     }
 
     /// Takes those out of a queue's row who wait no more; `in_vain` when one of them gave up.
     pub(super) fn tidy(&mut self, now: Tick, queue: usize, in_vain: bool) {
         if in_vain {
-            self.late_at = Some(now);
+            self.pulse.was_late(now);
         }
         if let Some(place) = self.rows.iter().position(|row| row.queue == queue) {
             self.rows[place].tidy();
@@ -409,23 +390,29 @@ impl Gate {
         took: Duration,
         random: f64,
     ) -> Ended {
-        self.leave(passage);
         let Judgement { health, load, hold } = judgement;
+        if health == Health::Alive && !self.pulse.has_answered() {
+            self.rows.iter().filter_map(|row| row.unanswered.as_ref()).for_each(|of| of.is_new(now));
+        }
+        self.leave(passage);
+        self.pulse.ended(now, health == Health::Alive, self.in_flight_of_all, took);
         self.limit.ended(passage.limit_epoch, load, took);
         let change = self.breaker.ended(now, passage.admitted, health, random);
         if load != Load::Unknown {
-            self.attempt_us = mean::with(self.attempt_us, took);
+            self.pulse.took(took);
         }
         if health == Health::Alive {
             self.line.moved();
-            self.alive_at = Some(now);
-            self.late_at = self.late_at.filter(|at| now.since(*at) < WAIT_MAX);
         }
         match change {
             Change::None => {}
             Change::Closed => self.probe_booked = None,
-            Change::Opened | Change::OpenedAgain => self.shut(),
+            Change::Opened | Change::OpenedAgain => {
+                self.pulse.broke();
+                self.shut();
+            }
         }
+        self.count(now, passage.ask);
         let held_until =
             hold.map(|hold| now.after(hold)).filter(|until| self.hold.is_none_or(|held| held < *until));
         let was_held = self.held_until(now).is_some();
@@ -482,15 +469,18 @@ impl Gate {
     pub(super) fn put_off(&mut self, now: Tick, queue: usize, random: f64) -> Duration {
         let wait = self.pace.as_ref().map_or(Duration::ZERO, |pace| pace.wait(now));
         let opens = self.shut_until(now).unwrap_or(now).max(now.after(wait));
-        let each_us = self.attempt_us / u64::from(self.limit.now());
+        let each_us = self.pulse.attempt_us() / u64::from(self.limit.now());
         let interval = self.pace.as_ref().map_or(Duration::ZERO, |pace| pace.rate().interval());
         self.line.put_off(now, queue, opens, Duration::from_micros(each_us).max(interval), random)
     }
 
-    /// Whether it may be forgotten: nothing is under way, and it is as good as new; or, when `also_shut`, whatever it knows.
+    /// Whether it may be forgotten: nothing is under way, it is not held, its rate has nothing to be paid back, and it is as good
+    /// as new; or, when `also_shut`, whatever it knows of its destination.
     pub(super) fn is_idle(&self, now: Tick, also_shut: bool) -> bool {
         self.in_flight_of_all == 0
             && !self.is_waited_for()
+            && self.held_until(now).is_none()
+            && self.pace.as_ref().is_none_or(|pace| pace.is_full(now))
             && (also_shut || (self.phase(now) == Phase::Closed && self.limit.now() == self.most))
     }
 }

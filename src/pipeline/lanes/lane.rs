@@ -11,12 +11,14 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::clock::{Clock, Tick};
 use crate::domain::format::duration;
+use crate::pipeline::lanes::ask::{Answer, Ask, Passage, Wish};
 use crate::pipeline::lanes::breaker::{Change, Phase};
-use crate::pipeline::lanes::gate::{Answer, Ask, Ended, Gate, Passage, Why, Wish};
+use crate::pipeline::lanes::gate::{Ended, Gate, Why};
 use crate::pipeline::lanes::judge::judge;
 use crate::pipeline::lanes::openings::Openings;
 use crate::pipeline::lanes::row::{Turn, WAIT_MAX};
 use crate::pipeline::pace::Pace;
+use crate::pipeline::places::Places;
 use crate::pipeline::share::Share;
 use crate::processor::Signal;
 
@@ -121,15 +123,10 @@ impl Lane {
         is_retry: bool,
         is_booked: bool,
     ) -> Result<Pass, NoWay> {
-        let ask = Ask {
-            queue: key(share),
-            is_retry,
-            is_booked,
-            free: if is_booked { usize::MAX } else { share.free() },
-        };
         loop {
-            let in_hand = || (!is_booked).then(|| share.wait_in_hand());
-            let answer = self.gate().ask(self.clock.tick(), ask, in_hand);
+            let places = if is_booked { Places::ENOUGH } else { share.places() };
+            let ask = Ask { queue: key(share), is_retry, is_booked, places };
+            let answer = self.gate().ask(self.clock.tick(), ask, share);
             let pass = match answer {
                 Answer::Pass(passage, wait) => Pass::new(self, passage, wait),
                 Answer::Shut => return Err(NoWay::Shut),
@@ -152,7 +149,7 @@ impl Lane {
     }
 
     fn is_moving(&self) -> bool {
-        self.gate().is_moving(self.clock.tick())
+        self.gate().pulse.is_moving(self.clock.tick())
     }
 
     /// Waits in hand for a turn; `None` when it takes too long.

@@ -8,6 +8,8 @@
 //! | `claims` | which queues want more than there is, and the part of each |
 //! | `line` | when a message that found no room is worth another look |
 //! | `row` | who waits in hand, and for how long that is worth it |
+//! | `pulse` | whether the destination answers, and how long that takes |
+//! | `ask` | who wants to pass or to lease, and what it is told |
 //! | `gate` | these together, and who waits |
 //! | `lane` | a gate that is shared, and the right to pass it |
 //! | `openings` | what the log says of breakers that open |
@@ -17,6 +19,7 @@
 //! and what meets such a lane is put off ([`Verdict::Defer`](crate::domain::retry::Verdict)). What a queue may have in flight by
 //! its own settings is its [`Share`](crate::pipeline::share), which comes on top.
 
+mod ask;
 mod breaker;
 mod claims;
 mod concurrency;
@@ -25,6 +28,7 @@ mod judge;
 mod lane;
 mod line;
 mod openings;
+mod pulse;
 mod row;
 pub mod settings;
 #[cfg(test)]
@@ -51,6 +55,9 @@ const LANES_MAX: usize = 10_000;
 /// How long a lane is remembered that is not used and has nothing to remember.
 const IDLE_MAX: Duration = Duration::from_mins(10);
 
+/// How long nothing more is forgotten after hardly anything could be: to look through all of them takes a millisecond.
+const CROWDED_PAUSE: Duration = Duration::from_millis(100);
+
 /// All lanes of this gateway. Clones share them; usable from any thread.
 #[derive(Clone)]
 pub struct Lanes(Arc<Shared>);
@@ -66,6 +73,8 @@ struct Shared {
 struct Known {
     by_key: HashMap<Arc<str>, Arc<Lane>>,
     swept_at: Tick,
+    /// Whether hardly any could be forgotten then.
+    is_crowded: bool,
 }
 
 /// A snapshot of one lane.
@@ -125,11 +134,12 @@ impl Lanes {
             return lane.clone();
         }
         let now = self.0.clock.tick();
-        known.forget_idle(now);
+        known.forget_idle(now, &self.0.settings);
         let (rate, most) = self.0.settings.of(key);
         let (clock, openings) = (self.0.clock.clone(), self.0.openings.clone());
         let lane = Arc::new(Lane::new(key, most, rate.map(Pace::new), clock, openings));
-        if known.by_key.len() < LANES_MAX {
+        // The operator's are few, and their rates hold whatever else is known.
+        if known.by_key.len() < LANES_MAX || self.0.settings.origins.contains_key(key) {
             known.by_key.insert(lane.key.clone(), lane.clone());
         }
         lane
@@ -183,10 +193,15 @@ fn status(lane: &Lane, now: Tick) -> LaneStatus {
 }
 
 impl Known {
-    /// Forgets what is not used: now and then, and when there are too many.
-    fn forget_idle(&mut self, now: Tick) {
+    /// Forgets what is not used: now and then, and when there are too many. Never those that settings name, nor what is held.
+    fn forget_idle(&mut self, now: Tick, settings: &LaneSettings) {
         let is_full = self.by_key.len() >= LANES_MAX;
-        if !is_full && now.since(self.swept_at) < IDLE_MAX {
+        let pause = match () {
+            () if !is_full => IDLE_MAX,
+            () if self.is_crowded => CROWDED_PAUSE,
+            () => Duration::ZERO,
+        };
+        if now.since(self.swept_at) < pause {
             return;
         }
         self.swept_at = now;
@@ -194,14 +209,15 @@ impl Known {
             self.by_key.retain(|_, lane| {
                 let gate = lane.gate();
                 let is_used = Arc::strong_count(lane) > 1 || now.since(gate.used_at) < unused_for;
-                is_used || !gate.is_idle(now, also_shut)
+                is_used || settings.origins.contains_key(&*lane.key) || !gate.is_idle(now, also_shut)
             });
             self.by_key.len()
         };
-        let left = forget(if is_full { Duration::ZERO } else { IDLE_MAX }, false);
+        let mut left = forget(if is_full { Duration::ZERO } else { IDLE_MAX }, false);
         // Not for a few, or the next ones would look through all of them again.
         if is_full && left > LANES_MAX / 8 * 7 {
-            forget(Duration::ZERO, true);
+            left = forget(Duration::ZERO, true);
         }
+        self.is_crowded = left > LANES_MAX / 8 * 7;
     }
 }

@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::pipeline::lanes::gate::Ask;
+use crate::pipeline::lanes::ask::Ask;
 use crate::pipeline::lanes::lane::Pass;
-use crate::pipeline::share::InHand;
+use crate::pipeline::places::{InHand, Unanswered};
 
 /// What a message may wait for as if it were its turn: to be leased where there is a rate, and in hand in a row of any length.
 pub(super) const AHEAD: Duration = Duration::from_millis(50);
 /// How long a message may wait in hand for its lane.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long one waits that was to pass within [`AHEAD`]: less than it would be put off for.
-const BRIEFLY: Duration = Duration::from_millis(200);
+pub(super) const BRIEFLY: Duration = Duration::from_millis(200);
 /// Of one queue with many destinations that many may wait for a lane that is not quick.
 const ROW_MAX: usize = 4;
 
@@ -41,22 +41,32 @@ pub(super) struct Row {
     pub(super) queue: usize,
     pub(super) in_flight: usize,
     pub(super) waiters: VecDeque<Waiter>,
+    /// What of it is in flight without an answer, where its queue has many destinations.
+    pub(super) unanswered: Option<Unanswered>,
 }
 
 impl Row {
     pub(super) fn new(queue: usize) -> Self {
-        Self { queue, in_flight: 0, waiters: VecDeque::new() }
+        Self { queue, in_flight: 0, waiters: VecDeque::new(), unanswered: None }
     }
 
     /// What those who wait ask for now.
     pub(super) fn asks(&self) -> Vec<Ask> {
-        let free = self.waiters.front().and_then(|waiter| waiter.in_hand.as_ref()).map(InHand::free);
-        self.waiters.iter().map(|Waiter { ask, .. }| Ask { free: free.unwrap_or(ask.free), ..*ask }).collect()
+        let places = self.waiters.front().and_then(|waiter| waiter.in_hand.as_ref()).map(InHand::places);
+        let now = |ask: &Ask| Ask { places: places.unwrap_or(ask.places), ..*ask };
+        self.waiters.iter().map(|waiter| now(&waiter.ask)).collect()
     }
 
     /// Forgets who waits no more.
     pub(super) fn tidy(&mut self) {
         self.waiters.retain(|waiter| !waiter.told.is_closed());
+    }
+
+    /// Counts what is in flight in its queue's share, while the lane `is_quiet`.
+    pub(super) fn count(&mut self, is_quiet: bool) {
+        if let Some(unanswered) = &mut self.unanswered {
+            unanswered.set(if is_quiet { self.in_flight } else { 0 });
+        }
     }
 
     /// Whether it holds nothing.

@@ -1,15 +1,14 @@
 //! A lane as its users see it, with a clock moved by hand.
 
-use std::pin::Pin;
+mod mixed;
 
 use futures_util::FutureExt as _;
-use tokio::task::unconstrained;
 
 use super::settings::OriginSettings;
 use super::*;
 use crate::domain::outcome::RetryHint;
 use crate::domain::timestamp::Timestamp;
-use crate::pipeline::share::{InFlight, Share};
+use crate::pipeline::share::Share;
 use crate::processor::Signal;
 
 const KEY: &str = "https://shop.example";
@@ -231,147 +230,6 @@ async fn a_queue_with_many_destinations_leaves_their_part_to_those_that_send_her
     assert!(enter().is_some());
 }
 
-/// A message under way, with its place in its queue.
-type Inside = (InFlight<'static>, Pass);
-/// Somebody who wants to pass and has not yet.
-type Entering = Pin<Box<dyn Future<Output = Result<Inside, NoWay>>>>;
-
-/// The share of a queue that lives as long as the tests do.
-fn mixed() -> &'static Arc<Share> {
-    Box::leak(Box::new(Arc::new(Share::new(64, 1))))
-}
-
-/// A message of a queue with many destinations.
-fn entering(lane: &Arc<Lane>, share: &'static Arc<Share>) -> Entering {
-    let lane = lane.clone();
-    // A test is one task, which tokio would make pause after some of these.
-    Box::pin(unconstrained(async move {
-        let place = share.enter().await;
-        Ok((place, lane.enter(share, false, false).await?))
-    }))
-}
-
-/// Lets those enter who may; gives them and those who are put off.
-fn enter(waiting: &mut Vec<Entering>) -> (Vec<Inside>, Vec<NoWay>) {
-    let (mut entered, mut put_off) = (Vec::new(), Vec::new());
-    waiting.retain_mut(|entering| {
-        let ended = entering.now_or_never();
-        let is_waiting = ended.is_none();
-        match ended {
-            Some(Ok(inside)) => entered.push(inside),
-            Some(Err(no_way)) => put_off.push(no_way),
-            None => {}
-        }
-        is_waiting
-    });
-    (entered, put_off)
-}
-
-/// Ends one that is under way.
-fn end((place, pass): Inside) {
-    pass.end(OK, None, TOOK);
-    drop(place);
-}
-
-#[tokio::test(start_paused = true)]
-async fn of_a_queue_with_many_destinations_all_wait_in_hand_for_a_lane_that_is_quick() {
-    let ((lanes, _clock), share) = (lanes(64, None), mixed());
-    let lane = lanes.of(KEY);
-    let (mut inside, mut passed) = (Vec::new(), 0);
-    let mut waiting: Vec<_> = (0..64).map(|_| entering(&lane, share)).collect();
-    while passed < 1_000 {
-        let (entered, put_off) = enter(&mut waiting);
-        assert_eq!(put_off, []);
-        inside.extend(entered);
-        assert!((28..=33).contains(&inside.len()), "{} of 64 places", inside.len());
-        end(inside.remove(0));
-        passed += 1;
-        waiting.push(entering(&lane, share));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_lane_that_hangs_keeps_no_more_than_four_waiting_once_it_was_late() {
-    let ((lanes, clock), share) = (lanes(64, None), mixed());
-    let lane = lanes.of(KEY);
-    let mut waiting: Vec<_> = (0..64).map(|_| entering(&lane, share)).collect();
-    let (mut inside, put_off) = enter(&mut waiting);
-    assert_eq!((inside.len(), put_off.len(), waiting.len()), (32, 0, 32));
-    tokio::time::advance(Duration::from_millis(201)).await;
-    assert_eq!(enter(&mut waiting).1, [NoWay::Busy; 28]);
-    let wait = |waiting: &mut Vec<Entering>| {
-        waiting.extend((0..20).map(|_| entering(&lane, share)));
-        let put_off = enter(waiting).1.len();
-        assert_eq!(waiting.len(), 20 - put_off + 4);
-        put_off
-    };
-    assert_eq!((wait(&mut waiting), shown(&lanes).waiting), (20, 4));
-    // It answers again; who answers for as long as a message may wait is quick again.
-    for (after_ms, put_off) in [(0, 20), (999, 20), (1, 0)] {
-        clock.advance(Duration::from_millis(after_ms));
-        end(inside.remove(0));
-        inside.extend(enter(&mut waiting).0);
-        waiting.push(entering(&lane, share));
-        assert_eq!(enter(&mut waiting).1, []);
-        assert_eq!(wait(&mut waiting), put_off, "{after_ms}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn queues_with_many_destinations_have_their_part_of_a_lane_whoever_has_more_waiting() {
-    let ((lanes, _clock), queues) = (lanes(8, None), [mixed(), mixed(), mixed()]);
-    let lane = lanes.of(KEY);
-    let mut waiting = [Vec::new(), Vec::new(), Vec::new()];
-    let mut inside = Vec::new();
-    let mut had = [0_usize; 3];
-    for (round, few) in (0..300).flat_map(|round| [(round, 1), (round, 2)]) {
-        for (queue, most) in [(0, 20), (1, few), (2, few)] {
-            // The first one has been there for long, and asks first.
-            while waiting[queue].len() < most && (queue == 0 || round > 20) {
-                waiting[queue].push(entering(&lane, queues[queue]));
-            }
-            let (entered, put_off) = enter(&mut waiting[queue]);
-            assert_eq!(put_off, []);
-            had[queue] += if round > 30 { entered.len() } else { 0 };
-            inside.extend(entered);
-        }
-        end(inside.remove(0));
-    }
-    let of_all: usize = had.iter().sum();
-    assert!(had.iter().all(|had| had.abs_diff(of_all / 3) <= of_all / 20), "{had:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn turns_of_a_rate_go_round_among_queues_with_many_destinations_and_those_that_send_here_only() {
-    for (rate, turns) in [("20/s", 320), ("100/s", 1_600)] {
-        let ((lanes, clock), queues) = (lanes(64, Some(rate)), [mixed(), mixed(), mixed()]);
-        let (lane, mut had) = (lanes.of(KEY), [0_usize; 3]);
-        let mut waiting = [Vec::new(), Vec::new()];
-        for step in 0..2_000 {
-            // The first one has a long backlog, the second one little, and comes later, as does the one that sends here only.
-            for (queue, most) in [(0, 40), (1, 8)] {
-                while waiting[queue].len() < most && (queue == 0 || step > 100) {
-                    waiting[queue].push(entering(&lane, queues[queue]));
-                }
-                let entered = enter(&mut waiting[queue]).0;
-                had[queue] += if step > 400 { entered.len() } else { 0 };
-                entered.into_iter().for_each(end);
-            }
-            let booked = if step > 100 { lane.book(queues[2], 10, 0).unwrap_or(0) } else { 0 };
-            had[2] += if step > 400 { booked } else { 0 };
-            for _ in 0..booked {
-                drop(lane.enter(queues[2], false, true).now_or_never());
-            }
-            lane.give_back(booked);
-            clock.advance(Duration::from_millis(10));
-            tokio::time::advance(Duration::from_millis(10)).await;
-        }
-        let of_all: usize = had.iter().sum();
-        assert!(of_all >= turns * 9 / 10, "{had:?} of {turns} turns");
-        assert!(had.iter().all(|had| had.abs_diff(of_all / 3) <= of_all / 10), "{had:?}");
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn retries_leave_room_for_first_attempts() {
     let ((lanes, _clock), share) = (lanes(8, None), &shares(1)[0]);
@@ -383,23 +241,6 @@ async fn retries_leave_room_for_first_attempts() {
     assert!(lane.enter(share, false, true).now_or_never().is_none());
     drop(retries);
     assert!(retry().is_some_and(|pass| pass.is_ok()));
-}
-
-#[tokio::test(start_paused = true)]
-async fn of_a_queue_with_many_destinations_one_lane_never_has_all_places() {
-    let ((lanes, _clock), share) = (lanes(64, None), Arc::new(Share::new(8, 1)));
-    let (hanging, other) = (lanes.of(KEY), lanes.of("https://other.example"));
-    let mut inside = Vec::new();
-    for _ in 0..8 {
-        let Some(place) = share.enter().now_or_never() else { break };
-        match hanging.enter(&share, false, false).now_or_never() {
-            Some(Ok(pass)) => inside.push((place, pass)),
-            Some(Err(_)) | None => break,
-        }
-    }
-    assert_eq!(inside.len(), 4, "half of the places");
-    let _place = share.enter().now_or_never().expect("a place");
-    assert!(other.enter(&share, false, false).now_or_never().is_some_and(|pass| pass.is_ok()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -480,4 +321,34 @@ async fn lanes_are_forgotten_when_there_are_too_many_and_what_is_known_of_bad_on
     assert!(lanes.why_shut(bad).is_some(), "it is still known to be bad");
     held.end(OK, None, TOOK);
     assert_eq!(lanes.all().iter().filter(|lane| &*lane.key == "https://busy.example").count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_rate_let_through_is_known_as_long_as_it_counts_however_many_lanes_there_are() {
+    let ((lanes, clock), share) = (lanes(8, Some("1/h")), &shares(1)[0]);
+    pass(&lanes.of(KEY), share).expect("a turn").end(OK, None, TOOK);
+    clock.advance(Duration::from_mins(11));
+    for number in 0..25_000 {
+        drop(lanes.of(&format!("https://{number}.example")));
+    }
+    assert_eq!(pass(&lanes.of(KEY), share).err(), Some(NoWay::Shut));
+    clock.advance(Duration::from_mins(49));
+    assert!(pass(&lanes.of(KEY), share).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_is_known_until_it_is_over_however_many_lanes_there_are() {
+    let ((lanes, clock), share) = (lanes(8, None), &shares(1)[0]);
+    let held = "https://held.example";
+    let hold = Some(RetryHint::After(Duration::from_hours(1)));
+    pass(&lanes.of(held), share).expect("room").end(Signal::Answered { status: 429, hold }, None, TOOK);
+    for round in 0..3 {
+        clock.advance(Duration::from_mins(15));
+        // These are bad ones: what is known of all of them is forgotten.
+        for number in 0..11_000 {
+            break_it(&lanes.of(&format!("https://{round}-{number}.example")), share);
+        }
+        assert_eq!(lanes.why_shut(held).map(|(_, why)| why), Some(Why::Held));
+    }
+    assert!(lanes.all().len() <= LANES_MAX);
 }

@@ -1,0 +1,145 @@
+//! Whether the destination of a lane answers, and how long that takes. Pure: time comes in.
+
+use std::time::Duration;
+
+use crate::clock::Tick;
+use crate::pipeline::lanes::row::{AHEAD, BRIEFLY, WAIT_MAX};
+use crate::pipeline::mean;
+
+/// What is known of the destination.
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    /// How long an attempt takes, microseconds, as a moving mean; 0 before the first.
+    attempt_us: u64,
+    /// The same of those that are answered.
+    answer_us: u64,
+    /// When somebody waited in vain who was to pass soon, until it answered a while later.
+    late_at: Option<Tick>,
+    /// When it answered last, unless its breaker opened since.
+    answered_at: Option<Tick>,
+    /// When what is in flight began to wait for an answer: with the first attempt, or since the last answer to another one.
+    quiet_since: Option<Tick>,
+}
+
+impl Pulse {
+    /// How long an attempt takes, microseconds; 0 before the first.
+    pub(super) fn attempt_us(&self) -> u64 {
+        self.attempt_us
+    }
+
+    /// For how long a destination may be quiet that answers.
+    fn grace(&self) -> Duration {
+        Duration::from_micros(self.answer_us).saturating_mul(2).max(BRIEFLY)
+    }
+
+    /// Whether it ever answered, and its breaker has not opened since.
+    pub(super) fn has_answered(&self) -> bool {
+        self.answered_at.is_some()
+    }
+
+    /// Whether it never answered, or not lately although something is in flight.
+    pub(super) fn is_quiet(&self, now: Tick) -> bool {
+        self.answered_at.is_none_or(|at| self.quiet_since.is_some() && now.since(at) > self.grace())
+    }
+
+    /// Whether it answered a moment ago.
+    pub(super) fn is_moving(&self, now: Tick) -> bool {
+        self.answered_at.is_some_and(|at| now.since(at) <= AHEAD)
+    }
+
+    /// Whether hopes to pass soon were in vain of late.
+    pub(super) fn is_late(&self) -> bool {
+        self.late_at.is_some()
+    }
+
+    /// How long somebody may wait at most for an answer to what is in flight; `None` when nothing moves there.
+    pub(super) fn patience(&self, now: Tick) -> Option<Duration> {
+        match self.quiet_since {
+            Some(since) if now.since(since) > self.grace() => None,
+            _ if self.is_quiet(now) => Some(self.grace().min(WAIT_MAX)),
+            _ => Some(WAIT_MAX),
+        }
+    }
+
+    /// An attempt began.
+    pub(super) fn began(&mut self, now: Tick) {
+        self.quiet_since.get_or_insert(now);
+    }
+
+    /// Notes how long an attempt took.
+    pub(super) fn took(&mut self, took: Duration) {
+        self.attempt_us = mean::with(self.attempt_us, took);
+    }
+
+    /// An attempt ended after that long, answered or not, and so many are in flight still.
+    pub(super) fn ended(&mut self, now: Tick, is_answered: bool, left: u32, took: Duration) {
+        if is_answered {
+            self.answer_us = mean::with(self.answer_us, took);
+            self.answered_at = Some(now);
+            self.late_at = self.late_at.filter(|at| now.since(*at) < WAIT_MAX);
+            self.quiet_since = Some(now);
+        }
+        if left == 0 {
+            self.quiet_since = None;
+        }
+    }
+
+    /// Somebody waited in vain.
+    pub(super) fn was_late(&mut self, now: Tick) {
+        self.late_at = Some(now);
+    }
+
+    /// Its breaker opened: it has to show again that it answers.
+    pub(super) fn broke(&mut self) {
+        self.answered_at = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOOK: Duration = Duration::from_millis(10);
+
+    fn at(ms: u64) -> Tick {
+        Tick::new(Duration::from_millis(ms))
+    }
+
+    #[test]
+    fn who_never_answered_is_quiet_and_so_is_who_does_not_answer_what_is_in_flight() {
+        let mut pulse = Pulse::default();
+        assert!(pulse.is_quiet(at(0)) && !pulse.has_answered());
+        pulse.began(at(0));
+        pulse.ended(at(10), true, 7, TOOK);
+        assert!(!pulse.is_quiet(at(210)) && pulse.is_quiet(at(211)), "seven are in flight");
+        pulse.ended(at(300), false, 0, TOOK);
+        assert!(!pulse.is_quiet(at(60_000)), "nothing is in flight");
+        pulse.began(at(60_000));
+        assert!(pulse.is_quiet(at(60_000)), "it answered long ago");
+        pulse.ended(at(60_001), true, 0, TOOK);
+        pulse.began(at(60_002));
+        assert!(!pulse.is_quiet(at(60_003)), "it answered a moment ago");
+        pulse.broke();
+        assert!(pulse.is_quiet(at(60_003)));
+    }
+
+    #[test]
+    fn who_is_slow_may_be_quiet_for_longer() {
+        let mut pulse = Pulse::default();
+        pulse.began(at(0));
+        pulse.ended(at(3_000), true, 1, Duration::from_secs(3));
+        assert!(!pulse.is_quiet(at(9_000)) && pulse.is_quiet(at(9_001)));
+        assert_eq!(pulse.patience(at(9_000)), Some(WAIT_MAX));
+        assert_eq!(pulse.patience(at(9_001)), None);
+    }
+
+    #[test]
+    fn nobody_waits_for_one_where_nothing_moves() {
+        let mut pulse = Pulse::default();
+        assert_eq!(pulse.patience(at(0)), Some(BRIEFLY), "it may be quick");
+        pulse.began(at(0));
+        assert_eq!((pulse.patience(at(200)), pulse.patience(at(201))), (Some(BRIEFLY), None));
+        pulse.ended(at(300), true, 3, TOOK);
+        assert_eq!((pulse.patience(at(500)), pulse.patience(at(501))), (Some(WAIT_MAX), None));
+    }
+}

@@ -1,0 +1,190 @@
+//! The places of a queue whose messages bring their destinations: how many of them one lane may have, so that those that hang never
+//! have all.
+//!
+//! | a lane | may have |
+//! |---|---|
+//! | that answered lately | as many places as it leaves for others: the first one half of them |
+//! | that has not answered for what is in flight there, or never | an eighth of the queue's, all such lanes together half |
+//!
+//! So whoever brings destinations that hang keeps no other waiting than one that never answered before. A burst to a new one has
+//! an eighth until the first answer comes, and half from then on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::clock::Tick;
+use crate::pipeline::share::Share;
+
+/// While a destination answered for the first time so lately, others that never did wait in hand for a place.
+const NEW_LATELY: Duration = Duration::from_millis(200);
+
+/// What a share counts of its queue's messages in flight.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// They wait in hand for one of many lanes.
+    in_hand: AtomicUsize,
+    /// They are in lanes that have not answered.
+    unanswered: AtomicUsize,
+    /// When a destination answered for the first time last, microseconds of the clock; 0 before.
+    new_us: AtomicU64,
+}
+
+/// How the places of a queue are taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Places {
+    /// What may be in flight.
+    pub(super) all: usize,
+    /// Places that nobody has, and those of who only waits in hand.
+    pub(super) free: usize,
+    /// In flight in lanes that have not answered.
+    pub(super) unanswered: usize,
+    /// When a destination answered for the first time last.
+    pub(super) new_at: Option<Tick>,
+}
+
+impl Places {
+    /// Those of a queue that sends to one destination: they bound nothing.
+    pub(super) const ENOUGH: Self = Self { all: usize::MAX, free: usize::MAX, unanswered: 0, new_at: None };
+
+    /// Whether a lane that has `own` of them may have one more, when others leave it `part`.
+    pub(super) fn has_one_more(self, own: usize, part: usize, is_quiet: bool) -> bool {
+        let most = self.free.min(part);
+        if !is_quiet {
+            return own == 0 || own < most;
+        }
+        let left = (self.all / 2).max(1).saturating_sub(self.unanswered);
+        left > 0 && (own == 0 || own < most.min(left).min(self.all / 8))
+    }
+
+    /// Whether places of those that never answered become free as it goes.
+    pub(super) fn is_moving(self, now: Tick) -> bool {
+        self.new_at.is_some_and(|at| now.since(at) <= NEW_LATELY)
+    }
+}
+
+impl Counts {
+    /// How the places are taken when so many may be in flight and so many are.
+    pub(super) fn places(&self, all: usize, in_flight: usize) -> Places {
+        let in_hand = self.in_hand.load(Ordering::Relaxed);
+        let new_us = self.new_us.load(Ordering::Relaxed);
+        Places {
+            all,
+            free: (all + in_hand).saturating_sub(in_flight),
+            unanswered: self.unanswered.load(Ordering::Relaxed),
+            new_at: (new_us > 0).then(|| Tick::new(Duration::from_micros(new_us))),
+        }
+    }
+}
+
+/// The place of a message that waits in hand.
+pub(super) struct InHand(Arc<Share>);
+
+impl InHand {
+    /// Notes that a message which has its right to be in flight waits in hand until this is dropped.
+    pub(super) fn new(share: &Arc<Share>) -> Self {
+        share.counts.in_hand.fetch_add(1, Ordering::Relaxed);
+        Self(share.clone())
+    }
+
+    /// How the places of its queue are taken.
+    pub(super) fn places(&self) -> Places {
+        self.0.places()
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.0.counts.in_hand.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a queue has in flight in one lane while that has not answered; nothing once this is dropped.
+pub(super) struct Unanswered {
+    share: Arc<Share>,
+    count: usize,
+}
+
+impl Unanswered {
+    pub(super) fn new(share: &Arc<Share>) -> Self {
+        Self { share: share.clone(), count: 0 }
+    }
+
+    /// Notes that it is so many now.
+    pub(super) fn set(&mut self, count: usize) {
+        let unanswered = &self.share.counts.unanswered;
+        if count > self.count {
+            unanswered.fetch_add(count - self.count, Ordering::Relaxed);
+        } else if count < self.count {
+            unanswered.fetch_sub(self.count - count, Ordering::Relaxed);
+        }
+        self.count = count;
+    }
+
+    /// Notes that the destination answered for the first time.
+    pub(super) fn is_new(&self, now: Tick) {
+        let now_us = u64::try_from(now.since(Tick::default()).as_micros()).unwrap_or(u64::MAX);
+        self.share.counts.new_us.store(now_us.max(1), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lets lanes take what they may of 64 places, one after another.
+    fn taken_by(lanes: usize, is_quiet: bool, mut places: Places) -> Vec<usize> {
+        let take = |_| {
+            let mut own = 0;
+            while places.free > 0 && places.has_one_more(own, usize::MAX, is_quiet) {
+                own += 1;
+                places.free -= 1;
+                places.unanswered += usize::from(is_quiet);
+            }
+            own
+        };
+        (0..lanes).map(take).collect()
+    }
+
+    fn places(all: usize) -> Places {
+        Places { all, free: all, unanswered: 0, new_at: None }
+    }
+
+    #[test]
+    fn lanes_that_do_not_answer_have_an_eighth_each_and_half_together_however_many_they_are() {
+        assert_eq!(taken_by(9, true, places(64)), [8, 8, 8, 4, 2, 1, 1, 0, 0]);
+        assert_eq!(taken_by(6, true, places(8)), [1, 1, 1, 1, 0, 0]);
+        assert_eq!((taken_by(2, true, places(1)), taken_by(2, true, places(2))), (vec![1, 0], vec![1, 0]));
+    }
+
+    #[test]
+    fn those_that_answer_part_the_others_though_half_of_them_hang() {
+        assert_eq!(taken_by(4, false, places(64)), [32, 16, 8, 4]);
+        let hanging = Places { free: 32, unanswered: 32, ..places(64) };
+        assert_eq!(taken_by(4, false, hanging), [16, 8, 4, 2]);
+        assert!(Places::ENOUGH.has_one_more(1_000, usize::MAX, false));
+    }
+
+    #[test]
+    fn a_share_counts_what_is_unanswered_until_it_is_answered_or_over() {
+        let share = Arc::new(Share::new(64, 1));
+        let (mut one, mut other) = (Unanswered::new(&share), Unanswered::new(&share));
+        one.set(5);
+        other.set(3);
+        let in_hand = InHand::new(&share);
+        assert_eq!((share.places().unanswered, share.places().free), (8, 65));
+        one.set(0);
+        assert_eq!(share.places().unanswered, 3);
+        drop((other, in_hand));
+        assert_eq!(share.places(), places(64));
+        let at = |ms| Tick::new(Duration::from_millis(ms));
+        one.is_new(at(1_000));
+        assert_eq!([1_000, 1_200, 1_201].map(|ms| share.places().is_moving(at(ms))), [true, true, false]);
+    }
+}
