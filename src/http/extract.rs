@@ -15,13 +15,13 @@ use crate::http::options::check_encoding;
 pub(super) fn queue_name(segment: &str) -> Result<Cow<'_, str>, Refusal> {
     let decoded = segment.contains('%').then(|| decode(segment)).flatten();
     let name = decoded.map_or(Cow::Borrowed(segment), Cow::Owned);
-    if QueueName::is_valid(&name) {
-        Ok(name)
-    } else {
-        let rule =
-            "it is a letter or digit followed by up to 127 letters, digits, dots, hyphens or underscores";
-        Err(Refusal::new(Code::InvalidQueueName, format!("{:?} is no queue name: {rule}", shown(&name))))
-    }
+    if QueueName::is_valid(&name) { Ok(name) } else { Err(no_queue_name(&name)) }
+}
+
+/// The refusal of a name that no queue can have.
+pub(super) fn no_queue_name(name: &str) -> Refusal {
+    let rule = "it is a letter or digit followed by up to 127 letters, digits, dots, hyphens or underscores";
+    Refusal::new(Code::InvalidQueueName, format!("{:?} is no queue name: {rule}", shown(name)))
 }
 
 /// The beginning of a text that somebody else wrote: enough to recognise it.

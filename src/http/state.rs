@@ -193,6 +193,18 @@ impl State {
         (!store.reachable).then(|| away(&store))
     }
 
+    /// Why nothing can be asked of the store, when it is known not to answer. One that says why it cannot, as when it is full,
+    /// may still do something else.
+    pub(super) fn store_is_silent(&self) -> Option<Refusal> {
+        let store = self.gateway.store_watch.now();
+        let is_silent = match &store.error {
+            Some(StoreError::Unavailable(_) | StoreError::Unknown(_) | StoreError::Timeout(_)) => true,
+            Some(_) => false,
+            None => store.health.as_ref().is_some_and(|health| !health.reachable),
+        };
+        (is_silent && !store.reachable).then(|| away(&store))
+    }
+
     /// Why a 202 would mean less now than `store.durability` promises; `None` when it would not.
     pub(super) fn not_durable(&self, health: &StoreHealth) -> Option<String> {
         let (word, is_kept) = match self.gateway.durability {
@@ -317,6 +329,17 @@ impl Desk {
         }
     }
 
+    /// Refuses what would only wait for the store, when that is known not to answer.
+    pub(super) fn check_store(&self) -> Result<(), Refusal> {
+        self.state.store_is_silent().map_or(Ok(()), Err)
+    }
+
+    /// The queue of this name, for what is asked of the store next.
+    pub(super) async fn queue_in_store(&self, name: &str) -> Result<Arc<QueueEntry>, Refusal> {
+        self.check_store()?;
+        self.queue(name).await
+    }
+
     /// Does something with the queue of this name. When the one that is known here is no more, asks the store which one there
     /// is and does it with that.
     pub(super) async fn on_queue<T>(
@@ -324,7 +347,7 @@ impl Desk {
         name: &str,
         act: impl AsyncFn(&QueueEntry) -> Result<T, StoreError>,
     ) -> Result<(Arc<QueueEntry>, T), Refusal> {
-        let entry = self.queue(name).await?;
+        let entry = self.queue_in_store(name).await?;
         match act(&entry).await {
             Ok(done) => return Ok((entry, done)),
             Err(StoreError::Gone) => {}
@@ -337,6 +360,7 @@ impl Desk {
 
     /// All queues as the store has them now, by name.
     pub(super) async fn queues(&self) -> Result<Vec<QueueEntry>, Refusal> {
+        self.check_store()?;
         let catalog = self.catalog.catalog();
         let version = catalog.version();
         let all = self.store.queues().await.map_err(|error| of_store(&error))?;
@@ -347,6 +371,7 @@ impl Desk {
 
     /// The queue of this name as the store has it now.
     pub(super) async fn queue_asked(&self, name: &str) -> Result<Arc<QueueEntry>, Refusal> {
+        self.check_store()?;
         let arrived = Instant::now();
         let mut listed = self.listed.lock().await;
         if listed.is_none_or(|asked| asked < arrived) {

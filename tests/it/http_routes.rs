@@ -70,7 +70,7 @@ fn what_is_not_known_is_refused_by_name(home: &Home) {
             assert!(refused["detail"].as_str().is_some_and(|why| why.contains(&hint)), "{what}: {refused}");
         }
         // What a publish brings is anything, and so is each line of a batch.
-        if sample.method != "GET" && !path.contains("/messages") {
+        if sample.method != "POST" || !path.contains("/messages") {
             let json = [("Content-Type", "application/json")];
             let refused = gateway.request(sample.method, &target, &json, br#"{"xqz":1}"#);
             assert_refused(&refused, 400, "unknown_field", &what);
@@ -92,6 +92,13 @@ fn head_works_on_every_get_and_every_other_method_is_refused(home: &Home) {
         if sample.method == "GET" {
             let got = send(&gateway, &sample);
             let head = gateway.request("HEAD", &sample.target, &[], b"");
+            let json = [("Content-Type", "application/json")];
+            for (body, status) in [("{}", got.status), (" ", got.status), (r#"{"reason":"poison"}"#, 400)] {
+                let answer = gateway.request("GET", &sample.target, &json, body.as_bytes());
+                assert_eq!(answer.status, status, "{path} {body}: {}", answer.text());
+                let head = gateway.request("HEAD", &sample.target, &json, body.as_bytes());
+                assert_eq!((head.status, head.body.len()), (status, 0), "HEAD {path} {body}");
+            }
             assert_eq!((head.status, head.body.len()), (got.status, 0), "{path}");
             assert_eq!(head.header("content-type"), got.header("content-type"), "{path}");
             assert!(head.header("content-length").is_some(), "{path}");
@@ -157,26 +164,43 @@ fn assert_each_route_says_that_the_store_is_away(gateway: &Gateway) {
         for (path, sample) in samples("default") {
             scope.spawn(move || assert_says_that_the_store_is_away(gateway, path, &sample));
         }
+        scope.spawn(|| assert_status_takes_its_time_once(gateway));
     });
     wait_until("it is not ready", WITHIN, || {
         let ready = gateway.request("GET", "/ready", &[], b"");
         (ready.status == 503).then_some(())
     });
+    // Whoever asks the store now would wait, and hear that it did not answer in time: nobody asks it.
+    for (path, sample) in samples("default") {
+        let code = assert_says_that_the_store_is_away(gateway, path, &sample);
+        assert!(code.is_none_or(|code| code == "store_unavailable"), "{} {path}", sample.method);
+    }
+    assert_status_takes_its_time_once(gateway);
     let unknown = gateway.request("GET", "/v1/queues/nothing", &[], b"");
     assert_eq!(unknown.status, 503, "it may be there: {}", unknown.text());
 }
 
-fn assert_says_that_the_store_is_away(gateway: &Gateway, path: &str, sample: &Sample) {
+/// However many queues are asked for that nobody here knows.
+fn assert_status_takes_its_time_once(gateway: &Gateway) {
+    let names: Vec<_> = (0..100).map(|number| format!("queue=unknown{number}")).collect();
+    let begun = Instant::now();
+    let status = gateway.request("GET", &format!("/status?{}", names.join("&")), &[], b"");
+    assert_eq!((status.status, &status.json()["queues"]), (200, &json!([])), "{}", status.text());
+    assert!(begun.elapsed() < ANSWERED_WITHIN, "it took {:?}", begun.elapsed());
+}
+
+/// Gives the code of the refusal, where it is one.
+fn assert_says_that_the_store_is_away(gateway: &Gateway, path: &str, sample: &Sample) -> Option<String> {
     let (what, begun) = (format!("{} {path}", sample.method), Instant::now());
     let answer = send(gateway, sample);
     assert!(begun.elapsed() < ANSWERED_WITHIN, "{what} took {:?}", begun.elapsed());
     if let Some(status) = without_the_store(path, sample.method) {
         assert_eq!(answer.status, status, "{what}: {}", answer.text());
-        return;
+        return None;
     }
     if path == "/ready" {
         // It says what was seen last, within a second or two.
-        return;
+        return None;
     }
     let problem = answer.json();
     assert_eq!(answer.status, 503, "{what}: {problem}");
@@ -185,6 +209,7 @@ fn assert_says_that_the_store_is_away(gateway: &Gateway, path: &str, sample: &Sa
     let is_behind = code == "overloaded" && sample.method == "POST" && path.contains("/messages");
     assert!(matches!(code, "store_unavailable" | "store_timeout") || is_behind, "{what}: {problem}");
     assert!(answer.header("retry-after").is_some(), "{what}");
+    Some(code.to_owned())
 }
 
 fn over(redis: &RedisServer) -> Gateway {

@@ -115,7 +115,7 @@ pub(super) async fn show(call: Call) -> Result<Answer, Refusal> {
     let name = queue_name(call.segment("queue"))?;
     parameters(call.request.uri(), &[])?;
     let desk = &call.desk;
-    let entry = desk.queue(&name).await?;
+    let entry = desk.queue_in_store(&name).await?;
     let text = call.segment("id");
     let Ok(id) = text.parse::<MessageId>() else { return Err(unknown(&entry, text)) };
     let looking = desk.state.begin_look_up(entry.settings.limits.payload_max).await?;

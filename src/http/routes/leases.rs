@@ -203,16 +203,16 @@ pub(super) async fn settle(call: Call) -> Result<Answer, Refusal> {
     let named = parsed(lease::read_settle(&body.bytes)?)?;
     drop(body);
     // Whatever works for the queue now: who holds a receipt has the message.
-    let entry = desk.queue(name.as_str()).await?;
+    let entry = desk.queue_in_store(name.as_str()).await?;
     let now = desk.state.gateway.clock.now();
     let settlement = |receipt: &Receipt, ending| settlement(&entry, receipt, ending, now);
     let batches = by_batch(&named);
     let calls = batches.into_iter().map(|(batch, places)| {
         let settlements: Vec<_> =
             places.iter().map(|place| settlement(&named[*place].0, &named[*place].2)).collect();
-        let (settlements, batch, store) = (Arc::new(settlements), batch.of(&entry), desk.store.clone());
+        let (settlements, batch, desk) = (Arc::new(settlements), batch.of(&entry), desk.clone());
         async move {
-            let results = insist(&*store, |store| store.settle(batch.clone(), settlements.clone())).await;
+            let results = insist(&desk, |store| store.settle(batch.clone(), settlements.clone())).await;
             results.map(|results| (places, results))
         }
     });
@@ -242,14 +242,14 @@ pub(super) async fn extend(call: Call) -> Result<Answer, Refusal> {
     let order = lease::read_extend(&body.bytes)?;
     let named = parsed(order.receipts)?;
     drop(body);
-    let entry = desk.queue(name.as_str()).await?;
+    let entry = desk.queue_in_store(name.as_str()).await?;
     let lease_for = order.lease.unwrap_or_else(|| entry.settings.lease());
     let calls = by_batch(&named).into_iter().map(|(batch, places)| {
-        let (batch, store) = (batch.of(&entry), desk.store.clone());
+        let (batch, desk) = (batch.of(&entry), desk.clone());
         let indices: Arc<[u16]> = places.iter().map(|place| named[*place].0.index).collect();
         async move {
             let extended =
-                insist(&*store, |store| store.extend_leases(batch.clone(), indices.clone(), lease_for)).await;
+                insist(&desk, |store| store.extend_leases(batch.clone(), indices.clone(), lease_for)).await;
             extended.map(|extended| (places, extended))
         }
     });
@@ -386,19 +386,33 @@ fn by_batch<T>(named: &[Said<T>]) -> HashMap<Batch, Vec<usize>> {
     batches
 }
 
-/// Asks again as long as it is not known what came of it: to settle or extend twice changes nothing.
+/// Asks again as long as it is not known what came of it: to settle or extend twice changes nothing. A store that has gone
+/// silent meanwhile is not asked again.
 async fn insist<'s, T>(
-    store: &'s dyn MessageStore,
+    desk: &'s Desk,
     call: impl Fn(&'s dyn MessageStore) -> LocalBoxFuture<'s, Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
     let deadline = Instant::now() + STORE_WITHIN;
-    loop {
-        match call(store).await {
-            Err(error) if error.stored() == Stored::Unknown && Instant::now() + AGAIN_AFTER < deadline => {
-                sleep(AGAIN_AFTER).await;
-            }
-            result => return result,
-        }
+    let mut result = call(&*desk.store).await;
+    while let Err(error) = &result
+        && error.stored() == Stored::Unknown
+        && Instant::now() + AGAIN_AFTER < deadline
+    {
+        sleep(AGAIN_AFTER).await;
+        let again = tokio::select! {
+            biased;
+            () = silence(&desk.state) => break,
+            again = call(&*desk.store) => again,
+        };
+        result = again;
+    }
+    result
+}
+
+/// Resolves when the store is known not to answer.
+async fn silence(state: &Edge) {
+    while state.store_is_silent().is_none() {
+        sleep(LOOK_EVERY).await;
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) async fn publish_batch(call: Call) -> Result<Answer, Refusal> {
 pub(super) async fn cancel(mut call: Call) -> Result<Answer, Refusal> {
     let name = target(&mut call, &[])?;
     call.nothing().await?;
-    let mut entry = call.desk.queue(name.as_str()).await?;
+    let mut entry = call.desk.queue_in_store(name.as_str()).await?;
     let text = call.segment("id");
     let Ok(id) = text.parse::<MessageId>() else { return Err(message_unknown(&entry, text)) };
     let mut cancelled = call.desk.store.cancel(entry.queue_ref(), id).await;
@@ -68,7 +68,7 @@ pub(super) async fn show(call: Call) -> Result<Answer, Refusal> {
     let name = queue_name(call.segment("queue"))?;
     let parameters = parameters(call.request.uri(), &["payload"])?;
     let with_payload = flag(&parameters, "payload")?;
-    let entry = call.desk.queue(&name).await?;
+    let entry = call.desk.queue_in_store(&name).await?;
     // What is no id is the id of no message.
     let text = call.segment("id");
     let Ok(id) = text.parse::<MessageId>() else { return Err(message_unknown(&entry, text)) };

@@ -189,13 +189,24 @@ async fn dispatch(route: &'static Route, request: HttpRequest, payload: Payload)
         method => method,
     };
     let result = match route.methods.iter().find(|(allowed, _)| *allowed == method) {
-        Some((_, handler)) => match check_headers(call) {
+        Some((allowed, handler)) => match check_headers(call) {
+            Ok(call) if *allowed == "GET" && !matches!(call.payload, Payload::None) => {
+                shown_without_body(*handler, call).await
+            }
             Ok(call) => handler(call).await,
             Err(refusal) => Err(refusal),
         },
         None => Err(not_allowed(route, call)),
     };
     result.unwrap_or_else(|refusal| answer::refusal(refusal, id, None)).into()
+}
+
+/// What only shows something takes nothing from a body: a filter in one would do nothing.
+fn shown_without_body(handler: Handler, mut call: Call) -> LocalBoxFuture<'static, Result<Answer, Refusal>> {
+    Box::pin(async move {
+        call.nothing().await?;
+        handler(call).await
+    })
 }
 
 /// Refuses the options of a publish where nothing is published.

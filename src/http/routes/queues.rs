@@ -64,6 +64,7 @@ pub(super) async fn put(mut call: Call) -> Result<Answer, Refusal> {
         given.check_shown(&name, now.as_ref())?;
     }
     let settings = given.put(&state.gateway.queue_defaults)?;
+    desk.check_store()?;
     let warnings = check(state, &settings, None).await?;
     match put_with_secret(&call, &name, settings, given.secret()).await? {
         Put::Created(entry) => {

@@ -67,7 +67,7 @@ pub(super) async fn discard_one(mut call: Call) -> Result<Answer, Refusal> {
     let desk = &call.desk;
     let text = call.segment("id");
     let Ok(id) = text.parse::<MessageId>() else {
-        return Err(unknown(&*desk.queue(name.as_str()).await?, text));
+        return Err(unknown(&*desk.queue_in_store(name.as_str()).await?, text));
     };
     let act =
         async |entry: &QueueEntry| desk.store.discard(entry.queue_ref(), Selection::Ids(vec![id])).await;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join;
-use tokio::time::timeout;
+use futures_util::future::{join, join_all};
+use tokio::time::{Instant, timeout_at};
 
 use super::Call;
 use crate::api::code::Code;
@@ -18,7 +18,7 @@ use crate::domain::queue::QueueName;
 use crate::domain::timestamp::Timestamp;
 use crate::http::answer::{self, Answer};
 use crate::http::error::Refusal;
-use crate::http::extract::{parameters, queue_name};
+use crate::http::extract::{no_queue_name, parameters};
 use crate::http::observer::{Snapshot, stalled, trouble_of};
 use crate::http::process;
 use crate::http::state::State;
@@ -29,7 +29,7 @@ use crate::store::{INSTANCE_MEMORY, MessageStore, QueueEntry};
 
 /// This gateway's version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// How long the store may take before what was known before is shown.
+/// How long the store may take for all of it before what was known before is shown.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Up to so many queues the counts are live; beyond, they may be a second old.
 const LIVE_MAX: usize = 100;
@@ -40,22 +40,28 @@ pub(super) async fn show(call: Call) -> Result<Answer, Refusal> {
     let parameters = parameters(call.request.uri(), &["queue"])?;
     let mut named = HashSet::new();
     for (_, value) in &parameters {
-        // Already decoded once: what still has a percent sign is no name.
-        let name = if value.contains('%') { queue_name("%")? } else { queue_name(value)? };
-        named.insert(name.parse::<QueueName>().expect("queue_name gives valid names only"));
+        let name = valid_name(value).map_err(|refusal| refusal.parameter("queue"))?;
+        named.insert(name.parse::<QueueName>().expect("valid_name gives valid names only"));
     }
     let named = Some(named).filter(|named| !named.is_empty());
-    let desk = &call.desk;
-    for name in named.iter().flatten() {
+    let (desk, deadline) = (&call.desk, Instant::now() + STORE_TIMEOUT);
+    // All at once: those that are not known here cost the store one question, and together no more time than one.
+    let finding = named.iter().flatten().map(|name| timeout_at(deadline, desk.queue(name.as_str())));
+    for found in join_all(finding).await {
         // With the store away nobody knows whether it is there, and the status answers all the same, without it.
-        match timeout(STORE_TIMEOUT, desk.queue(name.as_str())).await {
+        match found {
             Ok(Err(refusal)) if refusal.code() == Code::QueueUnknown => {
                 return Err(refusal.parameter("queue"));
             }
             Ok(_) | Err(_) => {}
         }
     }
-    Ok(written(status(&desk.state, &*desk.store, named.as_ref()).await).await)
+    Ok(written(status_by(deadline, &desk.state, &*desk.store, named.as_ref()).await).await)
+}
+
+/// A name that a queue may have. It was decoded once already: what still has a percent sign is none.
+fn valid_name(value: &str) -> Result<&str, Refusal> {
+    if QueueName::is_valid(value) { Ok(value) } else { Err(no_queue_name(value)) }
 }
 
 /// The answer that shows a status: its queues, of which there may be thousands, are written a few at a time.
@@ -85,18 +91,26 @@ pub(in crate::http) async fn status(
     store: &dyn MessageStore,
     named: Option<&HashSet<QueueName>>,
 ) -> Status {
+    status_by(Instant::now() + STORE_TIMEOUT, state, store, named).await
+}
+
+async fn status_by(
+    deadline: Instant,
+    state: &State,
+    store: &dyn MessageStore,
+    named: Option<&HashSet<QueueName>>,
+) -> Status {
     let gateway = &state.gateway;
     let mut entries = gateway.catalog.all();
     if let Some(named) = named {
         entries.retain(|entry| named.contains(&entry.name));
     }
     // Whoever looks at the store all the time knows when it is away, and nobody has to wait for that again.
-    let is_away = gateway.store_watch.now().health.as_ref().is_some_and(|health| !health.reachable);
-    let (reading, health) = if is_away {
+    let (reading, health) = if state.store_is_silent().is_some() {
         (last_known(state), None)
     } else {
-        let health = timeout(STORE_TIMEOUT, store.health());
-        let (reading, health) = join(read(state, store, named, entries.len()), health).await;
+        let health = timeout_at(deadline, store.health());
+        let (reading, health) = join(read(deadline, state, store, named, entries.len()), health).await;
         (reading, health.ok().and_then(Result::ok))
     };
     let by_name: HashMap<&QueueName, &QueueStats> =
@@ -162,6 +176,7 @@ fn instances(state: &State, now: Timestamp) -> Vec<Instance> {
 
 /// Reads the counts: live where that is asked for or cheap, else at most a second old; the last known when the store is away.
 async fn read(
+    deadline: Instant,
     state: &State,
     store: &dyn MessageStore,
     named: Option<&HashSet<QueueName>>,
@@ -169,9 +184,9 @@ async fn read(
 ) -> Reading {
     let clock = &state.gateway.clock;
     let may_be_cached = named.is_none() && count > LIVE_MAX;
-    // One looks; those who come meanwhile share what it finds. Who waits for too long looks too.
+    // One looks; those who come meanwhile share what it finds. Who waits for too long shows what is known.
     let looking = &state.observations.looking;
-    let _looking = if may_be_cached { timeout(STORE_TIMEOUT, looking.lock()).await.ok() } else { None };
+    let _looking = if may_be_cached { timeout_at(deadline, looking.lock()).await.ok() } else { None };
     let last = state.observations.last();
     if may_be_cached
         && let Some(last) = last.as_ref().filter(|last| clock.tick().since(last.tick) < CACHED_FOR)
@@ -179,7 +194,7 @@ async fn read(
         return Reading { numbers: last.stats.clone(), at: Some(last.at), is_current: true };
     }
     let wanted = named.map(|named| named.iter().cloned().collect());
-    match timeout(STORE_TIMEOUT, store.stats(wanted)).await {
+    match timeout_at(deadline, store.stats(wanted)).await {
         Ok(Ok(numbers)) => {
             let snapshot = Snapshot { stats: Arc::new(numbers), at: clock.now(), tick: clock.tick() };
             if named.is_none() {
