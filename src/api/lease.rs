@@ -250,7 +250,8 @@ fn said(value: Value, at: &str, is_retry: bool) -> Result<Named<Ending>, Box<Pro
         match name.as_str() {
             "receipt" => named = Some(receipt(value, pointer, ())?),
             "delay" if is_retry => delay = Some(span(&pointer, &value, Duration::ZERO, RETRY_DELAY_MAX)?),
-            "reason" => reason = Some(words(&pointer, value)?),
+            // An empty one says nothing.
+            "reason" => reason = Some(words(&pointer, value)?).filter(|reason| !reason.is_empty()),
             _ => return Err(unknown(&name, pointer, known)),
         }
     }

@@ -46,6 +46,13 @@ fn what_a_consumer_may_not_ask_for_is_refused_by_its_place() {
 }
 
 #[test]
+fn an_empty_reason_is_none() {
+    let body = br#"{"reject":[{"receipt":"a","reason":""}],"retry":[{"receipt":"b","reason":""}]}"#;
+    let all: Vec<_> = read_settle(body).expect("valid").into_iter().map(|named| named.said).collect();
+    assert_eq!(all, [Ending::Reject { reason: None }, Ending::Retry { delay: None, reason: None }]);
+}
+
+#[test]
 fn endings_keep_the_order_of_the_body() {
     let body = br#"{"release":["r"],"reject":[{"receipt":"j","reason":"no"}],"ack":["a","b"],
         "retry":[{"receipt":"t"},{"reason":"busy","delay":"1m","receipt":"u"}]}"#;

@@ -2,28 +2,41 @@
 //! what their queues name: processors, headers, destinations.
 
 use crate::app::StartError;
-use crate::config::{Problem, Settings};
+use crate::config::{Problem, Problems, Settings};
 use crate::domain::header::never;
 use crate::domain::queue::{HTTP, QueueSettings};
 use crate::processor::{Guard, Registry};
 
+/// What others found.
+pub(super) struct Found {
+    /// Wrong with the settings as they were read: what cannot be is as it is built in now, of which nothing is to be said.
+    pub(super) by_others: Problems,
+    /// Wrong with the secrets that they name.
+    pub(super) of_secrets: Vec<Problem>,
+}
+
 /// Something against a queue's settings: the key within the queue, and what is wrong.
-type Found = (Vec<String>, String);
+type Against = (Vec<String>, String);
 
 /// Checks what a program set, and what the queues and their defaults name.
 ///
 /// # Errors
 /// All that is wrong, each with where it was given: a value out of its range that a program set, a processor that nobody
-/// registered, a header that no queue may set, a destination that the egress guard refuses for what it says; and `secrets`, what is
-/// wrong with those.
+/// registered, a header that no queue may set, a destination that the egress guard refuses for what it says; and what others
+/// found.
 pub(super) fn check(
     settings: &Settings,
     registry: &Registry,
     guard: &Guard,
-    secrets: Vec<Problem>,
+    Found { by_others, of_secrets }: Found,
 ) -> Result<(), StartError> {
-    let mut problems = settings.problems();
-    for problem in secrets {
+    let is_read = by_others.is_empty();
+    let mut problems = Problems::default();
+    // Of what was read and is out of its range it was said before, and where.
+    if is_read {
+        problems.extend(settings.problems());
+    }
+    for problem in of_secrets {
         problems.add(problem);
     }
     let of_all = of_defaults(&settings.queue_defaults, registry, guard);
@@ -37,6 +50,7 @@ pub(super) fn check(
             problems.add(settings.problem(&["queues", name.as_str()], key, detail));
         }
     }
+    let problems = if is_read { problems } else { by_others.with_others(problems) };
     if problems.is_empty() {
         return Ok(());
     }
@@ -44,7 +58,7 @@ pub(super) fn check(
 }
 
 /// The defaults need not name anything; what they name must be.
-fn of_defaults(defaults: &QueueSettings, registry: &Registry, guard: &Guard) -> Vec<Found> {
+fn of_defaults(defaults: &QueueSettings, registry: &Registry, guard: &Guard) -> Vec<Against> {
     let mut found = headers(defaults);
     if !defaults.processor.is_empty() {
         found.extend(processor(defaults, registry));
@@ -53,7 +67,7 @@ fn of_defaults(defaults: &QueueSettings, registry: &Registry, guard: &Guard) -> 
     found
 }
 
-fn of_queue(queue: &QueueSettings, registry: &Registry, guard: &Guard) -> Vec<Found> {
+fn of_queue(queue: &QueueSettings, registry: &Registry, guard: &Guard) -> Vec<Against> {
     let mut found = headers(queue);
     found.extend(processor(queue, registry));
     if queue.processor == HTTP {
@@ -62,20 +76,20 @@ fn of_queue(queue: &QueueSettings, registry: &Registry, guard: &Guard) -> Vec<Fo
     found
 }
 
-fn processor(queue: &QueueSettings, registry: &Registry) -> Option<Found> {
+fn processor(queue: &QueueSettings, registry: &Registry) -> Option<Against> {
     let processor = &queue.processor;
     let detail = || format!("{processor:?} is not one of {}", registry.names().join(", "));
     (!registry.contains(processor)).then(|| (vec!["processor".to_owned()], detail()))
 }
 
-fn headers(queue: &QueueSettings) -> Vec<Found> {
+fn headers(queue: &QueueSettings) -> Vec<Against> {
     let detail = "is not for a queue to set: it frames the request or is the gateway's own";
     let unfit = queue.delivery.headers.keys().filter(|name| never(&name.to_ascii_lowercase()).is_some());
     let key = |name: &String| vec!["delivery".to_owned(), "headers".to_owned(), name.clone()];
     unfit.map(|name| (key(name), detail.to_owned())).collect()
 }
 
-fn destination(queue: &QueueSettings, guard: &Guard) -> Option<Found> {
+fn destination(queue: &QueueSettings, guard: &Guard) -> Option<Against> {
     let refusal = guard.judge_destination(queue.destination.as_ref()?).err()?;
     Some((vec!["destination".to_owned()], refusal.to_string()))
 }

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use crate::actor::{ArbiterHandle, Place, RestartPolicy, Role, Supervisor};
 use crate::clock::Clock;
-use crate::config::Settings;
+use crate::config::{Problems, Settings};
 use crate::domain::destination::Destination;
 use crate::http::{self, Edge, Gateway, Judged, Listener, Occasion};
 use crate::pipeline::catalog::Catalog;
@@ -78,6 +78,7 @@ pub struct Builder {
     settings: Settings,
     functions: Vec<Register>,
     lookup: Option<Lookup>,
+    found: Problems,
 }
 
 impl fmt::Debug for Builder {
@@ -109,6 +110,12 @@ impl Builder {
         self
     }
 
+    /// Adds what was found wrong with the settings as they were read: it is told with the rest.
+    pub(crate) fn found(mut self, found: Problems) -> Self {
+        self.found = found;
+        self
+    }
+
     /// Checks what can be checked without opening the store or the address.
     ///
     /// # Errors
@@ -132,7 +139,12 @@ impl Builder {
         for register in self.functions {
             register(&mut registry).map_err(|error| StartError::Configuration(error.to_string()))?;
         }
-        check::check(&self.settings, &registry, &guard, problems)?;
+        check::check(
+            &self.settings,
+            &registry,
+            &guard,
+            check::Found { by_others: self.found, of_secrets: problems },
+        )?;
         Ok(App { settings: self.settings, registry, guard, keyring, clock })
     }
 }
@@ -156,7 +168,7 @@ impl fmt::Debug for App {
 impl App {
     /// Begins with these settings.
     pub fn builder(settings: Settings) -> Builder {
-        Builder { settings, functions: Vec::new(), lookup: None }
+        Builder { settings, functions: Vec::new(), lookup: None, found: Problems::default() }
     }
 
     /// What it is made from.

@@ -63,11 +63,16 @@ pub(super) fn styled(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
+/// Whether a character turns the direction of what follows (Unicode, annex 9): a table would show the rest of its row turned.
+fn turns_text(character: char) -> bool {
+    matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Text of strangers on one line, without what a terminal would take for an order.
 pub(super) fn tame(text: &str) -> String {
     let mut tame = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() {
+        if character.is_control() || turns_text(character) {
             tame.extend(character.escape_default());
         } else {
             tame.push(character);
@@ -83,7 +88,8 @@ mod tests {
     #[test]
     fn strangers_give_a_terminal_no_orders() {
         assert_eq!(tame("a\u{1b}[2Jb\nc\u{9b}"), "a\\u{1b}[2Jb\\nc\\u{9b}");
-        assert_eq!(tame("grün, 17 €"), "grün, 17 €");
+        assert_eq!(tame("a\u{202e}b\u{2066}c\u{2069}\u{200f}"), "a\\u{202e}b\\u{2066}c\\u{2069}\\u{200f}");
+        assert_eq!(tame("grün, 17 €, שלום"), "grün, 17 €, שלום");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::app::{App, Handle, StartError};
 use crate::cli::signals::Signals;
 use crate::cli::{Exit, Failure};
-use crate::config::{Flags, Settings};
+use crate::config::{Flags, Problems, Settings};
 use crate::telemetry;
 
 /// Where settings come from besides the environment.
@@ -47,6 +47,15 @@ pub(super) struct SettingArguments {
 impl SettingArguments {
     /// The settings that hold.
     pub(super) fn load(&self) -> Result<Settings, Failure> {
+        let problems = match self.read() {
+            (Some(settings), problems) if problems.is_empty() => return Ok(settings),
+            (_, problems) => problems,
+        };
+        Err(Failure::new(Exit::Configuration, format!("configuration:\n{problems}")))
+    }
+
+    /// The settings as far as they can be read, and what is wrong with them.
+    fn read(&self) -> (Option<Settings>, Problems) {
         let flags = Flags {
             listen: self.listen.clone(),
             store: self.store.clone(),
@@ -56,13 +65,16 @@ impl SettingArguments {
             insecure_no_auth: self.insecure_no_auth,
             set: self.set.clone(),
         };
-        Settings::load_from_process(&self.config, &flags)
-            .map_err(|problems| Failure::new(Exit::Configuration, format!("configuration:\n{problems}")))
+        Settings::read_from_process(&self.config, &flags)
     }
 
     /// The gateway that they make, with everything checked that can be before its address and its store are opened.
     pub(super) fn app(&self) -> Result<App, Failure> {
-        App::builder(self.load()?).build().map_err(|error| Failure::new(exit_of(&error), error))
+        let (settings, problems) = self.read();
+        let Some(settings) = settings else {
+            return Err(Failure::new(Exit::Configuration, format!("configuration:\n{problems}")));
+        };
+        App::builder(settings).found(problems).build().map_err(|error| Failure::new(exit_of(&error), error))
     }
 }
 

@@ -92,12 +92,14 @@ fn as_default(path: &[String]) -> Vec<&str> {
 
 /// The refusal of a key that is unknown: the nearest one, and what is allowed in its place.
 pub(super) fn unknown(path: &[String]) -> String {
-    if let [lanes, name, _, ..] = path
+    if let [lanes, name, own, ..] = path
         && lanes == "lanes"
         && is_origin(name)
     {
         let table = dotted(&path[..2]);
-        return format!("no such key; [{table}] has {}", OriginSettings::KEYS.join(", "));
+        let nearest = nearest_word(own, OriginSettings::KEYS.iter().copied());
+        let nearest = nearest.map(|key| format!(", the nearest is {table}.{key}")).unwrap_or_default();
+        return format!("no such key{nearest}; [{table}] has {}", OriginSettings::KEYS.join(", "));
     }
     let in_queue = path.first().is_some_and(|first| first == "queues") && path.len() > 2;
     let wanted = if in_queue { as_default(path) } else { path.iter().map(String::as_str).collect() };

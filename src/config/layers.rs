@@ -39,6 +39,15 @@ pub(super) fn file(path: &Path, problems: &mut Problems) -> Option<Table> {
             return None;
         }
     };
+    let text = match String::from_utf8(text) {
+        Ok(text) => text,
+        Err(error) => {
+            let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = before.split(|byte| *byte == b'\n').count();
+            problems.general(origin(line), "is not valid UTF-8");
+            return None;
+        }
+    };
     match tree::parse(&text, &origin) {
         Ok(table) => Some(known_only(table, &mut Vec::new(), problems)),
         Err(errors) => {
@@ -50,9 +59,9 @@ pub(super) fn file(path: &Path, problems: &mut Problems) -> Option<Table> {
     }
 }
 
-fn read_file(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut text)?;
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 1MiB"));
     }

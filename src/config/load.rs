@@ -14,12 +14,20 @@ use crate::api::mistake;
 use crate::domain::queue::{QueueName, QueueSettings, SettingProblem};
 use crate::pipeline::lanes::settings::OriginSettings;
 
+/// Settings as far as they can be read, and what is wrong.
+pub(super) struct Loaded {
+    /// What cannot be is as it is built in; `None` where so much is missing that it says nothing.
+    pub(super) settings: Option<Settings>,
+    /// Everything that was found; empty when all is well.
+    pub(super) problems: Problems,
+}
+
 /// See [`Settings::load`].
 pub(super) fn load<K: Into<OsString>, V: Into<OsString>>(
     files: &[PathBuf],
     environment: impl IntoIterator<Item = (K, V)>,
     flags: &Flags,
-) -> Result<Settings, Problems> {
+) -> Loaded {
     let mut problems = Problems::default();
     let built_in = layers::built_in();
     let mut layered = built_in.clone();
@@ -40,10 +48,7 @@ pub(super) fn load<K: Into<OsString>, V: Into<OsString>>(
         problems.extend(out_of_range);
         check::check(settings, &mut problems);
     }
-    match settings {
-        Some(settings) if problems.is_empty() => Ok(settings),
-        _ => Err(problems.sorted()),
-    }
+    Loaded { settings: settings.filter(|_| all_read), problems: problems.sorted() }
 }
 
 /// What is wrong.
@@ -120,7 +125,11 @@ fn read_queues(declared: &Table, defaults: &Table, found: &mut Found) -> BTreeMa
         {
             let path: Vec<&str> = key.split('.').collect();
             let origin = tree::find(own, &path).map_or(&node.origin, |own| &own.origin);
-            found.out_of_range.key(origin.clone(), format!("{}.{key}", dotted(&prefix)), detail);
+            let key = format!("{}.{key}", dotted(&prefix));
+            // What is there and cannot be read was taken away, and is not missing.
+            if !found.unreadable.are_about(&key) {
+                found.out_of_range.key(origin.clone(), key, detail);
+            }
         }
         queues.insert(queue, settings);
     }
@@ -157,11 +166,35 @@ fn read_table<T: DeserializeOwned>(
     }
 }
 
-/// The range of a number among the settings of a queue, or of all.
+/// The numbers of the gateway's own sections, with the ranges that their checks have.
+const COUNTS: [(&str, u64, u64); 17] = [
+    ("server.threads", 0, 512),
+    ("server.limits.connections_max", 1, 1_000_000),
+    ("server.limits.head_headers_max", 1, 96),
+    ("server.limits.publishes_in_flight_max", 1, 1_000_000),
+    ("server.limits.consumers_max", 1, 1_000_000),
+    ("server.limits.batch_messages_max", 1, 10_000),
+    ("store.replicas_ack", 0, 16),
+    ("store.full_at_percent", 1, 99),
+    ("ingest.call_messages_max", 1, 100_000),
+    ("ingest.waiting_messages_max", 1, 10_000_000),
+    ("workers.threads", 0, 1_024),
+    ("workers.concurrency", 1, 65_536),
+    ("workers.prefetch", 0, 65_536),
+    ("workers.lease_max", 1, 1_000),
+    ("workers.settle_calls_max", 1, 1_024),
+    ("workers.unsettled_max", 1, 1_000_000),
+    ("lanes.concurrency_max", 1, 65_536),
+];
+
+/// The range of a number, where it has one.
 fn count_range(path: &[&str]) -> Option<(u64, u64)> {
+    let own =
+        |key: &str| COUNTS.iter().find(|(name, ..)| *name == key).map(|(_, least, most)| (*least, *most));
     match path {
         ["queues", _, key @ ..] | ["queue_defaults", key @ ..] => QueueSettings::count_range(&dotted(key)),
-        _ => None,
+        ["lanes", _, key] => own(&format!("lanes.{key}")),
+        path => own(&path.join(".")),
     }
 }
 

@@ -108,7 +108,8 @@ impl Settings {
         environment: impl IntoIterator<Item = (K, V)>,
         flags: &Flags,
     ) -> Result<Self, Problems> {
-        load::load(files, environment, flags)
+        let load::Loaded { settings, problems } = load::load(files, environment, flags);
+        settings.filter(|_| problems.is_empty()).ok_or(problems)
     }
 
     /// The same with the environment of this process.
@@ -116,9 +117,17 @@ impl Settings {
     /// # Errors
     /// Everything that is wrong, if anything is.
     pub fn load_from_process(files: &[PathBuf], flags: &Flags) -> Result<Self, Problems> {
+        let (settings, problems) = Self::read_from_process(files, flags);
+        settings.filter(|_| problems.is_empty()).ok_or(problems)
+    }
+
+    /// The same as far as it can be read, a value that cannot be as it is built in, and everything that is wrong: for who looks
+    /// for what else is. `None` when a file could not be read, without which nothing can be said of the rest.
+    pub(crate) fn read_from_process(files: &[PathBuf], flags: &Flags) -> (Option<Self>, Problems) {
         #[expect(clippy::disallowed_methods, reason = "this is the door by which settings come in")]
         let environment = std::env::vars_os();
-        Self::load(files, environment, flags)
+        let load::Loaded { settings, problems } = load::load(files, environment, flags);
+        (settings, problems)
     }
 
     /// What the environment of this process has under that name, for a setting that names it.

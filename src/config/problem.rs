@@ -89,6 +89,11 @@ impl Problems {
         self.0.is_empty()
     }
 
+    /// Whether one of them is about this key.
+    pub(super) fn are_about(&self, key: &str) -> bool {
+        self.0.iter().any(|problem| problem.key.as_deref() == Some(key))
+    }
+
     /// Adds one about a key.
     pub(super) fn key(&mut self, origin: Origin, key: String, detail: impl Into<String>) {
         self.0.push(Problem { origin, key: Some(key), detail: detail.into() });
@@ -113,8 +118,31 @@ impl Problems {
     }
 
     /// Adds those of another check.
-    pub(super) fn extend(&mut self, others: Self) {
+    pub(crate) fn extend(&mut self, others: Self) {
         self.0.extend(others.0);
+    }
+
+    /// The same, with those of a later check that do not follow from them: not of a key that was found wrong already, nor of
+    /// the secrets or destinations where the sections by which these are judged are not as they were meant.
+    pub(crate) fn with_others(mut self, others: Self) -> Self {
+        let is_wrong = |section: &str| {
+            let of = |key: &str| key.split('.').next() == Some(section);
+            self.0.iter().any(|problem| problem.key.as_deref().is_some_and(of))
+        };
+        let (egress, secrets) = (is_wrong("egress"), is_wrong("secrets"));
+        let last =
+            |key: &str, names: &[&str]| key.rsplit('.').next().is_some_and(|last| names.contains(&last));
+        let stands = |problem: &Problem| match problem.key.as_deref() {
+            Some(key) => {
+                let is_unjudged = egress && last(key, &["destination"]);
+                let is_unread = secrets && last(key, &["secret", "secret_file", "secret_env"]);
+                !(self.are_about(key) || is_unjudged || is_unread)
+            }
+            None => true,
+        };
+        let others: Vec<_> = others.0.into_iter().filter(stands).collect();
+        self.0.extend(others);
+        self
     }
 
     /// The same in order, each once.

@@ -9,7 +9,7 @@ use crate::api::code::Code;
 use crate::api::nearest::hint;
 use crate::domain::queue::QueueName;
 use crate::http::error::Refusal;
-use crate::http::options::check_encoding;
+use crate::http::options::{check_encoding, twice};
 
 /// The queue's name in a path segment as it came, percent-encoded or not; `None` when no queue can be called that.
 pub(super) fn queue_name(segment: &str) -> Result<Cow<'_, str>, Refusal> {
@@ -37,7 +37,10 @@ pub(super) fn json_type(headers: &HeaderMap, what: &str) -> Result<(), Refusal> 
     let mut types = headers.get_all("content-type").map(|value| value.to_str().unwrap_or_default());
     let (first, more) = (types.next().unwrap_or_default(), types.next());
     let essence = first.split(';').next().unwrap_or_default().trim();
-    if more.is_none() && essence.eq_ignore_ascii_case("application/json") {
+    if more.is_some() {
+        return Err(twice("Content-Type"));
+    }
+    if essence.eq_ignore_ascii_case("application/json") {
         return check_charset(first);
     }
     let detail = format!("{what} sent as Content-Type: application/json, not {:?}", shown(first));

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::api::code::Code;
 use crate::domain::id::{MessageId, Shard};
-use crate::domain::message::{Headers, HeadersTooLarge};
+use crate::domain::message::{HEADERS_BYTES_MAX, Headers, HeadersTooLarge};
 use crate::domain::record::{self, Head};
 use crate::domain::timestamp::Timestamp;
 use crate::http::answer::{self, Answer, RequestId};
@@ -202,9 +202,10 @@ fn group(
 /// What is kept of the headers of a message.
 pub(super) fn encode(headers: &Headers) -> Result<Vec<u8>, Refusal> {
     headers.encode().map_err(|HeadersTooLarge(bytes)| {
-        let detail =
-            format!("the headers to keep with the message have {bytes} bytes: at most 65535 are possible");
-        Refusal::new(Code::HeadTooLarge, detail)
+        let detail = format!(
+            "the headers to keep with the message have {bytes} bytes: at most {HEADERS_BYTES_MAX} are kept"
+        );
+        Refusal::new(Code::HeadTooLarge, detail).limit(HEADERS_BYTES_MAX as u64)
     })
 }
 

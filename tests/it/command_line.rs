@@ -74,6 +74,31 @@ fn a_wrong_key_is_named_with_its_file_its_line_and_the_nearest_key() {
     assert_eq!(sound.code, Some(0), "{sound:?}");
 }
 
+#[test]
+fn everything_that_is_wrong_is_named_at_once_whoever_finds_it() {
+    let settings = "[server]\nthreads = 513\n[queues.a]\nprocessor = 'pul'\n[queues.b]\nprocessor = 'http'\n\
+                    destination = 'http://127.0.0.1:1/'\n[queues.c]\nprocessor = 'log'\ntimeout = '1h'\n\
+                    [queues.d]\nprocessor = 7\n";
+    let checked = with_file(settings, &["config", "check", "--config", "posthaste.toml"]);
+    assert_eq!(checked.code, Some(78), "{checked:?}");
+    let lines: Vec<_> = checked.stderr.lines().skip(1).collect();
+    let expected = [
+        "posthaste.toml:2: server.threads: 513 is out of range: 0 to 512",
+        "posthaste.toml:4: queues.a.processor: \"pul\" is not one of http, log, pull",
+        "posthaste.toml:7: queues.b.destination: http://127.0.0.1:1 is refused",
+        "posthaste.toml:10: queues.c.timeout: 1h is out of range",
+        "posthaste.toml:12: queues.d.processor: must be a string",
+    ];
+    assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+    for (line, beginning) in lines.iter().zip(expected) {
+        assert!(line.starts_with(beginning), "{line}");
+    }
+    // By an egress section that is not as it was meant no destination is judged.
+    let settings = "[egress]\nallow = ['nonsense']\n[queues.b]\nprocessor = 'http'\ndestination = 'http://127.0.0.1:1/'\n";
+    let checked = with_file(settings, &["config", "check", "--config", "posthaste.toml"]);
+    assert_eq!(checked.stderr.lines().count(), 2, "{checked:?}");
+}
+
 /// Files that cannot be, each with the beginning of what is said against it.
 const REFUSED: [(&str, &str); 13] = [
     ("[server]\nlistn = 1", "posthaste.toml:2: server.listn: no such key"),

@@ -22,6 +22,7 @@ on_both_stores! {
     a_queue_is_paused_resumed_and_purged
     a_queue_is_deleted_when_it_is_empty_or_by_force
     a_queue_of_the_file_can_be_held_and_not_changed
+    a_content_type_that_is_there_twice_is_refused_as_that
 }
 
 fn send(gateway: &Gateway, line: &str, body: &Value) -> Answer {
@@ -51,6 +52,16 @@ fn order(gateway: &Gateway, line: &str) -> Answer {
 
 fn assert_refused(answer: &Answer, status: u16, code: &str) {
     assert_eq!((answer.status, &answer.json()["code"]), (status, &json!(code)), "{}", answer.text());
+}
+
+fn a_content_type_that_is_there_twice_is_refused_as_that(home: &Home) {
+    let gateway = home.start("", &[]);
+    let body = br#"{"processor":"pull"}"#;
+    let refused = gateway.request("PUT", "/v1/queues/orders", &[JSON, JSON], body);
+    assert_refused(&refused, 400, "contradictory_options");
+    let problem = refused.json();
+    let expected = (&json!("Content-Type"), &json!("Content-Type is there twice"));
+    assert_eq!((&problem["header"], &problem["detail"]), expected);
 }
 
 fn queues_are_listed_in_pages(home: &Home) {

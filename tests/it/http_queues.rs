@@ -217,7 +217,7 @@ fn settings_come_as_json_of_bounded_size(home: &Home) {
         (vec![], 415, "unsupported_media_type"),
         (vec![("Content-Type", "text/plain")], 415, "unsupported_media_type"),
         (vec![("Content-Type", "application/jsonx")], 415, "unsupported_media_type"),
-        (vec![JSON, JSON], 415, "unsupported_media_type"),
+        (vec![JSON, JSON], 400, "contradictory_options"),
         (vec![JSON, ("Content-Encoding", "gzip")], 415, "unsupported_content_encoding"),
         (vec![("Content-Type", "application/json; charset=latin1")], 415, "unsupported_media_type"),
         (vec![("Content-Type", "Application/JSON; Charset=\"UTF-8\"")], 201, ""),

@@ -117,6 +117,14 @@ fn queues_are_shown_by_name_all_or_those_asked_for(home: &Home) {
         );
     }
     assert_eq!(names("/status?queue=d%65fault"), ["default"]);
+    for (asked, shown) in [("%zzabc", "%zzabc"), ("%2531", "%31"), ("a%2Fb", "a/b")] {
+        let refused = gateway.look(&format!("/status?queue={asked}"));
+        assert_eq!((refused.status, refused.code().as_str()), (400, "invalid_queue_name"), "{asked}");
+        let problem = refused.json();
+        let detail = problem["detail"].as_str().expect("a detail");
+        assert!(detail.starts_with(&format!("{shown:?} is no queue name")), "{detail}");
+        assert_eq!(problem["parameter"], "queue");
+    }
     assert_eq!(gateway.look("/status").json()["totals"]["accepted"], 3);
     assert_eq!(gateway.look("/status?queue=a").json()["totals"]["accepted"], 1);
 }

@@ -145,7 +145,7 @@ fn a_refusal_says_where_what_is_there_and_what_must_be() {
         (r#"{"retry":{"schedule":"5s"}}"#, r#"/retry/schedule: must be a list, not "5s""#),
         (
             r#"{"delivery":{"reject":[400,"x"]}}"#,
-            r#"/delivery/reject: must be a whole number from 0 to 65535, not "x""#,
+            r#"/delivery/reject: must be a whole number from 400 to 599, not "x""#,
         ),
         (r#"{"delivery":{"headers":[]}}"#, "/delivery/headers: must be an object, not a list"),
         (

@@ -1,5 +1,7 @@
 //! Each kind of problem with its exact words.
 
+use std::io::Write as _;
+
 use super::*;
 
 #[test]
@@ -26,7 +28,8 @@ fn an_origin_takes_its_own_keys_in_its_one_spelling() {
     let problems = |text: &str| file(text).problems();
     assert_eq!(
         problems("[lanes.'https://a.example']\nrate = '5/s'\nconcurency = 1"),
-        ["posthaste.toml:3: lanes.\"https://a.example\".concurency: no such key; \
+        ["posthaste.toml:3: lanes.\"https://a.example\".concurency: no such key, \
+             the nearest is lanes.\"https://a.example\".concurrency_max; \
              [lanes.\"https://a.example\"] has concurrency_max, rate"]
     );
     let refused = problems("[lanes.'https://A.example:443/x']\nrate = '5/s'");
@@ -92,10 +95,10 @@ fn a_key_in_the_wrong_place_is_told_the_right_one() {
 #[test]
 fn a_value_of_the_wrong_type_is_told_the_right_one() {
     for (text, expected) in [
-        ("server.threads = 'many'", "server.threads: must be a whole number from 0 to 65535, not \"many\""),
-        ("server.threads = 70000", "server.threads: must be a whole number from 0 to 65535, not 70000"),
-        ("server.threads = -1", "server.threads: must be a whole number from 0 to 65535, not -1"),
-        ("server.threads = 1.5", "server.threads: must be a whole number from 0 to 65535, not 1.5"),
+        ("server.threads = 'many'", "server.threads: must be a whole number from 0 to 512, not \"many\""),
+        ("server.threads = 70000", "server.threads: must be a whole number from 0 to 512, not 70000"),
+        ("server.threads = -1", "server.threads: must be a whole number from 0 to 512, not -1"),
+        ("server.threads = 1.5", "server.threads: must be a whole number from 0 to 512, not 1.5"),
         ("server.insecure_no_auth = 1", "server.insecure_no_auth: must be true or false, not 1"),
         (
             "queue_defaults.limits.length_max = '5'",
@@ -310,11 +313,11 @@ fn a_variable_that_is_wrong_is_named() {
     for (variable, expected) in [
         (
             ("POSTHASTE__SERVER__THREADS", "x"),
-            "server.threads: must be a whole number from 0 to 65535, not \"x\"",
+            "server.threads: must be a whole number from 0 to 512, not \"x\"",
         ),
         (
             ("POSTHASTE__SERVER__THREADS", ""),
-            "server.threads: must be a whole number from 0 to 65535, not \"\"",
+            "server.threads: must be a whole number from 0 to 512, not \"\"",
         ),
         (
             ("POSTHASTE__SERVER__INSECURE_NO_AUTH", "yes"),
@@ -377,6 +380,48 @@ fn a_file_that_cannot_be_read_is_named() {
         file(&"# long\n".repeat(200_000)).problems(),
         ["posthaste.toml: cannot be read: it is larger than 1MiB"]
     );
+}
+
+#[test]
+fn a_file_that_is_no_text_is_told_its_line() {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(b"[server]\n# gr\xfcn\n").expect("it is written");
+    let nothing: [(&str, &str); 0] = [];
+    let refused = Settings::load(&[file.path().into()], nothing, &Flags::default()).expect_err("refused");
+    assert_eq!(refused.to_string(), format!("{}:2: is not valid UTF-8", file.path().display()));
+}
+
+#[test]
+fn a_value_that_cannot_be_read_is_not_missing_besides() {
+    let text = "[queues.mail]\nprocessor = 'http'\ndestination = 'https://user:secret@mail.example/'";
+    let problems = file(text).problems();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].starts_with("posthaste.toml:3: queues.mail.destination: "), "{problems:?}");
+}
+
+#[test]
+fn a_number_of_the_wrong_kind_is_told_the_range_that_is_held_to() {
+    let mut counted = 0;
+    for key in super::super::KEYS.iter().filter(|key| !key.starts_with("queue_defaults.")) {
+        let of = |value: &str| file(&format!("{key} = {value}")).load().err().unwrap_or_default();
+        let Some(told) = of("'many'").into_iter().find_map(|problem| {
+            problem.split_once(": must be a whole number from ").map(|(_, range)| range.to_owned())
+        }) else {
+            continue;
+        };
+        let told = told.split(", ").next().expect("a range").to_owned();
+        let most = told.split_once(" to ").map_or_else(|| panic!("{key}: {told}"), |(_, most)| most);
+        let beyond = most.parse::<u64>().expect("a number") + 1;
+        let expected = format!("{beyond} is out of range: {told}");
+        let refused = of(&beyond.to_string());
+        // What its type has no room for is told the same.
+        let same = format!("must be a whole number from {told}, not {beyond}");
+        let is_told = |problem: &String| problem.ends_with(&expected) || problem.ends_with(&same);
+        assert!(refused.iter().any(is_told), "{key}: {refused:?}");
+        assert_eq!(of(most).iter().filter(|problem| is_told(problem)).count(), 0, "{key} = {most}");
+        counted += 1;
+    }
+    assert!(counted >= 17, "{counted}");
 }
 
 #[test]

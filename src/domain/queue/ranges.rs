@@ -30,13 +30,14 @@ const MEBIBYTE: u64 = 1 << 20;
 /// Origins that messages of a queue may bring destinations of: each publish that brings one looks at all of them.
 const ORIGINS_MAX: usize = 1_000;
 /// The numbers among the settings, with their ranges.
-const COUNTS: [(&str, u64, u64); 6] = [
+const COUNTS: [(&str, u64, u64); 7] = [
     ("limits.length_max", 1, COUNT_MAX),
     ("dead.length_max", 1, COUNT_MAX),
     ("history.finished_max", 0, 10_000_000),
     ("history.attempts", 0, 100),
     ("idempotency.keys_max", 1, COUNT_MAX),
     ("delivery.concurrency_max", 1, 65_536),
+    ("delivery.reject", 400, 599),
 ];
 const METHODS: [&str; 5] = ["POST", "PUT", "PATCH", "DELETE", "GET"];
 
@@ -188,10 +189,7 @@ impl QueueSettings {
         let method = &self.delivery.method;
         let methods = format!("{method:?} is not allowed: POST, PUT, PATCH, DELETE or GET");
         let shards = format!("{} is not possible: only 1 in this version", self.shards);
-        let statuses = self.delivery.reject.iter().map(|status| {
-            let detail = format!("{status} is out of range: 400 to 599");
-            ("delivery.reject", ((400..=599).contains(status), detail))
-        });
+        let statuses = self.delivery.reject.iter().map(|status| count("delivery.reject", (*status).into()));
         let mut checks = vec![
             ("processor", (!self.processor.is_empty(), processor)),
             ("destination", (goes_somewhere, destination)),

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::api::code::Code;
 use crate::api::json;
+use crate::domain::message::HEADERS_BYTES_MAX;
 use crate::domain::timestamp::Timestamp;
 use crate::http::batch::array::{Field, Fields, pointer};
 use crate::http::batch::walk::unescape;
@@ -43,6 +44,8 @@ pub(super) struct Terms<'r> {
 pub(super) struct Item<'b> {
     /// The payload, from the body where it stands there as it is.
     pub(super) payload: Cow<'b, [u8]>,
+    /// The field that the payload stands in; `None` where it is all there is.
+    pub(super) form: Option<Field>,
     /// Its options, those of the request included; `None` when it has none but those.
     pub(super) options: Option<Options>,
 }
@@ -55,11 +58,15 @@ pub(super) async fn read<'b>(
     pace: &mut Pace,
 ) -> Result<Item<'b>, Refusal> {
     let options = options(fields, index, terms)?;
-    let payload = payload(fields, index, pace).await?;
-    Ok(Item { payload, options })
+    let (form, payload) = payload(fields, index, pace).await?;
+    Ok(Item { payload, form: Some(form), options })
 }
 
-async fn payload<'b>(fields: &Fields<'b>, index: u64, pace: &mut Pace) -> Result<Cow<'b, [u8]>, Refusal> {
+async fn payload<'b>(
+    fields: &Fields<'b>,
+    index: u64,
+    pace: &mut Pace,
+) -> Result<(Field, Cow<'b, [u8]>), Refusal> {
     let forms = [Field::Payload, Field::PayloadJson, Field::PayloadBase64];
     let mut given = forms.into_iter().filter_map(|form| Some((form, fields.value(form)?)));
     let Some((form, raw)) = given.next() else {
@@ -71,14 +78,14 @@ async fn payload<'b>(fields: &Fields<'b>, index: u64, pace: &mut Pace) -> Result
         return Err(Refusal::new(Code::ContradictoryOptions, detail).pointer(pointer(index, other)));
     }
     if form == Field::PayloadJson {
-        return Ok(raw.into());
+        return Ok((form, raw.into()));
     }
     let text = match raw {
         [b'"', inner @ .., b'"'] => text(inner, pace).await,
         _ => return Err(refusal(index, form, &Wrong::value("it is not a string"))),
     };
     if form == Field::Payload {
-        return Ok(text);
+        return Ok((form, text));
     }
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
     let pieces = text.len().div_ceil(BASE64_CHARS);
@@ -91,7 +98,7 @@ async fn payload<'b>(fields: &Fields<'b>, index: u64, pace: &mut Pace) -> Result
         }
         pace.spend(piece.len()).await;
     }
-    Ok(bytes.into())
+    Ok((form, bytes.into()))
 }
 
 /// The text between the quotes of a string, from the body where nothing in it is escaped.
@@ -220,8 +227,9 @@ impl Reader<'_, '_> {
         let raw = self.fields.value(Field::Headers).unwrap_or_default();
         let most = self.terms.limits.head_headers_max;
         if raw.len() > OPTION_BYTES_MAX {
-            let detail = format!("headers: they have {} bytes: at most 65535 are kept", raw.len());
-            let refusal = Refusal::new(Code::HeadTooLarge, detail);
+            let detail =
+                format!("headers: they have {} bytes: at most {HEADERS_BYTES_MAX} are kept", raw.len());
+            let refusal = Refusal::new(Code::HeadTooLarge, detail).limit(HEADERS_BYTES_MAX as u64);
             return Err(refusal.pointer(pointer(self.index, Field::Headers)));
         }
         let Value::Object(own) = json::parse(raw).map_err(|error| {

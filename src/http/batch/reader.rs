@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::api::code::Code;
 use crate::domain::format::bytes;
+use crate::domain::message::Headers;
 use crate::domain::timestamp::Timestamp;
 use crate::http::batch::array::{Array, Field, pointer};
 use crate::http::batch::item::{self, Item, Terms};
@@ -162,13 +163,19 @@ impl<'r> Reader<'r> {
             let shown = bytes::show(most);
             let detail = format!("the payload has {} bytes: limits.payload_max is {shown}", payload.len());
             let refusal = Refusal::new(Code::PayloadTooLarge, detail);
-            return Err(refusal.setting("limits.payload_max", Some(most)));
+            let refusal = refusal.setting("limits.payload_max", Some(most));
+            return Err(match item.form {
+                Some(form) => refusal.pointer(pointer(index, form)),
+                None => refusal,
+            });
         }
         let own = match &item.options {
             None => None,
             Some(own) => {
                 check(own, self.plan, &mut self.reach, index).await?;
-                let headers = encode(&own.headers).map_err(|refusal| refusal.pointer(format!("/{index}")))?;
+                let headers = encode(&own.headers).map_err(|refusal| {
+                    refusal.pointer(pointer(index, largest(&own.headers, &self.plan.common.headers)))
+                })?;
                 Some((own, headers))
             }
         };
@@ -195,12 +202,19 @@ impl<'r> Reader<'r> {
 
 fn of_line<'b>(line: &Line, body: &'b [u8]) -> Result<Item<'b>, Refusal> {
     match line.judged {
-        Ok(()) => Ok(Item { payload: Cow::Borrowed(&body[line.range.clone()]), options: None }),
+        Ok(()) => Ok(Item { payload: Cow::Borrowed(&body[line.range.clone()]), form: None, options: None }),
         Err(walk::NoJson { at, what }) => {
             let detail = format!("line {} is no JSON at its byte {at}: {what}", line.number);
             Err(Refusal::new(Code::Malformed, detail))
         }
     }
+}
+
+/// The field of an item that makes its headers too large to be kept, which those of the request alone are not.
+fn largest(own: &Headers, common: &Headers) -> Field {
+    let forwarded: usize = own.forward.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let is_forwarded = own.forward != common.forward && forwarded > own.content_type.len();
+    if is_forwarded { Field::Headers } else { Field::ContentType }
 }
 
 /// What this queue does not take of an item, and what it must not have, said of the item.

@@ -19,6 +19,7 @@ use crate::http::settings::ServerLimits;
 use crate::http::trace;
 use crate::store::enqueue::Due;
 
+const PREFIX: &str = "posthaste-";
 const FORWARD: &str = "posthaste-forward-";
 /// The options that are ours, as they are documented.
 const KNOWN: [&str; 9] = [
@@ -32,6 +33,8 @@ const KNOWN: [&str; 9] = [
     "Posthaste-Timeout",
     "Posthaste-Forward-<Name>",
 ];
+/// What a publish takes as well, by the names that others gave it.
+const OTHERS: [&str; 4] = ["Idempotency-Key", "Content-Type", "traceparent", "tracestate"];
 /// What a delivery of a gateway carries: no options, and no mistake.
 const OF_DELIVERIES: [&str; 3] = ["posthaste-attempt", "posthaste-queue", VIA];
 /// The stores that a message came by.
@@ -43,10 +46,10 @@ const VIA_BYTES_MAX: usize = 1_024;
 
 /// Refuses what begins like an option on a route that takes none: what looks like one and does nothing would mislead.
 pub(super) fn check_none(headers: &HeaderMap) -> Result<(), Refusal> {
-    let is_ours = |name: &&str| name.starts_with("posthaste-") && !OF_DELIVERIES.contains(name);
-    let Some(name) = headers.keys().map(HeaderName::as_str).find(is_ours) else { return Ok(()) };
-    let known = KNOWN.iter().find(|known| known.eq_ignore_ascii_case(name));
-    let detail = match known.copied().or_else(|| nearest(name, KNOWN)) {
+    let is_ours = |name: &&str| name.starts_with(PREFIX) && !OF_DELIVERIES.contains(name);
+    // The map has no order of its own: of several the same one is named everywhere.
+    let Some(name) = headers.keys().map(HeaderName::as_str).filter(is_ours).min() else { return Ok(()) };
+    let detail = match meant(name) {
         Some(known) => format!(
             "{:?} is not taken here: {known} is an option of a publish, and this is none",
             shown(name)
@@ -78,10 +81,24 @@ pub(super) struct Options {
 impl Options {
     /// Reads the options of a publish that came `now`.
     pub(super) fn read(headers: &HeaderMap, limits: &ServerLimits, now: Timestamp) -> Result<Self, Refusal> {
+        Self::read_lines(headers.iter(), headers, limits, now).or_else(|_| {
+            // The map has no order of its own: of several mistakes the same one is told everywhere.
+            let mut lines: Vec<_> = headers.iter().collect();
+            lines.sort_by_key(|(name, _)| name.as_str());
+            Self::read_lines(lines.into_iter(), headers, limits, now)
+        })
+    }
+
+    fn read_lines<'h>(
+        lines: impl Iterator<Item = (&'h HeaderName, &'h HeaderValue)>,
+        headers: &HeaderMap,
+        limits: &ServerLimits,
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
         let mut reader =
             Reader { options: Self::default(), limits, now, traceparent: Trace::None, tracestate: None };
         let mut seen_content_type = false;
-        for (name, value) in headers {
+        for (name, value) in lines {
             match name.as_str() {
                 "content-type" if seen_content_type => return Err(twice("Content-Type")),
                 "content-type" => {
@@ -93,7 +110,7 @@ impl Options {
                 "traceparent" => reader.traceparent(value),
                 "tracestate" => reader.tracestate(value),
                 VIA => reader.via(value)?,
-                name if name.starts_with("posthaste-") => reader.option(name, value)?,
+                name if name.starts_with(PREFIX) => reader.option(name, value)?,
                 _ => {}
             }
         }
@@ -126,11 +143,11 @@ impl Reader<'_> {
         match name {
             "posthaste-delay" => {
                 let due = parsed(KNOWN[0], value, |text| value::delay(text, limits))?;
-                set(&mut options.due, KNOWN[0], due)
+                set_due(&mut options.due, KNOWN[0], due)
             }
             "posthaste-deliver-at" => {
                 let due = parsed(KNOWN[1], value, |text| value::deliver_at(text, limits, now))?;
-                set(&mut options.due, KNOWN[1], due)
+                set_due(&mut options.due, KNOWN[1], due)
             }
             "posthaste-ttl" => {
                 let ttl = parsed(KNOWN[2], value, |text| value::ttl(text, limits))?;
@@ -290,12 +307,23 @@ fn not_forwardable(header: &str, detail: &str) -> Refusal {
 }
 
 fn unknown(name: &str) -> Refusal {
-    let meant = nearest(name, KNOWN).map_or_else(String::new, |nearest| format!("; did you mean {nearest}?"));
-    let detail = format!("{} is not an option of a publish{meant}", shown(name));
+    let hint = meant(name).map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+    let detail = format!("{} is not an option of a publish{hint}", shown(name));
     Refusal::new(Code::UnknownHeader, detail).header(&shown(name))
 }
 
-fn twice(name: &str) -> Refusal {
+/// The option that a name was probably meant to be, by what is behind the beginning that all of ours have.
+fn meant(name: &str) -> Option<&'static str> {
+    let behind = |known: &'static str| known.split_at_checked(PREFIX.len()).map_or(known, |(_, own)| own);
+    let own = name.get(PREFIX.len()..)?;
+    let ours = KNOWN.map(|known| (behind(known), known));
+    let all = || ours.into_iter().chain(OTHERS.map(|other| (other, other)));
+    let nearest = nearest(own, all().map(|(own, _)| own))?;
+    all().find(|(own, _)| *own == nearest).map(|(_, known)| known)
+}
+
+/// The refusal of a header that may be there once.
+pub(super) fn twice(name: &str) -> Refusal {
     Refusal::new(Code::ContradictoryOptions, format!("{name} is there twice")).header(name)
 }
 
@@ -303,17 +331,25 @@ fn invalid(name: &str, detail: &str) -> Refusal {
     Refusal::new(Code::InvalidValue, format!("{name}: {detail}")).header(name)
 }
 
-/// Puts an option in its place, once. A delay and a moment are two options for one place.
+/// Puts an option in its place, once.
 fn set<T>(place: &mut Option<T>, name: &str, value: T) -> Result<(), Refusal> {
-    if place.is_none() {
-        *place = Some(value);
-        return Ok(());
+    if place.is_some() {
+        return Err(twice(name));
     }
-    if name == KNOWN[0] || name == KNOWN[1] {
-        let detail = "Posthaste-Delay and Posthaste-Deliver-At say the same thing: send one of them, once";
-        return Err(Refusal::new(Code::ContradictoryOptions, detail).header(name));
+    *place = Some(value);
+    Ok(())
+}
+
+/// The same of a delay and a moment, which are two options for one place.
+fn set_due(place: &mut Option<Due>, name: &str, due: Due) -> Result<(), Refusal> {
+    match place {
+        Some(before) if std::mem::discriminant(before) != std::mem::discriminant(&due) => {
+            let detail =
+                "Posthaste-Delay and Posthaste-Deliver-At say the same thing: send one of them, once";
+            Err(Refusal::new(Code::ContradictoryOptions, detail).header(name))
+        }
+        _ => set(place, name, due),
     }
-    Err(twice(name))
 }
 
 /// The value as text: visible ASCII, blanks and tabs.

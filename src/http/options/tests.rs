@@ -163,6 +163,47 @@ fn an_option_is_said_once() {
     let both = refused(&[("Posthaste-Delay", "5s"), ("Posthaste-Deliver-At", "2023-01-01T00:00:00Z")]);
     assert_eq!(both.code(), Code::ContradictoryOptions);
     assert!(both.problem().detail.contains("send one of them"));
+    for name in ["Posthaste-Delay", "Posthaste-Deliver-At"] {
+        let value = if name.ends_with('y') { "5s" } else { "2023-01-01T00:00:00Z" };
+        let twice = refused(&[(name, value), (name, value)]);
+        assert_eq!(twice.problem().detail, format!("{name} is there twice"));
+    }
+}
+
+#[test]
+fn of_several_mistakes_the_same_one_is_named_every_time() {
+    for _ in 0..20 {
+        let lines = [("Posthaste-TTL", "2"), ("Posthaste-Priority", "x"), ("Posthaste-Dela", "1s")];
+        assert_eq!(refused(&lines).problem().header.as_deref(), Some("posthaste-dela"));
+        let lines = [("Posthaste-Delay", "5s"), ("Posthaste-Deliver-At", "2023-01-01T00:00:00Z")];
+        assert_eq!(refused(&lines).problem().header.as_deref(), Some("Posthaste-Deliver-At"));
+    }
+}
+
+#[test]
+fn the_nearest_option_is_one_that_may_have_been_meant() {
+    for (name, expected) in [
+        ("posthaste-dealy", Some("Posthaste-Delay")),
+        ("posthaste-deliver", Some("Posthaste-Deliver-At")),
+        ("posthaste-attempts", Some("Posthaste-Max-Attempts")),
+        ("posthaste-forwad-x", Some("Posthaste-Forward-<Name>")),
+        ("posthaste-idempotency-key", Some("Idempotency-Key")),
+        ("posthaste-content-type", Some("Content-Type")),
+        ("posthaste-traceparent", Some("traceparent")),
+        ("posthaste-tracestate", Some("tracestate")),
+        ("posthaste-retry", None),
+        ("posthaste-stored", None),
+        ("posthaste-request-id", None),
+        ("posthaste-x", None),
+        ("posthaste-", None),
+    ] {
+        assert_eq!(meant(name), expected, "{name}");
+        let mut headers = HeaderMap::new();
+        let header = HeaderName::from_bytes(name.as_bytes()).expect("a name");
+        headers.insert(header, HeaderValue::from_static("x"));
+        let detail = check_none(&headers).expect_err("refused").problem().detail.clone();
+        assert_eq!(detail.contains("is an option of a publish"), expected.is_some(), "{detail}");
+    }
 }
 
 #[test]

@@ -352,12 +352,14 @@ impl Connection {
     pub(super) async fn delete(&self, queue: QueueRef, force: bool) -> Result<Deleted, StoreError> {
         self.state.check_open()?;
         self.check_home().await?;
-        let mut is_deleted = false;
+        // Of several who delete it at once one did, as the entry has it: whoever takes that away.
+        let mut is_wiped = false;
         for _ in 0..TRIES_MAX {
             let (bytes, kept) = self.kept(&queue.name).await?;
-            let Some(kept) = kept.filter(|kept| kept.generation == queue.generation) else {
-                // Whoever changed the entry meanwhile made the queue anew.
-                return if is_deleted { Ok(Deleted::Deleted) } else { Err(StoreError::Gone) };
+            let is_anew = kept.as_ref().is_some_and(|kept| kept.generation != queue.generation);
+            let Some(kept) = kept.filter(|_| !is_anew) else {
+                // Whoever changed the entry meanwhile made the queue anew, or deleted it as well.
+                return if is_wiped && is_anew { Ok(Deleted::Deleted) } else { Err(StoreError::Gone) };
             };
             if kept.source == Source::File {
                 return Ok(Deleted::DeclaredInFile);
@@ -372,9 +374,9 @@ impl Connection {
                     if !answer?.yes()? {
                         return Ok(Deleted::NotEmpty);
                     }
+                    is_wiped = true;
                 }
             }
-            is_deleted = true;
             if self.replace(&queue.name, &bytes, b"").await? {
                 self.touch().await;
                 return Ok(Deleted::Deleted);

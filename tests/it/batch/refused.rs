@@ -66,7 +66,7 @@ fn the_first_bad_item_is_named_and_nothing_is_stored() {
                 "destination_not_allowed",
                 "/2/destination",
             ),
-            (items(&format!(r#"{{"payload":"{long}"}}"#)), 413, "payload_too_large", ""),
+            (items(&format!(r#"{{"payload":"{long}"}}"#)), 413, "payload_too_large", "/2/payload"),
             (items(r#"{"payload":"\ud800"}"#), 400, "malformed", ""),
             (items(r#"{"payload":"x""#), 400, "malformed", ""),
         ] {
@@ -169,6 +169,33 @@ fn a_request_that_is_wrong_as_a_whole_is_refused_as_one() {
         let get = gateway.request("GET", "/v1/queues/kept/messages/batch", &[], b"");
         assert_eq!((get.status, get.header("allow")), (405, Some("POST")), "{}", get.text());
         assert_eq!(count(&gateway.status(), "accepted"), 0);
+    });
+}
+
+#[test]
+fn headers_that_are_too_large_to_be_kept_are_named_with_their_limit() {
+    over_both(|home| {
+        let gateway = home.start("[queues.kept]\nprocessor = 'pull'\n", &[]);
+        let long = |bytes: usize| "v".repeat(bytes);
+        for (item, pointer) in [
+            (json!({"payload": "x", "headers": {"X": long(100_000)}}), "/1/headers"),
+            (json!({"payload": "x", "headers": {"X": long(1_000_000)}}), "/1/headers"),
+            (json!({"payload": "x", "content_type": long(100_000)}), "/1/content_type"),
+            (
+                json!({"payload": "x", "content_type": long(40_000), "headers": {"X": long(30_000)}}),
+                "/1/content_type",
+            ),
+        ] {
+            let body = json!([{"payload": "ok"}, item]).to_string();
+            let answer = post(&gateway, "kept", "", &[JSON], body.as_bytes());
+            let problem = answer.json();
+            let found = (answer.status, problem["code"].as_str(), problem["limit"].as_u64());
+            assert_eq!(found, (431, Some("head_too_large"), Some(65_535)), "{problem}");
+            assert_eq!(place(&problem), (Some(1), None, Some(pointer)), "{problem}");
+            assert_eq!(answer.header("posthaste-stored"), Some("no"));
+        }
+        let body = json!([{"payload": "x", "headers": {"X": long(65_000)}}]).to_string();
+        assert_eq!(post(&gateway, "kept", "", &[JSON], body.as_bytes()).status, 202);
     });
 }
 

@@ -263,6 +263,7 @@ macro_rules! every_behaviour {
                 the_api_does_not_change_what_a_file_declared
                 settings_are_replaced_only_if_they_are_what_was_read
                 a_queue_that_holds_messages_is_deleted_only_by_force
+                of_several_who_delete_a_queue_one_does
                 a_deleted_queue_is_gone_for_every_call
                 a_deleted_queue_leaves_nothing_behind
                 stats_are_of_all_queues_or_of_those_named

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use posthaste::domain::destination::Destination;
 use posthaste::domain::outcome::DeadReason;
 use posthaste::domain::queue::{Generation, ParkReason, QueueSettings, Source};
@@ -224,6 +225,19 @@ pub(super) async fn a_queue_that_holds_messages_is_deleted_only_by_force(stand: 
         Ok(Deleted::Deleted),
         "what ended does not count"
     );
+}
+
+pub(super) async fn of_several_who_delete_a_queue_one_does(stand: &mut Stand) {
+    for number in 0..10 {
+        let queue = stand.queue(&format!("orders{number}")).await;
+        stand.publish_plain(&queue, 1).await;
+        let deleting = (0..4).map(|_| stand.connection.delete_queue(queue.clone(), true));
+        let ended = join_all(deleting).await;
+        let deleted = ended.iter().filter(|ended| **ended == Ok(Deleted::Deleted)).count();
+        let gone = ended.iter().filter(|ended| **ended == Err(StoreError::Gone)).count();
+        assert_eq!((deleted, gone), (1, 3), "{ended:?}");
+    }
+    assert_eq!(stand.connection.queues().await, Ok(vec![]));
 }
 
 pub(super) async fn settings_are_replaced_only_if_they_are_what_was_read(stand: &mut Stand) {

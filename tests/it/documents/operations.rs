@@ -73,6 +73,25 @@ fn each_field_of_the_status_is_explained_once() {
     assert_eq!(unique, there);
 }
 
+#[test]
+fn each_section_of_the_settings_is_in_the_table() {
+    let section = OPERATIONS.split("\n## Settings\n").nth(1).expect("the section");
+    let section = section.split("\n## ").next().expect("its text");
+    let told: BTreeSet<&str> = section
+        .lines()
+        .filter_map(|row| row.strip_prefix("| `[")?.split(" | ").next())
+        .flat_map(|cell| cell.split(['`', '[', ']', ' ']))
+        .filter(|name| !name.is_empty() && !name.contains('.'))
+        .collect();
+    let mut there: BTreeSet<&str> =
+        posthaste::config::KEYS.iter().filter_map(|key| key.split('.').next()).collect();
+    let queues = section.contains("| `[queues.NAME]` |").then_some("queues");
+    there.extend(queues);
+    let told: BTreeSet<&str> = told.into_iter().chain(queues).collect();
+    assert_eq!(told, there);
+    assert!(queues.is_some(), "how a queue is declared is told as well");
+}
+
 /// How a heading is linked to.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().to_lowercase();

@@ -197,6 +197,19 @@ fn a_retry_waits_as_long_as_its_consumer_says_and_a_reject_is_for_ever() {
             (&attempt["outcome"], &attempt["error"]),
             (&json!("rejected"), &json!("no such customer"))
         );
+
+        gateway.publish("jobs", &[], b"nor this");
+        let message = lease_one(&gateway, &json!({}));
+        let reject = json!({"reject": [{"receipt": receipt(&message), "reason": ""}]});
+        assert_eq!(settle(&gateway, &reject), ["settled"]);
+        let dead = gateway.wait_until_message_is("dead", &message_path(&message), WITHIN);
+        assert_eq!(dead["attempts"][0].get("error"), None, "an empty reason is none: {dead}");
+        let letter = message_path(&message).replace("/messages/", "/dead/");
+        let letter = gateway.request("GET", &letter, &[], b"").json();
+        let list = gateway.request("GET", "/v1/queues/jobs/dead", &[], b"").json();
+        for letter in [&letter, &list["items"][1]] {
+            assert_eq!((&letter["id"], letter.get("detail")), (&message["id"], None), "{letter}");
+        }
     });
 }
 
