@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::{QUEUE, WITHIN, ask, lease, lease_one, over_both, post, receipt, settle, wait_until_leased};
@@ -118,10 +119,12 @@ fn a_request_whose_sender_is_gone_when_it_is_read_leases_nothing() {
         for number in 0..20 {
             gateway.publish("jobs", &[], number.to_string().as_bytes());
         }
+        // It stands still meanwhile, so that the end comes with the request.
+        gateway.signal(Signal::SIGSTOP);
         for _ in 0..20 {
-            // Closed at once: the end comes with the request.
             drop(ask(&gateway.address(), &json!({"max": 1, "lease": "10m"})));
         }
+        gateway.signal(Signal::SIGCONT);
         gateway.wait_for("all of it is pending", WITHIN, |gateway| {
             let status = gateway.status();
             (["pending", "leased"].map(|key| count(&status, key)) == [20, 0]).then_some(())
