@@ -101,7 +101,8 @@ impl Builder {
     }
 
     /// Has names looked up by `lookup` in place of the system's resolver, wherever messages are pushed to. It may block, on a thread
-    /// made for that; what it gives is judged by the egress guard and kept for 30 s.
+    /// made for that; what it gives is judged by the egress guard and kept for 30 s. That there is no such name it says with
+    /// [`io::ErrorKind::NotFound`]; after any other error the addresses of the last ten minutes do.
     pub fn lookup<F>(mut self, lookup: F) -> Self
     where
         F: Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,

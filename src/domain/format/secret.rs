@@ -142,6 +142,22 @@ pub fn destination(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{before}?{}", shown.collect::<Vec<_>>().join("&")))
 }
 
+/// The values that [`destination`] hides, as they stand there and, where they are another then, decoded.
+#[must_use]
+pub fn values_in_destination(text: &str) -> Vec<String> {
+    let query = text.split_once('?').map_or("", |(_, query)| query);
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let secret = pairs.filter(|(name, value)| !value.is_empty() && is_parameter(name));
+    secret.flat_map(|(_, value)| as_sent_and_decoded(value)).collect()
+}
+
+fn as_sent_and_decoded(value: &str) -> impl Iterator<Item = String> {
+    let pair = format!("name={value}");
+    let decoded =
+        url::form_urlencoded::parse(pair.as_bytes()).next().map(|(_, decoded)| decoded.into_owned());
+    std::iter::once(value.to_owned()).chain(decoded.filter(|decoded| decoded != value))
+}
+
 /// Whether a destination has `***` in the place of a secret: it was shown, and somebody gives it back.
 #[must_use]
 pub fn is_masked_destination(text: &str) -> bool {
@@ -181,6 +197,18 @@ mod tests {
             ("nothing", "nothing"),
         ] {
             assert_eq!(url(text), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_destination_hides_is_told_as_sent_and_decoded() {
+        for (text, values) in [
+            ("https://a.example/hook", &[][..]),
+            ("https://a.example/?x=1&y=token", &[]),
+            ("https://a.example/?token=&key=k&x=1", &["k"]),
+            ("https://a.example/?token=a%2Fb+c%3D=&sig=s?t", &["a%2Fb+c%3D=", "a/b c==", "s?t"]),
+        ] {
+            assert_eq!(values_in_destination(text), values, "{text}");
         }
     }
 

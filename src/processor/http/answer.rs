@@ -1,17 +1,20 @@
 //! Reading what comes after the head of an answer: no more than is allowed, and keeping what a person may look at.
 
 use std::error::Error;
+use std::io;
 
-use hyper::header::HeaderValue;
 use tokio::time::{Instant, timeout_at};
 
 use super::classify::{Failure, chain};
 use super::client::Answer;
-use super::echo;
+use super::echo::{self, Sent};
 use crate::domain::queue::AnswerSettings;
 
 /// The longest error kept with an attempt, bytes.
 const ERROR_BYTES_MAX: usize = 300;
+
+/// How a TLS connection ends that was cut off: it cannot be seen whether all has come.
+const NO_CLOSE_NOTIFY: &str = "the connection ended without TLS close_notify";
 
 /// The longest character in UTF-8, less one: what may follow a cut inside a character.
 const CHARACTER_REST_BYTES: usize = 3;
@@ -24,11 +27,11 @@ pub(super) struct Rest {
 }
 
 /// Reads at most `settings.bytes_max`, not beyond `until`, then lets go of the connection: it is used again only when the answer
-/// ended by itself. What it repeats of the credentials that it was sent is not kept.
+/// ended by itself. What it repeats of the credentials that were `sent` is not kept.
 pub(super) async fn read(
     mut answer: Answer,
     settings: &AnswerSettings,
-    credentials: &[HeaderValue],
+    sent: Sent<'_>,
     until: Instant,
 ) -> Rest {
     let excerpt_max = usize::try_from(settings.excerpt_max).unwrap_or(usize::MAX);
@@ -53,7 +56,7 @@ pub(super) async fn read(
             }
         }
     }
-    let text = echo::without(excerpt(&kept, excerpt_max), credentials);
+    let text = echo::without(excerpt(&kept, excerpt_max), sent);
     Rest { excerpt: Some(text).filter(|text| !text.is_empty()), error }
 }
 
@@ -91,7 +94,17 @@ pub(super) fn describe(failure: Failure, detail: impl AsRef<str>) -> String {
 
 /// What an error comes from in the end.
 pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
-    chain(Some(error)).last().unwrap_or(error).to_string()
+    let text = chain(Some(error)).last().unwrap_or(error).to_string();
+    // Its own words end in an address of its manual for programmers.
+    if text.contains("close_notify") && chain(Some(error)).any(is_early_end) {
+        NO_CLOSE_NOTIFY.into()
+    } else {
+        text
+    }
+}
+
+fn is_early_end(error: &(dyn Error + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof)
 }
 
 #[cfg(test)]
@@ -123,6 +136,22 @@ mod tests {
     fn an_error_is_one_short_line_that_begins_with_its_word() {
         assert_eq!(describe(Failure::Dns, "no\nsuch name"), "dns: no such name");
         assert!(describe(Failure::Tls, "x".repeat(10_000)).len() <= ERROR_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_tls_connection_that_was_cut_off_is_told_in_our_words() {
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider);
+        let config = config.with_safe_default_protocol_versions().expect("some");
+        let config = config.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+        let name = "a.example".try_into().expect("a name");
+        let mut connection = rustls::ClientConnection::new(config.into(), name).expect("a connection");
+        assert_eq!(connection.read_tls(&mut io::empty()).expect("nothing comes"), 0);
+        let error = io::Read::read(&mut connection.reader(), &mut [0]).expect_err("it ended early");
+        assert!(error.to_string().contains("https://"), "else there is nothing to mend: {error}");
+        assert_eq!(innermost(&error), NO_CLOSE_NOTIFY);
+        let other = io::Error::new(io::ErrorKind::UnexpectedEof, "tls handshake eof");
+        assert_eq!(innermost(&other), "tls handshake eof");
     }
 
     proptest! {

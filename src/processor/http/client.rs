@@ -19,13 +19,14 @@ use rustls::ClientConfig;
 use super::connect::{ConnectError, Site};
 use super::connection::{Connection, Outgoing};
 use super::guard::{Guard, Trust};
-use super::pool::{Pool, Room, Shelf};
+use super::pool::{POOL_MAX, Pool, Room, Shelf};
 use super::tls::{self, TlsError};
 use super::watch::{Phase, Watch};
 use crate::domain::destination::Destination;
 
-/// Origins remembered by a thread, also while nothing is kept for them: some hundred bytes each.
-const ORIGINS_MAX: usize = 4_096;
+/// Origins remembered by a thread, also while nothing is kept for them: some hundred bytes each. At least half of them can be
+/// forgotten at any time.
+const ORIGINS_MAX: usize = 2 * POOL_MAX;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +63,8 @@ pub(super) struct Answer {
     is_whole: bool,
     /// Taken out when this is dropped, to be kept.
     connection: Option<Box<Connection>>,
+    /// Whether that one was kept before.
+    is_again: bool,
     origin: Rc<Origin>,
 }
 
@@ -86,7 +89,7 @@ impl Client {
         let site = Site { guard, destination, trust, tls };
         let origin = Rc::new(Origin { host: host(&key), site, idle: self.pool.shelf() });
         if origins.len() >= ORIGINS_MAX {
-            origins.retain(|_, origin| Rc::strong_count(origin) > 1);
+            origins.retain(|_, origin| Rc::strong_count(origin) > 1 || !origin.idle.is_empty());
         }
         if origins.len() < ORIGINS_MAX {
             origins.insert(key, origin.clone());
@@ -137,7 +140,7 @@ impl Origin {
         while let Some(mut kept) = self.idle.take() {
             watch.enter(Phase::Wait);
             match kept.send(request).await {
-                Ok(answer) => return Ok(self.answer(answer, kept)),
+                Ok(answer) => return Ok(self.answer(answer, kept, true)),
                 Err(mut refused) => match refused.take_message() {
                     Some(unsent) => request = unsent,
                     None => return Err(SendError::Http(refused.into_error())),
@@ -148,16 +151,21 @@ impl Origin {
         let mut made = Box::new(Box::pin(self.site.connect(connect_timeout, watch)).await?);
         watch.enter(Phase::Wait);
         match made.send(request).await {
-            Ok(answer) => Ok(self.answer(answer, made)),
+            Ok(answer) => Ok(self.answer(answer, made, false)),
             Err(refused) => Err(SendError::Http(refused.into_error())),
         }
     }
 
-    fn answer(self: &Rc<Self>, answer: hyper::Response<Incoming>, connection: Box<Connection>) -> Answer {
+    fn answer(
+        self: &Rc<Self>,
+        answer: hyper::Response<Incoming>,
+        connection: Box<Connection>,
+        is_again: bool,
+    ) -> Answer {
         let (head, body) = answer.into_parts();
         let (status, headers, origin) = (head.status, head.headers, self.clone());
         let is_whole = body.is_end_stream();
-        Answer { status, headers, body, is_whole, connection: Some(connection), origin }
+        Answer { status, headers, body, is_whole, connection: Some(connection), is_again, origin }
     }
 
     /// A connection could not be made for lack of descriptors: all that are idle go.
@@ -185,7 +193,7 @@ impl Drop for Answer {
             && let Some(mut connection) = self.connection.take()
             && connection.is_free()
         {
-            self.origin.idle.keep(connection);
+            self.origin.idle.keep(connection, self.is_again);
         }
     }
 }

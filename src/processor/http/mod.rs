@@ -37,6 +37,7 @@ use self::classify::{Failure, classify, signal};
 use self::client::{Answer, Client, Origin, SendError};
 use self::connect::ConnectError;
 use self::connection::Outgoing;
+use self::echo::Sent;
 use self::guard::{Guard, LookupError, Refusal, ResolveError};
 use self::pool::Room;
 use self::shortage::{Lack, Shortages};
@@ -44,7 +45,7 @@ use self::sign::Signer;
 use self::tls::TlsError;
 use self::watch::{Phase, Watch};
 use crate::domain::destination::Destination;
-use crate::domain::format::duration;
+use crate::domain::format::{duration, secret};
 use crate::domain::outcome::{Outcome, RetryHint};
 use crate::domain::queue::{QueueName, QueueSettings};
 use crate::domain::timestamp::Timestamp;
@@ -106,6 +107,8 @@ struct Target {
     is_elsewhere: bool,
     /// Its path and query, as requests have it.
     path: Uri,
+    /// What of its query is not shown when the answer repeats it.
+    secrets: Vec<String>,
     origin: Rc<Origin>,
 }
 
@@ -238,7 +241,8 @@ impl Http {
         })?;
         let path = &destination.url()[Position::BeforePath..Position::AfterQuery];
         let path = path.parse().map_err(|_| unreadable())?;
-        Ok(Target { destination, is_brought, is_elsewhere: false, path, origin })
+        let secrets = secret::values_in_destination(destination.url().as_str());
+        Ok(Target { destination, is_brought, is_elsewhere: false, path, secrets, origin })
     }
 }
 
@@ -287,7 +291,8 @@ async fn answered(
 ) -> Report {
     let (status, settings) = (answer.status, &route.settings);
     let outcome = classify(status, &answer.headers, &settings.delivery.reject);
-    let rest = answer::read(answer, &settings.answer, credentials, until).await;
+    let sent = Sent { headers: credentials, parameters: &target.secrets };
+    let rest = answer::read(answer, &settings.answer, sent, until).await;
     let is_gone = status == StatusCode::GONE && !target.is_brought;
     let signal = signal(status, &outcome);
     let (status, error, excerpt) = (Some(status.as_u16()), rest.error, rest.excerpt);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::lookup::{Found, LookupError};
+use super::lookup::{Found, LookupError, is_answer};
 
 /// How long the addresses of a name are kept: the system's resolver does not tell what its servers allow. Long enough to spare a
 /// lookup for most connections, short enough that a receiver which moves is found again soon.
@@ -87,10 +87,10 @@ impl Cache {
         let at = Instant::now();
         let addresses = match found {
             Ok(addresses) => Some((addresses.clone(), at)),
-            Err(LookupError::Failed { .. }) => all.get_mut(name).and_then(|kept| kept.addresses.take()),
-            // Its name server is well, and says so.
-            Err(LookupError::Empty(_)) => None,
             Err(LookupError::Short { .. } | LookupError::TimedOut(_)) => return,
+            // Its name server is well, and says that there are none (RFC 8767, 4: what is stale is not for that).
+            Err(_) if is_answer(found) => None,
+            Err(_) => all.get_mut(name).and_then(|kept| kept.addresses.take()),
         };
         if all.len() >= KEPT_MAX && !all.contains_key(name) {
             make_room(&mut all);

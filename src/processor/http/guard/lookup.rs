@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use dns_lookup::{LookupErrorKind, lookup_host};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared, ready};
 use tokio::runtime::Handle;
@@ -19,6 +20,9 @@ use super::places::{Place, Places};
 use crate::processor::http::shortage;
 
 /// How a name becomes addresses. Blocks, as the system's resolver does, on a thread made for that.
+///
+/// No addresses, and an error of the kind [`io::ErrorKind::NotFound`] that is none of the operating system's, are what the name's own
+/// servers say: they end what was found before. Any other error leaves it standing for a while.
 pub type Lookup = Arc<dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync>;
 
 /// The longest wait for the addresses of a name.
@@ -45,9 +49,17 @@ const NO_PLACE: &str = "too many others are being looked up";
 /// A name has no addresses now. Always worth another try: names come back.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum LookupError {
-    /// The resolver said so.
+    /// The resolver could not find out.
     #[error("the name {name:?} does not resolve: {cause}")]
     Failed {
+        /// The name.
+        name: Arc<str>,
+        /// In the resolver's words.
+        cause: Arc<str>,
+    },
+    /// There is no such name, or it has no address: its own servers say so.
+    #[error("the name {name:?} does not resolve: {cause}")]
+    Unknown {
         /// The name.
         name: Arc<str>,
         /// In the resolver's words.
@@ -127,7 +139,9 @@ impl Lookups {
             return Ok(stale.addresses);
         }
         let refreshed = timeout(REFRESH_TIMEOUT, self.share(name)).await;
-        if let Ok(found @ (Ok(_) | Err(LookupError::Empty(_)))) = refreshed {
+        if let Ok(found) = refreshed
+            && is_answer(&found)
+        {
             return found;
         }
         self.cache.note_late(name);
@@ -223,14 +237,21 @@ fn judge(name: &Arc<str>, found: io::Result<Vec<IpAddr>>) -> Found {
         Ok(addresses) => Ok(addresses.into()),
         Err(error) => {
             let cause = error.to_string().into();
-            let is_lack = shortage::is_lack(&error);
-            Err(if is_lack {
+            let is_unknown = error.kind() == io::ErrorKind::NotFound && error.raw_os_error().is_none();
+            Err(if shortage::is_lack(&error) {
                 LookupError::Short { name, cause }
+            } else if is_unknown {
+                LookupError::Unknown { name, cause }
             } else {
                 LookupError::Failed { name, cause }
             })
         }
     }
+}
+
+/// Whether it is what those who know the name say of it, and no failure to ask them.
+pub(super) fn is_answer(found: &Found) -> bool {
+    matches!(found, Ok(_) | Err(LookupError::Empty(_) | LookupError::Unknown { .. }))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -239,7 +260,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The system's resolver.
 pub(super) fn system() -> Lookup {
-    Arc::new(|name| Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect()))
+    Arc::new(|name| match lookup_host(name) {
+        Ok(addresses) => Ok(addresses.collect()),
+        Err(error) => Err(match error.kind() {
+            LookupErrorKind::NoName | LookupErrorKind::NoData => {
+                io::Error::new(io::ErrorKind::NotFound, error)
+            }
+            _ => error.into(),
+        }),
+    })
 }
 
 #[cfg(test)]

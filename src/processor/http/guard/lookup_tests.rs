@@ -72,6 +72,10 @@ async fn no_more_than_the_bound_are_looked_up_at_once_even_when_nobody_waits_any
     tokio::time::resume();
     lookups.addresses("last.example", NOW).await.expect("places are given back");
     assert!(!lookups.is_without_place("last.example"), "it is known");
+    // Some threads may only begin now.
+    while !lock(&lookups.threads).is_empty() {
+        tokio::task::yield_now().await;
+    }
     assert_eq!(calls.load(Ordering::SeqCst), 193, "no name twice");
 }
 
@@ -123,6 +127,7 @@ async fn what_is_found_when_nobody_waits_any_longer_is_kept() {
 enum Does {
     Find(u8),
     Fail,
+    Unknown,
     Empty,
     Hang,
 }
@@ -138,6 +143,7 @@ fn told(first: Does) -> (Lookups, Arc<Mutex<Does>>, Arc<AtomicUsize>, SyncSender
         match does {
             Does::Find(last) => Ok(vec![IpAddr::from([8, 8, 8, last])]),
             Does::Fail => Err(io::Error::other("no such name")),
+            Does::Unknown => Err(io::Error::new(io::ErrorKind::NotFound, "Name or service not known")),
             Does::Empty => Ok(Vec::new()),
             Does::Hang => {
                 lock(&shut).recv().expect_err("the gate is never opened");
@@ -206,6 +212,44 @@ async fn newer_addresses_are_taken_as_soon_as_there_are_any() {
     let empty = Err(LookupError::Empty("a.example".into()));
     assert_eq!(lookups.addresses_lately("a.example").await, empty, "its name server took them back");
     assert_eq!(lookups.addresses_lately("a.example").await, empty);
+}
+
+#[tokio::test]
+async fn a_name_that_its_servers_say_is_gone_has_no_addresses_from_then_on() {
+    for gone in [Does::Unknown, Does::Empty] {
+        let (lookups, does, _, gate) = told(Does::Find(1));
+        assert_eq!(lookups.addresses_lately("a.example").await, found(1));
+        *lock(&does) = Does::Fail;
+        pass(KEPT_FOUND).await;
+        assert_eq!(lookups.addresses_lately("a.example").await, found(1), "nobody can say");
+        *lock(&does) = gone;
+        pass(KEPT_FAILED).await;
+        let said = lookups.addresses_lately("a.example").await;
+        assert!(said.is_err() && is_answer(&said), "{said:?}");
+        assert_eq!(lookups.addresses_lately("a.example").await, said);
+        *lock(&does) = Does::Fail;
+        pass(KEPT_FAILED).await;
+        let failed = lookups.addresses_lately("a.example").await;
+        assert!(
+            matches!(failed, Err(LookupError::Failed { .. })),
+            "what was is not served again: {failed:?}"
+        );
+        *lock(&does) = Does::Find(2);
+        pass(KEPT_FAILED).await;
+        assert_eq!(lookups.addresses_lately("a.example").await, found(2), "it is back");
+        drop(gate);
+    }
+}
+
+#[test]
+fn the_system_says_which_names_there_cannot_be_and_which_it_could_not_ask_for() {
+    let name: Arc<str> = "no such name".into();
+    // No name server is asked for what is no name of a host.
+    let error = judge(&name, system()(&name)).expect_err("not a name of a host");
+    assert!(matches!(error, LookupError::Unknown { .. }), "{error:?}");
+    // That a file of the resolver is not there says nothing of the name.
+    let error = judge(&name, Err(io::Error::from_raw_os_error(2))).expect_err("failed");
+    assert!(matches!(error, LookupError::Failed { .. }), "{error:?}");
 }
 
 #[tokio::test]
