@@ -317,9 +317,15 @@ mod tests {
         for round in 0..100 {
             let taken: Vec<_> = (0..4).map(|_| busy.take().expect("it was kept")).collect();
             let strangers: Vec<_> = (0..20).map(|_| pool.shelf()).collect();
-            strangers.iter().for_each(|shelf| shelf.keep(round, false));
-            taken.into_iter().for_each(|what| busy.keep(what, true));
-            strangers.iter().for_each(|shelf| shelf.keep(round, false));
+            for shelf in &strangers {
+                shelf.keep(round, false);
+            }
+            for what in taken {
+                busy.keep(what, true);
+            }
+            for shelf in &strangers {
+                shelf.keep(round, false);
+            }
             assert_eq!(pool.kept(), 8);
         }
         assert_eq!(pool.again.kept.get(), 4);
