@@ -27,6 +27,7 @@ use tokio::time::sleep;
 use crate::actor::{Actor, Exit, Inbox, Life};
 use crate::api::status::{Rates, Stalled};
 use crate::clock::Tick;
+use crate::domain::destination::Destination;
 use crate::domain::queue::{Generation, HTTP, ParkReason, QueueName};
 use crate::domain::timestamp::Timestamp;
 use crate::http::lanes;
@@ -239,20 +240,22 @@ fn reason(state: &State, entry: &QueueEntry) -> Option<(&'static str, String)> {
         return Some(("paused", "an operator paused it: resume it to go on".to_owned()));
     }
     if let Some(parked) = entry.parked {
-        let (code, detail) = match parked {
+        let destination = entry.settings.destination.as_ref();
+        let origin = destination.map_or_else(|| "its destination".to_owned(), Destination::origin);
+        return Some(match parked {
             ParkReason::DeadFull => (
                 "dead_full",
-                "its dead letters are at dead.length_max or dead.bytes_max: it goes on by itself when some were replayed or discarded, or the limit was raised",
+                "its dead letters are at dead.length_max or dead.bytes_max: it goes on by itself when some were replayed or discarded, or the limit was raised"
+                    .to_owned(),
             ),
             ParkReason::DestinationGone => {
-                ("destination_gone", "its destination answered 410: give it another one, or resume it")
+                ("destination_gone", format!("410 from {origin}: give the queue another destination, or resume it"))
             }
             ParkReason::EgressRefused => (
                 "egress_refused",
-                "its destination may not be reached: allow it under [egress], or give it another one",
+                format!("{origin} may not be reached: allow it under [egress], or give the queue another destination"),
             ),
-        };
-        return Some((code, detail.to_owned()));
+        });
     }
     let processor = &entry.settings.processor;
     if !state.gateway.processors.contains(processor) {

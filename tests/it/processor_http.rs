@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use posthaste::domain::message::Headers;
 use posthaste::domain::outcome::{Outcome, RetryHint};
 use posthaste::domain::queue::QueueSettings;
-use posthaste::processor::{Delivery, Report, Signal};
+use posthaste::processor::{Delivery, Processor as _, Report, Signal};
 use sha2::{Digest, Sha256};
 
 use crate::support::delivery::{AT, delivery, http, process, push, settings};
@@ -25,6 +25,34 @@ fn retried(status: u16) -> Report {
 
 fn answered(status: u16) -> Signal {
     Signal::Answered { status, hold: None }
+}
+
+#[tokio::test]
+async fn an_attempt_says_where_its_time_went() {
+    const HEAD: Duration = Duration::from_millis(60);
+    const PIECE: Duration = Duration::from_millis(20);
+    const PIECES: u32 = 4;
+    let slow = Answer::Trickle { status: 200, bytes: PIECES as usize, every: PIECE };
+    let sink = Sink::start(move |received| match received.header("posthaste-attempt") {
+        Some("1") => Answer::After(HEAD, Box::new(slow.clone())),
+        _ => Answer::status(200),
+    });
+    let port = sink.address().port();
+    let http = http();
+    let settings = Arc::new(settings(&format!("http://localhost:{port}/")));
+    let begun = std::time::Instant::now();
+    let first = http.process(delivery(&settings, Headers::default(), b"x")).await;
+    let took = begun.elapsed();
+    let phases = [first.phases.dns, first.phases.connect, first.phases.wait, first.phases.body];
+    let [Some(dns), Some(connect), Some(wait), Some(body)] = phases else { panic!("{first:?}") };
+    assert!(wait >= HEAD && body >= PIECE * (PIECES - 1), "{first:?}");
+    assert!(dns + connect + wait + body <= took, "{first:?} in {took:?}");
+    // The next one goes over the connection that is there.
+    let second = Delivery { attempt: 2, ..delivery(&settings, Headers::default(), b"x") };
+    let second = http.process(second).await;
+    assert_eq!((second.phases.dns, second.phases.connect), (None, None), "{second:?}");
+    assert!(second.phases.wait.is_some(), "{second:?}");
+    assert_eq!(sink.connections(), 1);
 }
 
 #[tokio::test]

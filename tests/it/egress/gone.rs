@@ -57,6 +57,8 @@ fn a_queue_whose_destination_is_gone_is_parked_until_it_has_another_one_or_is_re
     let message = gateway.wait_until_message_is("dead", &gone, WITHIN);
     assert_eq!((&message["reason"], &message["attempts"][0]["status"]), (&json!("rejected"), &json!(410)));
     wait_until_parked(&gateway);
+    let detail = shown(&gateway)["stalled"]["detail"].to_string();
+    assert!(detail.starts_with(&format!("\"410 from http://{}:", first.address())), "{detail}");
 
     // It takes messages and sends none, across a restart too.
     gateway.publish("orders", &[], b"second");
