@@ -390,7 +390,8 @@ impl Dispatcher {
         }
     }
 
-    /// Sends what was leased to the worker, or back when the gateway stops.
+    /// Sends what was leased to the worker, or back when the gateway stops, and where the queue was changed since the lease was
+    /// asked for: who changes settings and then posts a message finds it treated by them.
     fn take(&mut self, mut order: Order, leased: Leased, is_stopping: bool) {
         let name = &order.entry.name;
         if order.request.suspects {
@@ -430,7 +431,9 @@ impl Dispatcher {
             _suspect: order.suspect.take(),
         });
         let taken: Vec<_> = leased.leases.into_iter().map(|lease| Taken::new(lease, &batch)).collect();
-        let refused = if is_stopping {
+        let is_old =
+            self.tools.catalog.find(name.as_str()).is_none_or(|known| !Arc::ptr_eq(&known, &order.entry));
+        let refused = if is_stopping || is_old {
             Some(taken)
         } else {
             self.tools.held.sent(usize::from(size));

@@ -87,6 +87,27 @@ async fn a_queue_whose_leases_stay_unknown_holds_up_no_other() {
 }
 
 #[tokio::test]
+async fn settings_that_change_while_a_lease_is_asked_for_hold_for_what_it_brings() {
+    let (mut bed, seen) = (Bed::new(), Arc::new(Mutex::new(Vec::new())));
+    let note = seen.clone();
+    let build = build_done(move |delivery| note.lock().unwrap().push(delivery.settings.timeout));
+    let queue = bed.queue("orders", build).await;
+    let gate = bed.peer.hold(Kind::Lease);
+    let rig = bed.start();
+    until("a lease is asked for", || rig.peer.count(|call| matches!(call, Call::Lease { .. })) > 0).await;
+    let timeout = queue.settings.timeout + Duration::from_secs(1);
+    let settings = QueueSettings { timeout, ..QueueSettings::clone(&queue.settings) };
+    rig.catalog.put(put(&*rig.peer.connect(), "orders", settings).await);
+    rig.publish(&queue, 3).await;
+    gate.add_permits(1);
+    rig.until(&queue, "all are delivered", |stats| stats.counters.delivered == 3).await;
+    assert_eq!(*seen.lock().unwrap(), [timeout; 3]);
+    let stats = rig.stats(&queue).await;
+    assert_eq!((stats.counters.retried, stats.counters.recovered), (0, 0), "nothing is counted");
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_lease_whose_answer_is_lost_is_asked_for_again_under_its_batch_id() {
     let mut bed = Bed::new();
     let queue = bed.queue("orders", build_done(|_| {})).await;
