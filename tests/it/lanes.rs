@@ -173,13 +173,6 @@ fn a_destination_that_is_down_is_not_hammered_and_is_not_flooded_when_it_is_back
     gateway.stop();
 }
 
-/// How often Redis ran a command.
-fn calls(redis: &RedisServer, command: &str) -> u64 {
-    let info = redis.ask(&["INFO", "commandstats"]);
-    let line = info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
-    line.map_or(0, |line| line.split(',').next().and_then(|calls| calls.parse().ok()).expect("a number"))
-}
-
 /// Settings of a queue with a receiver that asked for a pause of an hour, and a second queue whose messages may go elsewhere.
 fn paused_for_an_hour(sink: &Sink) -> String {
     let queue = |name: &str, more: &str| {
@@ -201,6 +194,15 @@ fn busy() -> Sink {
     })
 }
 
+/// A message was sent, and 5,000 wait for the lane, as `/status` says.
+fn assert_all_wait(gateway: &Gateway, sink: &Sink) {
+    let status = gateway.status();
+    assert_eq!((&queue(&status, "orders")["pending"], sink.count()), (&Value::from(5_000), 1));
+    let shown = lane(&status, &origin(sink)).expect("a lane");
+    assert_eq!((&shown["breaker"], &shown["waiting"]), (&Value::from("open"), &Value::from(5_000)));
+    assert_eq!(queue(&status, "orders")["stalled"]["code"], "rate_limited");
+}
+
 #[test]
 fn a_long_queue_whose_lane_is_shut_costs_redis_nothing() {
     let (sink, home) = (busy(), Home::redis());
@@ -209,18 +211,14 @@ fn a_long_queue_whose_lane_is_shut_costs_redis_nothing() {
     let first = gateway.publish("orders", &[], b"x");
     gateway.wait_until_message_is("scheduled", &first, WITHIN);
     publish_many(&gateway, "orders", 5_000);
-    let evaluated = |redis: &RedisServer| calls(redis, "evalsha") + calls(redis, "evalsha_ro");
+    let evaluated = |redis: &RedisServer| redis.calls("evalsha") + redis.calls("evalsha_ro");
     // A lease takes off lists; nothing else here does.
-    let (taken, begun) = (calls(redis, "ltrim"), evaluated(redis));
+    let (taken, begun) = (redis.calls("ltrim"), evaluated(redis));
     assert!(taken > 0, "it shows nothing");
     thread::sleep(Duration::from_secs(3));
-    assert_eq!(calls(redis, "ltrim"), taken, "nobody leased");
+    assert_eq!(redis.calls("ltrim"), taken, "nobody leased");
     assert!(evaluated(redis) - begun <= 60, "{} scripts in three seconds", evaluated(redis) - begun);
-    let status = gateway.status();
-    assert_eq!((&queue(&status, "orders")["pending"], sink.count()), (&Value::from(5_000), 1));
-    let shown = lane(&status, &origin(&sink)).expect("a lane");
-    assert_eq!((&shown["breaker"], &shown["waiting"]), (&Value::from("open"), &Value::from(5_000)));
-    assert_eq!(queue(&status, "orders")["stalled"]["code"], "rate_limited");
+    assert_all_wait(&gateway, &sink);
     gateway.stop();
 }
 
@@ -252,11 +250,7 @@ fn a_long_queue_whose_lane_is_shut_costs_sqlite_nothing() {
     let turned = store_turns(&gateway) - turns;
     assert!(log(&gateway) == written, "a lease is written, and nobody leased");
     assert!(turned <= 60, "{turned} turns in three seconds");
-    let status = gateway.status();
-    assert_eq!((&queue(&status, "orders")["pending"], sink.count()), (&Value::from(5_000), 1));
-    let shown = lane(&status, &origin(&sink)).expect("a lane");
-    assert_eq!((&shown["breaker"], &shown["waiting"]), (&Value::from("open"), &Value::from(5_000)));
-    assert_eq!(queue(&status, "orders")["stalled"]["code"], "rate_limited");
+    assert_all_wait(&gateway, &sink);
     gateway.stop();
 }
 

@@ -34,13 +34,6 @@ fn crowd(address: &str, wait: &str) -> Vec<Connection> {
     (0..CROWD).map(|_| ask(address, &json!({"wait": wait}))).collect()
 }
 
-/// How often a command was run, those that scripts run included.
-fn calls(redis: &RedisServer, command: &str) -> u64 {
-    let info = redis.ask(&["INFO", "commandstats"]);
-    let line = info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
-    line.and_then(|line| line.split(',').next()).map_or(0, |count| count.parse().expect("a count"))
-}
-
 /// The CPU time that a process has used.
 fn cpu_of(pid: u32) -> Duration {
     const TICK: Duration = Duration::from_millis(10);
@@ -77,14 +70,14 @@ fn a_thousand_that_wait_cost_the_store_nothing_and_one_message_one_lease() {
     let before = cpu_of(gateway.pid());
     std::thread::sleep(SPAN);
     let cpu = cpu_of(gateway.pid()).saturating_sub(before);
-    let (idle, leases) = (all_calls(&redis), calls(&redis, "ltrim"));
+    let (idle, leases) = (all_calls(&redis), redis.calls("ltrim"));
     println!("{CROWD} consumers wait: {idle} commands and {cpu:?} of CPU in {SPAN:?}");
     assert!(cpu <= SPAN / 50, "{cpu:?} in {SPAN:?} are more than 2 % of one core");
     assert!(idle <= IDLE_PER_S_MAX * SPAN.as_secs(), "{idle} commands in {SPAN:?}");
     assert_eq!(leases, 0, "nothing was leased");
 
     redis.ask(&["CONFIG", "RESETSTAT"]);
-    let (before, begun) = (calls(&redis, "evalsha"), Instant::now());
+    let (before, begun) = (redis.calls("evalsha"), Instant::now());
     gateway.publish("jobs", &[], b"for one of them");
     let found = wait_until("one has it", WITHIN, || {
         waiting.iter_mut().enumerate().find_map(|(place, connection)| {
@@ -94,7 +87,7 @@ fn a_thousand_that_wait_cost_the_store_nothing_and_one_message_one_lease() {
     });
     let answer = waiting[found].answer(false).expect("an answer").json();
     assert_eq!(answer["items"][0]["payload"], "for one of them");
-    let asked = calls(&redis, "evalsha") - before;
+    let asked = redis.calls("evalsha") - before;
     println!("one message for {CROWD} consumers: {asked} scripts");
     // Publish, lease, and what the sweeper and the prober do in the time that it took to look at all of them.
     let meanwhile = idle * (begun.elapsed().as_secs() + 1) / SPAN.as_secs();
@@ -163,7 +156,7 @@ fn queues_of_which_nobody_pulls_are_not_looked_at_all_the_time() {
     loop {
         redis.ask(&["CONFIG", "RESETSTAT"]);
         std::thread::sleep(SPAN);
-        let scripts = calls(&redis, "evalsha");
+        let scripts = redis.calls("evalsha");
         println!("{QUEUES} queues of which nobody pulls: {scripts} scripts in {SPAN:?}");
         if scripts <= SCRIPTS_PER_S_MAX * SPAN.as_secs() {
             break;

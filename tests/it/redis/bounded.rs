@@ -19,14 +19,6 @@ fn script(server: &RedisServer, text: &str, key: &str) {
     ask::<redis::Value>(server, &[b"EVAL", text.as_bytes(), b"1", key.as_bytes()]);
 }
 
-/// How often a command was called.
-pub(super) fn calls(server: &RedisServer, command: &str) -> u64 {
-    let stats = ask::<String>(server, &[b"INFO", b"commandstats"]);
-    let begin = format!("cmdstat_{command}:calls=");
-    let line = stats.lines().find_map(|line| line.strip_prefix(&begin));
-    line.and_then(|rest| rest.split(',').next()?.parse().ok()).unwrap_or_default()
-}
-
 #[test]
 fn a_long_history_is_looked_through_in_many_small_calls() {
     run(async || {
@@ -38,10 +30,10 @@ fn a_long_history_is_looked_through_in_many_small_calls() {
         // Elements without messages: they count for nothing but the looking.
         let fill = "for _ = 1, 20000 do redis.call('RPUSH', KEYS[1], struct.pack('>I6I2', 1, 0)) end";
         script(&server, fill, &key("orders", "f"));
-        let before = calls(&server, "evalsha_ro");
+        let before = server.calls("evalsha_ro");
         let found = stand.find(&queue, known).await.expect("it is remembered");
         assert_eq!(found.state, State::Delivered);
-        assert!(calls(&server, "evalsha_ro") - before >= 30, "one call looked at too much");
+        assert!(server.calls("evalsha_ro") - before >= 30, "one call looked at too much");
         assert_eq!(stand.find(&queue, MessageId::from_bytes([1; 16])).await, None);
     });
 }
@@ -57,9 +49,9 @@ fn many_leases_are_looked_through_in_many_small_calls() {
         // Batches of others, as very many consumers have them.
         let fill = "for number = 1, 20000 do redis.call('HSET', KEYS[1], 'batch' .. number, string.rep('x', 16)) end";
         script(&server, fill, &key("orders", "bi"));
-        let before = calls(&server, "evalsha_ro");
+        let before = server.calls("evalsha_ro");
         assert_eq!(stand.find(&queue, MessageId::from_bytes([1; 16])).await, None);
-        assert!(calls(&server, "evalsha_ro") - before >= 15, "one call looked at too much");
+        assert!(server.calls("evalsha_ro") - before >= 15, "one call looked at too much");
         let found = stand.find(&queue, known).await.expect("it is there");
         assert_eq!(found.state, State::Leased);
         assert_eq!(stand.connection.cancel(queue.clone(), known).await, Ok(Cancelled::Leased));

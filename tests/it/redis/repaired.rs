@@ -13,7 +13,6 @@ use posthaste::store::enqueue::{Due, Group, GroupResult, IdempotencyKey};
 use posthaste::store::health::FOREIGN_BESIDE;
 use posthaste::store::stats::QueueStats;
 
-use super::bounded::calls;
 use super::{ask, key, run, stand_at};
 use crate::conformance::stand::{
     Draft, START, Stand, attempt, dead, draft, pull_request, request, retry_after, seconds, settlement,
@@ -236,9 +235,9 @@ fn what_is_mended_of_a_long_queue_is_mended_in_many_small_calls() {
         for _ in 0..20 {
             stand.publish_plain(&queue, 100).await;
         }
-        let before = calls(&server, "hscan");
+        let before = server.calls("hscan");
         stand.connection.sweep().await.expect("the store answers");
-        let first = calls(&server, "hscan") - before;
+        let first = server.calls("hscan") - before;
         assert!((1..=100).contains(&first), "{first} pieces in the first step");
         assert_eq!(ask::<i64>(&server, &[b"HEXISTS", key("orders", "c").as_bytes(), b"mending"]), 1);
         stand.pass(seconds(1)).await;

@@ -134,10 +134,11 @@ impl RedisServer {
         assert_eq!(self.ask(&words), "+OK\r\n", "{command}");
     }
 
-    /// What its statistics say of a command; nothing when it never came.
-    pub(crate) fn statistics(&self, field: &str) -> String {
-        let info = self.ask(&["INFO", "commandstats"]);
-        info.lines().find(|line| line.starts_with(field)).unwrap_or_default().to_owned()
+    /// How often it ran a command, for scripts as well.
+    pub(crate) fn calls(&self, command: &str) -> u64 {
+        let (info, begin) = (self.ask(&["INFO", "commandstats"]), format!("cmdstat_{command}:calls="));
+        let line = info.lines().find_map(|line| line.strip_prefix(&begin));
+        line.map_or(0, |line| line.split(',').next().and_then(|calls| calls.parse().ok()).expect("a number"))
     }
 
     /// A number of `INFO`.
