@@ -12,14 +12,13 @@ use tokio::time::{sleep, timeout};
 
 use crate::actor::{Guard, panic_text};
 use crate::clock::Clock;
-use crate::domain::destination::Destination;
 use crate::domain::message::Headers;
 use crate::domain::outcome::{Attempt, AttemptOutcome, DeadReason, Outcome};
 use crate::domain::phases::Phases;
 use crate::domain::retry::{RetryPolicy, Verdict, decide};
 use crate::domain::timestamp::Timestamp;
 use crate::pipeline::batch::{Batch, Ended, Taken};
-use crate::pipeline::lanes::{Lane, Lanes, NoWay, Pass};
+use crate::pipeline::lanes::{Lane, NoWay, Pass, Recent};
 use crate::pipeline::slots::Slots;
 use crate::processor::{Delivery, Processor, Processors, Report, Signal};
 
@@ -39,7 +38,8 @@ pub(super) struct Bench {
     pub(super) processors: Processors,
     /// One for each attempt that may be under way.
     pub(super) slots: Rc<Slots>,
-    pub(super) lanes: Lanes,
+    /// The lanes of destinations that messages bring.
+    pub(super) recent: Recent,
     /// Every lease that has not ended.
     pub(super) in_hand: RefCell<Guard<Key, Taken>>,
 }
@@ -150,9 +150,7 @@ impl Bench {
         let is_retry = lease.attempt_number() > 1;
         let headers = lease.record.headers();
         let Some(brought) = Headers::destination_in(&headers) else { return Some(own(is_retry)) };
-        let destination = Destination::of_message(Some(brought), None);
-        let lane = destination.map(|destination| self.lanes.of(&destination.lane_key()));
-        Some(Course { lane, is_own: false, is_retry })
+        Some(Course { lane: self.recent.of(brought), is_own: false, is_retry })
     }
 
     fn begin(&self, batch: &Batch, key: &Key) -> Beginning {

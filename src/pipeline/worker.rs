@@ -44,7 +44,7 @@ use crate::actor::{Actor, Address, Exit, Guard, Inbox, Life, Unfinished};
 use crate::clock::Clock;
 use crate::pipeline::attempt::{self, Bench, Finished, Key};
 use crate::pipeline::batch::{Batch, Ended, Held, Taken};
-use crate::pipeline::lanes::Lanes;
+use crate::pipeline::lanes::{Lanes, Recent};
 use crate::pipeline::parking::Parkings;
 use crate::pipeline::slots::Slots;
 use crate::pipeline::{is_late, until_late};
@@ -198,7 +198,7 @@ impl Worker {
             clock,
             processors,
             slots: Rc::new(Slots::new(concurrency, held.clone())),
-            lanes,
+            recent: Recent::new(lanes),
             in_hand: RefCell::new(Guard::new(give_back)),
         };
         Self { store, settler, held, bench: Rc::new(bench), batches: HashMap::new() }

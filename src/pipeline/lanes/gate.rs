@@ -468,10 +468,13 @@ impl Gate {
     /// How long a message is put off that met this lane without room.
     pub(super) fn put_off(&mut self, now: Tick, queue: usize, random: f64) -> Duration {
         let wait = self.pace.as_ref().map_or(Duration::ZERO, |pace| pace.wait(now));
-        let opens = self.shut_until(now).unwrap_or(now).max(now.after(wait));
+        let shut_until = self.shut_until(now);
+        let opens = shut_until.unwrap_or(now).max(now.after(wait));
         let each_us = self.pulse.attempt_us() / u64::from(self.limit.now());
         let interval = self.pace.as_ref().map_or(Duration::ZERO, |pace| pace.rate().interval());
-        self.line.put_off(now, queue, opens, Duration::from_micros(each_us).max(interval), random)
+        let is_stuck = self.held_until(now).is_none() && (shut_until.is_some() || self.pulse.is_quiet(now));
+        let each = (!is_stuck).then_some(Duration::from_micros(each_us).max(interval));
+        self.line.put_off(now, queue, opens, each, random)
     }
 
     /// Whether it may be forgotten: nothing is under way, it is not held, its rate has nothing to be paid back, and it is as good

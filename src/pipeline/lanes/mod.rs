@@ -29,6 +29,7 @@ mod lane;
 mod line;
 mod openings;
 mod pulse;
+mod recent;
 mod row;
 pub mod settings;
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub use self::breaker::Phase;
 pub use self::gate::Why;
 pub(super) use self::lane::{Lane, NoWay, Pass};
 use self::openings::Openings;
+pub(super) use self::recent::Recent;
 use self::settings::LaneSettings;
 use crate::clock::{Clock, Tick};
 use crate::domain::format::Rate;

@@ -132,6 +132,8 @@ async fn a_queue_that_goes_away_ends_the_waiting() {
     let consumers = rig.pipeline.consumers();
     let waiting = consumers.ask(wish(&queue, 1, PATIENCE)).expect("taken");
     until("the store was asked", || !batches(&rig).is_empty()).await;
+    // Of the store as well: who reads its list would find the queue there, and make it known again.
+    rig.peer.connect().delete_queue(queue.queue_ref(), true).await.expect("deleted");
     rig.catalog.remove(&queue.name);
     assert!(matches!(waiting.await, Err(Refused::Gone)));
     let refused = consumers.ask(wish(&queue, 1, PATIENCE)).expect("taken").await;

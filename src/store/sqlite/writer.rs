@@ -108,7 +108,8 @@ impl Writer {
         if steps.is_empty() && operations.is_empty() {
             return;
         }
-        self.prepare();
+        let adds = |operation: &Box<dyn Operation>| matches!(operation.rank(), Rank::Publish | Rank::Rest);
+        self.prepare(operations.iter().any(adds));
         match self.engine.transact(&mut operations, &steps) {
             Fate::Committed => self.took(&operations),
             Fate::Failed(error) => {
@@ -122,8 +123,8 @@ impl Writer {
         }
     }
 
-    /// Sees to it that a transaction can begin.
-    fn prepare(&mut self) {
+    /// Sees to it that a transaction can begin, and when it `adds` messages or they were refused, judges whether there is room.
+    fn prepare(&mut self, adds: bool) {
         if self.engine.connection.is_none() {
             self.reconnect();
         }
@@ -136,7 +137,9 @@ impl Writer {
             {
                 log::error!("{error}");
             }
-            if let Err(error) = self.engine.space.judge(connection) {
+            if (adds || self.engine.space.full.is_some())
+                && let Err(error) = self.engine.space.judge(connection)
+            {
                 self.note(&error);
             }
         }
@@ -165,7 +168,7 @@ impl Writer {
                 && makes_room
                 && self.engine.space.give_up_reserve()
             {
-                self.prepare();
+                self.prepare(true);
                 fate = self.engine.transact(operations, alone);
             }
             match fate {
