@@ -88,6 +88,7 @@ pub(super) async fn attempt(bench: Rc<Bench>, batch: Arc<Batch>, key: Key) -> (K
         Ok(pass) => pass,
         Err(finished) => return (key, finished),
     };
+    let _probing = pass.as_ref().filter(|pass| pass.is_probe()).map(|_| batch.share.met.probing());
     let _slot = bench.slots.take(&batch).await;
     let (processor, delivery) = match bench.begin(&batch, &key) {
         Beginning::Now(processor, delivery) => (processor, delivery),
@@ -98,7 +99,13 @@ pub(super) async fn attempt(bench: Rc<Bench>, batch: Arc<Batch>, key: Key) -> (K
     let took = bench.clock.tick().since(began);
     batch.share.took(took);
     if let Some(pass) = pass {
-        pass.end(report.signal, report.error.as_deref(), took);
+        let is_booked = pass.is_booked();
+        let shut = pass.end(report.signal, report.error.as_deref(), took);
+        if !is_booked {
+            let is_tried_again = matches!(report.outcome, Outcome::Retry { .. });
+            let shut = shut.filter(|_| is_tried_again);
+            batch.share.met.ended(bench.clock.tick(), report.signal, shut);
+        }
     }
     (key, Finished::Made { report, at, took })
 }
@@ -132,7 +139,14 @@ impl Bench {
                         batch.share.took(TURN_MAX);
                         None
                     }
-                    _ => Some(lane.put_off(&batch.share)),
+                    _ => {
+                        let delay = lane.put_off(&batch.share);
+                        if !is_booked {
+                            let now = self.clock.tick();
+                            batch.share.met.put_off(&lane.key, now, now.after(delay));
+                        }
+                        Some(delay)
+                    }
                 }))
             }
         }
