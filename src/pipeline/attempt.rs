@@ -48,8 +48,10 @@ pub(super) struct Bench {
 pub(super) enum Finished {
     /// The lease had ended while the attempt waited for its turn.
     NotBegun,
-    /// There was no way for it now: it is put off for that long, or goes back to the head of its queue.
-    NoWay(Option<Duration>),
+    /// There was no way for it now: it goes back to the head of its queue.
+    NoWay,
+    /// There was none in its lane: it is put off for that long.
+    PutOff(NoWay, Duration),
     /// Its headers are not readable.
     Damaged,
     /// This thread has no such processor.
@@ -118,7 +120,7 @@ impl Bench {
             match batch.share.take_turn(self.clock.tick(), TURN_MAX) {
                 Ok(Duration::ZERO) => {}
                 Ok(wait) => sleep(wait).await,
-                Err(_) => return Err(Finished::NoWay(None)),
+                Err(_) => return Err(Finished::NoWay),
             }
         }
         let Some(Course { lane, is_own, is_retry }) = self.course(batch, key) else {
@@ -132,12 +134,12 @@ impl Bench {
                 if has_rate {
                     batch.share.give_back_turn();
                 }
-                Err(Finished::NoWay(match no_way {
-                    NoWay::Shut if is_booked => None,
+                Err(match no_way {
+                    NoWay::Shut if is_booked => Finished::NoWay,
                     NoWay::Busy if is_booked && !is_retry => {
                         // Attempts take at least this long now: nothing is leased early.
                         batch.share.took(TURN_MAX);
-                        None
+                        Finished::NoWay
                     }
                     _ => {
                         let delay = lane.put_off(&batch.share);
@@ -145,9 +147,9 @@ impl Bench {
                             let now = self.clock.tick();
                             batch.share.met.put_off(&lane.key, now, now.after(delay));
                         }
-                        Some(delay)
+                        Finished::PutOff(no_way, delay)
                     }
-                }))
+                })
             }
         }
     }
@@ -213,8 +215,9 @@ fn failed(error: String) -> Report {
 pub(super) fn settle(taken: Taken, finished: Finished, now: Timestamp) -> Ended {
     let (report, at, took) = match finished {
         Finished::Made { report, at, took } => (report, at, took),
-        Finished::NotBegun | Finished::NoProcessor | Finished::NoWay(None) => return taken.release(),
-        Finished::NoWay(Some(delay)) => return end(taken, Verdict::Defer { delay }, None),
+        Finished::NotBegun | Finished::NoProcessor | Finished::NoWay => return taken.release(),
+        Finished::PutOff(NoWay::Shut, delay) => return end(taken, Verdict::Defer { delay }, None),
+        Finished::PutOff(NoWay::Busy, delay) => return end(taken, Verdict::Postpone { delay }, None),
         Finished::Damaged => {
             let detail = Some("its headers cannot be read".to_owned());
             return end(taken, Verdict::Dead { reason: DeadReason::Damaged, detail }, None);

@@ -201,6 +201,7 @@ async fn in_a_queue_with_many_destinations_one_that_answered_is_sent_to_at_once_
     publish((0..1_600).map(to_hanging).collect()).await;
     let is_done = |stats: &QueueStats| stats.gauges.pending == 0 && stats.gauges.leased <= 34;
     rig.until(&queue, "all have met their lane once", is_done).await;
+    assert_eq!(rig.stats(&queue).await.counters.deferred, 0, "their lanes are open");
     for number in 0..10 {
         publish(vec![bringing(&rig, "https://healthy.example/")]).await;
         rig.until(&queue, "it is delivered", |stats| stats.counters.delivered == 2 + number).await;
@@ -364,7 +365,8 @@ async fn of_a_queue_with_many_destinations_nothing_is_put_back_while_the_lanes_a
     let messages = (0..2_000).map(|_| bringing(&rig, "https://shop.example/")).collect();
     rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages }).await;
     rig.until(&queue, "all are delivered", |stats| stats.counters.delivered == 2_000).await;
-    assert_eq!(rig.stats(&queue).await.counters.deferred, 0);
+    let settled = |call| if let Call::Settle { count } = call { count } else { 0 };
+    assert_eq!(rig.peer.calls().into_iter().map(settled).sum::<usize>(), 2_000, "each once");
     rig.stop().await;
 }
 
