@@ -33,15 +33,15 @@ fn of_mixed(status: &Value, key: &str) -> u64 {
     queue[key].as_u64().expect("a number")
 }
 
-/// What does not listen any more.
-fn refusing() -> String {
-    let refusing = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+/// What does not listen any more, at an address of its own, where nobody else begins to.
+fn refusing(address: &str) -> String {
+    let refusing = TcpListener::bind((address, 0)).and_then(|listener| listener.local_addr());
     format!("http://{}", refusing.expect("a free port"))
 }
 
 fn a_queue_all_of_whose_destinations_are_down_says_so_until_one_is_delivered_to(home: &Home) {
     let healthy = Sink::start(|_| Answer::status(200));
-    let down = [refusing(), refusing()];
+    let down = ["127.0.0.2", "127.0.0.3"].map(refusing);
     let mut gateway =
         home.start("[queues.mixed]\nprocessor = 'http'\ndestination_override = 'any'\n", &["--dev"]);
     let stalled = |gateway: &Gateway| {
@@ -82,7 +82,7 @@ fn in_one_queue_seventeen_destinations_get_all_they_should_while_three_hold_thei
     let hanging = Sink::start(|_| Answer::HangBeforeHead);
     let trickling =
         Sink::start(|_| Answer::Trickle { status: 200, bytes: 10_000, every: Duration::from_secs(1) });
-    let refusing = refusing();
+    let refusing = refusing("127.0.0.2");
     let mut gateway = home.start(
         "[workers]\nthreads = 2\n[queues.mixed]\nprocessor = 'http'\ndestination_override = 'any'\ntimeout = '15m'\n",
         &["--dev"],
