@@ -36,6 +36,11 @@ pub enum Verdict {
         /// How long from now, by the store's clock.
         delay: Duration,
     },
+    /// The same, and not counted as deferred either: what it waits for goes on, and others are before it.
+    Postpone {
+        /// How long from now, by the store's clock.
+        delay: Duration,
+    },
     /// Back to the head of its queue as if never leased.
     Release,
 }

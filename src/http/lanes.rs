@@ -9,7 +9,7 @@ use crate::domain::destination::Destination;
 use crate::domain::queue::QueueSettings;
 use crate::domain::timestamp::Timestamp;
 use crate::http::state::State;
-use crate::pipeline::lanes::{Phase, Why};
+use crate::pipeline::lanes::{AllShut, Phase, Why};
 use crate::store::QueueEntry;
 
 /// Lanes shown: there may be ten thousand, and nobody reads so many. Those that are shut come first, then those with most under way.
@@ -55,24 +55,41 @@ pub(super) fn all(state: &State, pending: &HashMap<String, u64>) -> Vec<LaneStat
     shown.collect()
 }
 
-/// Why a queue does not move whose messages all go through one lane, or whose rate is used up.
+/// What is said of a queue that waits for this lane.
+fn shut(key: &str, why: &Why, until: Timestamp) -> (&'static str, String) {
+    match why {
+        Why::Breaker(cause) => {
+            ("breaker_open", format!("breaker open until {until}: {key} did not answer ({cause})"))
+        }
+        Why::Probe(cause) => {
+            let cause = if cause.is_empty() { String::new() } else { format!(" ({cause})") };
+            let said =
+                format!("breaker half open, one delivery finds out whether {key} answers again{cause}");
+            ("breaker_open", said)
+        }
+        Why::Held => ("rate_limited", format!("{key} asked for a pause (Retry-After) until {until}")),
+        Why::Rate => ("rate_limited", format!("the rate of {key} is used up until {until}")),
+    }
+}
+
+/// Why a queue does not move: the only lane of its messages is shut, or all that they wait for are, or its rate is used up.
 pub(super) fn stalled(state: &State, entry: &QueueEntry) -> Option<(&'static str, String)> {
     let gateway = &state.gateway;
     let moment = |wait| -> Timestamp { gateway.clock.now().saturating_add(wait) };
     if let Some(key) = only_lane(&entry.settings)
         && let Some((wait, why)) = gateway.lanes.why_shut(&key)
     {
-        let until = moment(wait);
-        return Some(match why {
-            Why::Breaker(cause) => {
-                ("breaker_open", format!("breaker open until {until}: {key} did not answer ({cause})"))
-            }
-            Why::Probe(cause) => (
-                "breaker_open",
-                format!("breaker half open, one delivery finds out whether {key} answers again ({cause})"),
-            ),
-            Why::Held => ("rate_limited", format!("{key} asked for a pause (Retry-After) until {until}")),
-            Why::Rate => ("rate_limited", format!("the rate of {key} is used up until {until}")),
+        return Some(shut(&key, &why, moment(wait)));
+    }
+    if entry.settings.takes_destinations()
+        && let awaited = gateway.shares.waits_for(&entry.name, gateway.lanes.now())
+        && let Some(AllShut { key, wait, why, others }) = gateway.lanes.why_all_shut(&awaited)
+    {
+        let (code, detail) = shut(&key, &why, moment(wait));
+        return Some(match others {
+            0 => (code, detail),
+            1 => (code, format!("{detail}; one other destination of its messages is shut as well")),
+            _ => (code, format!("{detail}; {others} other destinations of its messages are shut as well")),
         });
     }
     let rate = entry.settings.delivery.rate?;

@@ -48,8 +48,10 @@ pub(super) struct Bench {
 pub(super) enum Finished {
     /// The lease had ended while the attempt waited for its turn.
     NotBegun,
-    /// There was no way for it now: it is put off for that long, or goes back to the head of its queue.
-    NoWay(Option<Duration>),
+    /// There was no way for it now: it goes back to the head of its queue.
+    NoWay,
+    /// There was none in its lane: it is put off for that long.
+    PutOff(NoWay, Duration),
     /// Its headers are not readable.
     Damaged,
     /// This thread has no such processor.
@@ -88,6 +90,7 @@ pub(super) async fn attempt(bench: Rc<Bench>, batch: Arc<Batch>, key: Key) -> (K
         Ok(pass) => pass,
         Err(finished) => return (key, finished),
     };
+    let _probing = pass.as_ref().filter(|pass| pass.is_probe()).map(|_| batch.share.met.probing());
     let _slot = bench.slots.take(&batch).await;
     let (processor, delivery) = match bench.begin(&batch, &key) {
         Beginning::Now(processor, delivery) => (processor, delivery),
@@ -98,7 +101,13 @@ pub(super) async fn attempt(bench: Rc<Bench>, batch: Arc<Batch>, key: Key) -> (K
     let took = bench.clock.tick().since(began);
     batch.share.took(took);
     if let Some(pass) = pass {
-        pass.end(report.signal, report.error.as_deref(), took);
+        let is_booked = pass.is_booked();
+        let shut = pass.end(report.signal, report.error.as_deref(), took);
+        if !is_booked {
+            let is_tried_again = matches!(report.outcome, Outcome::Retry { .. });
+            let shut = shut.filter(|_| is_tried_again);
+            batch.share.met.ended(bench.clock.tick(), report.signal, shut);
+        }
     }
     (key, Finished::Made { report, at, took })
 }
@@ -111,7 +120,7 @@ impl Bench {
             match batch.share.take_turn(self.clock.tick(), TURN_MAX) {
                 Ok(Duration::ZERO) => {}
                 Ok(wait) => sleep(wait).await,
-                Err(_) => return Err(Finished::NoWay(None)),
+                Err(_) => return Err(Finished::NoWay),
             }
         }
         let Some(Course { lane, is_own, is_retry }) = self.course(batch, key) else {
@@ -125,15 +134,22 @@ impl Bench {
                 if has_rate {
                     batch.share.give_back_turn();
                 }
-                Err(Finished::NoWay(match no_way {
-                    NoWay::Shut if is_booked => None,
+                Err(match no_way {
+                    NoWay::Shut if is_booked => Finished::NoWay,
                     NoWay::Busy if is_booked && !is_retry => {
                         // Attempts take at least this long now: nothing is leased early.
                         batch.share.took(TURN_MAX);
-                        None
+                        Finished::NoWay
                     }
-                    _ => Some(lane.put_off(&batch.share)),
-                }))
+                    _ => {
+                        let delay = lane.put_off(&batch.share);
+                        if !is_booked {
+                            let now = self.clock.tick();
+                            batch.share.met.put_off(&lane.key, now, now.after(delay));
+                        }
+                        Finished::PutOff(no_way, delay)
+                    }
+                })
             }
         }
     }
@@ -197,8 +213,9 @@ fn failed(error: String) -> Report {
 pub(super) fn settle(taken: Taken, finished: Finished, now: Timestamp) -> Ended {
     let (report, at, took) = match finished {
         Finished::Made { report, at, took } => (report, at, took),
-        Finished::NotBegun | Finished::NoProcessor | Finished::NoWay(None) => return taken.release(),
-        Finished::NoWay(Some(delay)) => return end(taken, Verdict::Defer { delay }, None),
+        Finished::NotBegun | Finished::NoProcessor | Finished::NoWay => return taken.release(),
+        Finished::PutOff(NoWay::Shut, delay) => return end(taken, Verdict::Defer { delay }, None),
+        Finished::PutOff(NoWay::Busy, delay) => return end(taken, Verdict::Postpone { delay }, None),
         Finished::Damaged => {
             let detail = Some("its headers cannot be read".to_owned());
             return end(taken, Verdict::Dead { reason: DeadReason::Damaged, detail }, None);

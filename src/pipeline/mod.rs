@@ -10,6 +10,7 @@
 //! | `sweeper` | does what time brings |
 //! | `prober` | looks at the store and its queues about once a second |
 //! | `share` (`pace`, `places`) | how many messages of a queue are in flight, over all threads, and how many begin in a span of time |
+//! | `met` | which lanes put the messages of a queue off |
 //! | `lanes` | the same for everything that is sent to one origin, and whether it is spared |
 //! | `batch` | what a worker thread holds, counted |
 //! | `slots` | who may take a worker thread's slots |
@@ -29,6 +30,7 @@ pub mod ingester;
 mod intake;
 pub mod lanes;
 mod mean;
+mod met;
 mod order;
 mod pace;
 mod parking;

@@ -20,6 +20,7 @@ use crate::domain::format::Rate;
 use crate::domain::queue::QueueName;
 use crate::pipeline::batch::Held;
 use crate::pipeline::mean;
+use crate::pipeline::met::Met;
 use crate::pipeline::pace::Pace;
 use crate::pipeline::places::{Counts, Places};
 use crate::store::QueueEntry;
@@ -108,6 +109,14 @@ impl Shares {
         let share = lock(&self.0.by_queue).get(queue).cloned();
         share.map_or(Duration::ZERO, |share| share.wait(now))
     }
+
+    /// The lanes that messages of a queue wait for, of which nothing is delivered meanwhile: up to 64. None while it moves, and
+    /// where nothing was put off.
+    #[must_use]
+    pub fn waits_for(&self, queue: &QueueName, now: Tick) -> Vec<Arc<str>> {
+        let share = lock(&self.0.by_queue).get(queue).cloned();
+        share.map_or_else(Vec::new, |share| share.met.waits_for(now, share.in_flight()))
+    }
 }
 
 /// One queue's share.
@@ -117,6 +126,8 @@ pub(super) struct Share {
     permits_made: Mutex<PermitsMade>,
     leased: AtomicUsize,
     pub(super) counts: Counts,
+    /// The lanes that put its messages off.
+    pub(super) met: Met,
     on_threads: Vec<OnThread>,
     /// When the latest lease under way was begun; 0 when none is.
     leasing_since_us: AtomicU64,
@@ -215,6 +226,7 @@ impl Share {
             permits_made: Mutex::new(PermitsMade { limit, count: limit }),
             leased: AtomicUsize::new(0),
             counts: Counts::default(),
+            met: Met::default(),
             on_threads: (0..threads).map(|_| OnThread::default()).collect(),
             leasing_since_us: AtomicU64::new(0),
             attempt_us: AtomicU64::new(0),

@@ -141,7 +141,7 @@ pub enum Way {
     Retried,
     /// [`Verdict::Dead`].
     Buried,
-    /// [`Verdict::Defer`].
+    /// [`Verdict::Defer`] and [`Verdict::Postpone`].
     Deferred,
     /// [`Verdict::Release`].
     Released,
@@ -159,7 +159,7 @@ impl Way {
             Verdict::Ack => Self::Acknowledged,
             Verdict::Retry { .. } => Self::Retried,
             Verdict::Dead { .. } => Self::Buried,
-            Verdict::Defer { .. } => Self::Deferred,
+            Verdict::Defer { .. } | Verdict::Postpone { .. } => Self::Deferred,
             Verdict::Release => Self::Released,
         }
     }

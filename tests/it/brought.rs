@@ -16,6 +16,7 @@ const EACH: usize = 200;
 
 on_both_stores! {
     in_one_queue_seventeen_destinations_get_all_they_should_while_three_hold_theirs_back
+    a_queue_all_of_whose_destinations_are_down_says_so_until_one_is_delivered_to
 }
 
 /// Publishes that many messages for one destination.
@@ -32,13 +33,56 @@ fn of_mixed(status: &Value, key: &str) -> u64 {
     queue[key].as_u64().expect("a number")
 }
 
+/// What does not listen any more, at an address of its own, where nobody else begins to.
+fn refusing(address: &str) -> String {
+    let refusing = TcpListener::bind((address, 0)).and_then(|listener| listener.local_addr());
+    format!("http://{}", refusing.expect("a free port"))
+}
+
+fn a_queue_all_of_whose_destinations_are_down_says_so_until_one_is_delivered_to(home: &Home) {
+    let healthy = Sink::start(|_| Answer::status(200));
+    let down = ["127.0.0.2", "127.0.0.3"].map(refusing);
+    let mut gateway =
+        home.start("[queues.mixed]\nprocessor = 'http'\ndestination_override = 'any'\n", &["--dev"]);
+    let stalled = |gateway: &Gateway| {
+        let status = gateway.status();
+        let queues = status["queues"].as_array().expect("a list");
+        queues.iter().find(|queue| queue["name"] == "mixed").expect("it is there")["stalled"].clone()
+    };
+    assert_eq!(stalled(&gateway), Value::Null);
+    for destination in &down {
+        publish(&gateway, destination);
+    }
+    let said = gateway.wait_for("it says that both are down", WITHIN, |gateway| {
+        let said = stalled(gateway);
+        let detail = said["detail"].as_str()?;
+        let is_whole = detail.starts_with("breaker open until ")
+            && detail.ends_with("; one other destination of its messages is shut as well");
+        is_whole.then_some(said)
+    });
+    let detail = said["detail"].as_str().expect("a text");
+    assert_eq!(said["code"], "breaker_open", "{said}");
+    assert!(down.iter().any(|down| detail.contains(&format!(": {down} did not answer (connect"))), "{said}");
+    let path = "/ready?check=work";
+    gateway.wait_for("it is not ready for work", WITHIN, |gateway| {
+        (gateway.request("GET", path, &[], b"").status == 503).then_some(())
+    });
+    gateway.publish("mixed", &[("posthaste-destination", &healthy.url("/"))], b"x");
+    let status = gateway.wait_for("it moves", WITHIN, |gateway| {
+        let status = gateway.status();
+        (of_mixed(&status, "delivered") == 1).then_some(status)
+    });
+    assert_eq!((stalled(&gateway), healthy.count()), (Value::Null, 1), "{status}");
+    assert_laws(&status);
+    gateway.kill();
+}
+
 fn in_one_queue_seventeen_destinations_get_all_they_should_while_three_hold_theirs_back(home: &Home) {
     let healthy: Vec<_> = (0..17).map(|_| Sink::start(|_| Answer::status(200))).collect();
     let hanging = Sink::start(|_| Answer::HangBeforeHead);
     let trickling =
         Sink::start(|_| Answer::Trickle { status: 200, bytes: 10_000, every: Duration::from_secs(1) });
-    let refusing = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let refusing = format!("http://{}/", refusing.expect("a free port"));
+    let refusing = refusing("127.0.0.2");
     let mut gateway = home.start(
         "[workers]\nthreads = 2\n[queues.mixed]\nprocessor = 'http'\ndestination_override = 'any'\ntimeout = '15m'\n",
         &["--dev"],

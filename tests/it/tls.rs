@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::gateway::Gateway;
 use crate::support::sink::{Answer, Sink};
-use crate::support::tls::{Authority, SecureSink};
+use crate::support::tls::{Authority, Pauses, SecureSink};
 
 const WITHIN: Duration = Duration::from_secs(30);
 const FILE: &str = "authority.pem";
@@ -46,6 +46,31 @@ fn a_receiver_whose_authority_is_trusted_gets_its_message() {
     let message = gateway.wait_until_message_is("delivered", &path, WITHIN);
     assert_eq!(attempts(&message), [("delivered", 200, "")]);
     assert_eq!(sink.count(), 1);
+}
+
+#[test]
+fn an_attempt_over_tls_says_where_its_time_went() {
+    let ms = Duration::from_millis;
+    let pauses = Pauses { handshake: ms(300), head: ms(200), body: ms(100) };
+    let authority = Authority::new();
+    let sink = SecureSink::pausing(authority.server(|_| {}), pauses);
+    let mut gateway = gateway(&[("secure", &sink.url())]);
+    authority.publish(&gateway.folder().join(FILE));
+    gateway.launch_until_ready();
+    let path = gateway.publish("secure", &[], b"x");
+    let message = gateway.wait_until_message_is("delivered", &path, WITHIN);
+    let attempt = &message["attempts"][0];
+    let phase = |name: &str| attempt["phases_us"][name].as_u64().map(Duration::from_micros);
+    let [Some(dns), Some(connect), Some(wait), Some(body)] = ["dns", "connect", "wait", "body"].map(phase)
+    else {
+        panic!("{message}")
+    };
+    assert!(connect >= pauses.handshake, "TLS is part of connecting: {message}");
+    // The gateway may notice a moment later than it happens that the receiver begins to wait.
+    assert!(wait >= pauses.head / 2 && body >= pauses.body / 2, "{message}");
+    let took = ms(attempt["duration_ms"].as_u64().expect("a number") + 1);
+    assert!(dns + connect + wait + body <= took, "{message}");
+    assert_eq!((attempts(&message), sink.count()), (vec![("delivered", 200, "")], 1));
 }
 
 #[test]

@@ -44,7 +44,7 @@ pub(super) enum Health {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Admitted {
     epoch: u32,
-    is_probe: bool,
+    pub(super) is_probe: bool,
 }
 
 /// What is shown of it.

@@ -24,7 +24,7 @@ use crate::processor::Signal;
 
 /// One lane. On its way through it a message takes its lock twice, each time for some arithmetic.
 pub(in crate::pipeline) struct Lane {
-    pub(super) key: Arc<str>,
+    pub(in crate::pipeline) key: Arc<str>,
     pub(super) clock: Clock,
     openings: Arc<Openings>,
     gate: Mutex<Gate>,
@@ -183,7 +183,21 @@ impl Lane {
         self.gate().why_shut(self.clock.tick())
     }
 
-    fn end(self: &Arc<Self>, passage: &Passage, signal: Signal, error: Option<&str>, took: Duration) {
+    /// The same; also said of one that is half open and not probed at this moment.
+    pub(super) fn why_put_off(&self) -> Option<(Tick, Why)> {
+        let (gate, now) = (self.gate(), self.clock.tick());
+        let is_half_open = gate.phase(now) == Phase::HalfOpen;
+        gate.why_shut(now).or_else(|| is_half_open.then(|| (now, Why::Probe(String::new()))))
+    }
+
+    /// Gives what is shown of its breaker from now on.
+    fn end(
+        self: &Arc<Self>,
+        passage: &Passage,
+        signal: Signal,
+        error: Option<&str>,
+        took: Duration,
+    ) -> Phase {
         let judgement = judge(signal, self.clock.now());
         let now = self.clock.tick();
         let (ended, shut, phase, is_waited_for) = {
@@ -207,6 +221,7 @@ impl Lane {
             self.hand_out();
         }
         self.tell(&ended, error, phase, now);
+        phase
     }
 
     /// Lets those in who wait, as far as there is room.
@@ -246,10 +261,28 @@ impl Pass {
         Self { lane: lane.clone(), passage, wait, is_ended: false }
     }
 
-    /// Tells how the attempt ended.
-    pub(in crate::pipeline) fn end(mut self, signal: Signal, error: Option<&str>, took: Duration) {
+    /// Whether it was booked: its queue sends there only.
+    pub(in crate::pipeline) fn is_booked(&self) -> bool {
+        self.passage.ask.is_booked
+    }
+
+    /// Whether the attempt finds out if there is an answer again.
+    pub(in crate::pipeline) fn is_probe(&self) -> bool {
+        self.passage.admitted.is_probe
+    }
+
+    /// Tells how the attempt ended; gives the key of its lane where that is shut now, and until when.
+    pub(in crate::pipeline) fn end(
+        mut self,
+        signal: Signal,
+        error: Option<&str>,
+        took: Duration,
+    ) -> Option<(Arc<str>, Tick)> {
         self.is_ended = true;
-        self.lane.end(&self.passage, signal, error, took);
+        match self.lane.end(&self.passage, signal, error, took) {
+            Phase::Open(until) => Some((self.lane.key.clone(), until)),
+            Phase::Closed | Phase::HalfOpen => None,
+        }
     }
 }
 

@@ -96,6 +96,31 @@ pub struct LaneStatus {
     pub waiting: usize,
 }
 
+/// Why several lanes let nothing pass: one of them, and how many others.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AllShut {
+    /// Of those that are shut by a breaker, if any is, the one that opens first.
+    pub key: Arc<str>,
+    /// How long that one is shut.
+    pub wait: Duration,
+    /// Why.
+    pub why: Why,
+    /// How many others are.
+    pub others: usize,
+}
+
+impl Why {
+    /// What is said before what, when there are several.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Breaker(_) => 0,
+            Self::Probe(_) => 1,
+            Self::Held => 2,
+            Self::Rate => 3,
+        }
+    }
+}
+
 /// Where the messages of a queue go.
 pub(super) struct Way {
     /// The lane of its own destination.
@@ -159,6 +184,20 @@ impl Lanes {
         let lane = self.known().by_key.get(key).cloned()?;
         let (until, why) = lane.why_shut()?;
         Some((until.since(self.0.clock.tick()), why))
+    }
+
+    /// Why none of these lanes lets messages pass; `None` when one of them does, and of no lanes.
+    #[must_use]
+    pub fn why_all_shut(&self, keys: &[Arc<str>]) -> Option<AllShut> {
+        let lanes: Option<Vec<_>> = {
+            let known = self.known();
+            keys.iter().map(|key| known.by_key.get(key).cloned()).collect()
+        };
+        let shut = |lane: Arc<Lane>| lane.why_put_off().map(|(until, why)| (lane.key.clone(), until, why));
+        let all: Vec<_> = lanes?.into_iter().map(shut).collect::<Option<_>>()?;
+        let count = all.len();
+        let (key, until, why) = all.into_iter().min_by_key(|(_, until, why)| (why.rank(), *until))?;
+        Some(AllShut { key, wait: until.since(self.0.clock.tick()), why, others: count - 1 })
     }
 
     /// The reading of the clock to which [`Phase::Open`] refers.

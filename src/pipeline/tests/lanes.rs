@@ -13,8 +13,8 @@ use crate::domain::message::Headers;
 use crate::domain::outcome::{Outcome, RetryHint};
 use crate::domain::phases::Phases;
 use crate::domain::queue::{DestinationOverride, QueueSettings};
-use crate::pipeline::lanes::Phase;
 use crate::pipeline::lanes::settings::OriginSettings;
+use crate::pipeline::lanes::{Phase, Why};
 use crate::processor::{Delivery, Report, Signal};
 use crate::store::QueueEntry;
 use crate::store::enqueue::{Group, NewMessage};
@@ -201,6 +201,7 @@ async fn in_a_queue_with_many_destinations_one_that_answered_is_sent_to_at_once_
     publish((0..1_600).map(to_hanging).collect()).await;
     let is_done = |stats: &QueueStats| stats.gauges.pending == 0 && stats.gauges.leased <= 34;
     rig.until(&queue, "all have met their lane once", is_done).await;
+    assert_eq!(rig.stats(&queue).await.counters.deferred, 0, "their lanes are open");
     for number in 0..10 {
         publish(vec![bringing(&rig, "https://healthy.example/")]).await;
         rig.until(&queue, "it is delivered", |stats| stats.counters.delivered == 2 + number).await;
@@ -210,6 +211,53 @@ async fn in_a_queue_with_many_destinations_one_that_answered_is_sent_to_at_once_
         inside == most && (16..=34).contains(&most),
         "{inside} and {most}: of 64 places half, and none has ended"
     );
+    rig.supervisor.shutdown(Some(Duration::from_millis(100))).await;
+}
+
+#[tokio::test]
+async fn a_queue_with_many_destinations_waits_for_them_only_while_all_are_shut_and_nothing_is_under_way() {
+    let mut bed = Bed::new();
+    let hanging = Crowd::default();
+    let process = {
+        let hanging = hanging.clone();
+        build(move |delivery| {
+            let inside = destination(&delivery).starts_with("hangs").then(|| hanging.enter());
+            let report = if destination(&delivery).starts_with("dead") { no_answer() } else { OK };
+            Box::pin(async move {
+                if inside.is_some() {
+                    std::future::pending::<()>().await;
+                }
+                report
+            })
+        })
+    };
+    let change = |settings: &mut QueueSettings| {
+        bring(settings);
+        settings.timeout = Duration::from_mins(10);
+    };
+    let queue = bed.queue_with("mixed", process, change).await;
+    let rig = bed.start();
+    let (lanes, shares) = (rig.pipeline.lanes(), rig.pipeline.shares());
+    let awaited = || shares.waits_for(&queue.name, lanes.now());
+    assert_eq!((awaited(), lanes.why_all_shut(&[])), (vec![], None));
+    let to_dead = |number| bringing(&rig, &format!("https://dead-{}.example/", number % 2));
+    let messages = (0..100).map(to_dead).collect();
+    rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages }).await;
+    let seen = Mutex::default();
+    until("it waits for both", || {
+        let all = lanes.why_all_shut(&awaited());
+        let all = all.filter(|all| all.others == 1 && matches!(all.why, Why::Breaker(_)));
+        *seen.lock().unwrap() = all;
+        seen.lock().unwrap().is_some()
+    })
+    .await;
+    let all = seen.into_inner().unwrap().expect("it was seen");
+    assert!(all.key.starts_with("https://dead-"), "{all:?}");
+    assert_eq!(all.why, Why::Breaker("connect: refused".to_owned()));
+    let one = vec![bringing(&rig, "https://hangs.example/")];
+    rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages: one }).await;
+    until("another one is under way", || hanging.inside() == 1).await;
+    assert_eq!(lanes.why_all_shut(&awaited()), None);
     rig.supervisor.shutdown(Some(Duration::from_millis(100))).await;
 }
 
@@ -317,7 +365,8 @@ async fn of_a_queue_with_many_destinations_nothing_is_put_back_while_the_lanes_a
     let messages = (0..2_000).map(|_| bringing(&rig, "https://shop.example/")).collect();
     rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages }).await;
     rig.until(&queue, "all are delivered", |stats| stats.counters.delivered == 2_000).await;
-    assert_eq!(rig.stats(&queue).await.counters.deferred, 0);
+    let settled = |call| if let Call::Settle { count } = call { count } else { 0 };
+    assert_eq!(rig.peer.calls().into_iter().map(settled).sum::<usize>(), 2_000, "each once");
     rig.stop().await;
 }
 

@@ -223,8 +223,8 @@ impl Queue {
                 self.count_attempt(seq, false, false);
                 self.bury(seq, *reason, detail.clone(), status, now);
             }
-            Verdict::Defer { delay } => {
-                self.counters.deferred += 1;
+            Verdict::Defer { delay } | Verdict::Postpone { delay } => {
+                self.counters.deferred += u64::from(matches!(settlement.verdict, Verdict::Defer { .. }));
                 self.schedule(seq, now.wall.saturating_add(*delay), now);
             }
             Verdict::Release => released.push((settlement.index, seq)),

@@ -281,6 +281,7 @@ fn push_settlement(call: &mut Call, settlement: &Settlement, forgets: bool) {
             ("x", u64::from(reason.index()), detail.as_deref().unwrap_or_default())
         }
         Verdict::Defer { delay } => ("d", millis(*delay), ""),
+        Verdict::Postpone { delay } => ("p", millis(*delay), ""),
         Verdict::Release => ("l", 0, ""),
     };
     let status = attempt.and_then(|attempt| attempt.status).unwrap_or_default();

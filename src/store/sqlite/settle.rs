@@ -152,9 +152,10 @@ impl Work<'_> {
             self.log(number, held.id(), attempt.followed_at(next_at))?;
         }
         let delay = match verdict {
-            Verdict::Defer { delay } => {
+            Verdict::Defer { delay } | Verdict::Postpone { delay } => {
                 self.unlease(number, held);
-                self.queue_mut(number).tally.counters.deferred += 1;
+                let is_counted = matches!(verdict, Verdict::Defer { .. });
+                self.queue_mut(number).tally.counters.deferred += u64::from(is_counted);
                 return self.schedule(held.seq, &held.moving, wall.saturating_add(*delay), None);
             }
             Verdict::Retry { delay } => Some(*delay),

@@ -129,6 +129,7 @@ macro_rules! every_behaviour {
                 a_retry_of_the_last_attempt_is_dead
                 a_death_keeps_its_reason_and_its_words_and_counts_the_attempt
                 a_deferred_message_waits_and_counts_no_attempt
+                a_postponed_message_waits_and_is_counted_nowhere
                 a_released_message_is_as_if_never_leased
                 each_settlement_of_a_call_has_its_own_result
                 a_slow_message_does_not_hold_its_batch_mates

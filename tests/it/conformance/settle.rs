@@ -93,6 +93,29 @@ pub(super) async fn a_deferred_message_waits_and_counts_no_attempt(stand: &mut S
     assert_eq!(stand.lease(&queue, 1).await.leases[0].record.attempts(), 0);
 }
 
+pub(super) async fn a_postponed_message_waits_and_is_counted_nowhere(stand: &mut Stand) {
+    let queue = stand.queue("orders").await;
+    stand.publish_plain(&queue, 2).await;
+    let (postpone, defer) = (Verdict::Postpone { delay: seconds(3) }, Verdict::Defer { delay: seconds(3) });
+    for round in 1..=3 {
+        let leased = stand.lease(&queue, 2).await;
+        let sent = vec![settlement(0, postpone.clone()), settlement(1, defer.clone())];
+        // Which of them it was is forgotten: what comes again holds, whichever it says, and counts once.
+        let again = vec![settlement(0, defer.clone()), settlement(1, postpone.clone())];
+        for sent in [sent, again] {
+            assert_eq!(stand.settle(&leased.batch, sent).await, [Held; 2]);
+        }
+        let stats = stand.stats(&queue).await;
+        assert_eq!((stats.counters.deferred, stats.counters.retried, stats.gauges.scheduled), (round, 0, 2));
+        assert_eq!(stand.pass(seconds(3)).await.promoted, 2);
+    }
+    let first = stand.lease(&queue, 2).await;
+    assert!(first.leases.iter().all(|lease| lease.record.attempts() == 0));
+    stand.settle(&first.batch, vec![settlement(0, postpone), settlement(1, Verdict::Ack)]).await;
+    let stats = stand.stats(&queue).await;
+    assert_eq!((stats.counters.deferred, stats.gauges.scheduled), (3, 1));
+}
+
 pub(super) async fn a_released_message_is_as_if_never_leased(stand: &mut Stand) {
     let queue = stand.queue("orders").await;
     let published = stand.publish_plain(&queue, 3).await;

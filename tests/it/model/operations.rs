@@ -174,8 +174,9 @@ fn verdict() -> impl Strategy<Value = Verdict> {
     prop_oneof![
         4 => Just(Verdict::Ack),
         4 => delay().prop_map(|delay| Verdict::Retry { delay }),
-        3 => (reason, detail).prop_map(|(reason, detail)| Verdict::Dead { reason, detail }),
-        1 => delay().prop_map(|delay| Verdict::Defer { delay }),
+        4 => (reason, detail).prop_map(|(reason, detail)| Verdict::Dead { reason, detail }),
+        2 => delay().prop_map(|delay| Verdict::Defer { delay }),
+        1 => delay().prop_map(|delay| Verdict::Postpone { delay }),
         2 => Just(Verdict::Release),
     ]
 }
@@ -184,7 +185,7 @@ fn sent() -> impl Strategy<Value = Sent> {
     let status = prop::option::of(prop::sample::select(vec![200_u16, 404, 503]));
     (0_u16..7, verdict(), status).prop_map(|(place, verdict, status)| {
         // Where none was counted there is none to remember.
-        let counted = !matches!(verdict, Verdict::Release | Verdict::Defer { .. });
+        let counted = !matches!(verdict, Verdict::Release | Verdict::Defer { .. } | Verdict::Postpone { .. });
         Sent { place, verdict, status: status.filter(|_| counted) }
     })
 }

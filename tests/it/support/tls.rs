@@ -5,6 +5,8 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -113,6 +115,17 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
 }
 
+/// How long a receiver waits before it goes on.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Pauses {
+    /// After a connection was made and before TLS.
+    pub(crate) handshake: Duration,
+    /// Before the head of an answer.
+    pub(crate) head: Duration,
+    /// Between the head and the body.
+    pub(crate) body: Duration,
+}
+
 /// Answers every request with 200, one connection after the other.
 pub(crate) struct SecureSink {
     peer: Peer,
@@ -127,11 +140,16 @@ impl SecureSink {
 
     /// A receiver that serves TLS thus.
     pub(crate) fn serving(config: Arc<ServerConfig>) -> Self {
+        Self::pausing(config, Pauses::default())
+    }
+
+    /// The same, that takes its time.
+    pub(crate) fn pausing(config: Arc<ServerConfig>, pauses: Pauses) -> Self {
         let received = Arc::<AtomicUsize>::default();
         let counted = received.clone();
         let peer = Peer::start(move |stream| {
             // A client that does not trust it hangs up: that is what some tests are about.
-            if answer(stream, config.clone()).is_ok() {
+            if answer(stream, config.clone(), pauses).is_ok() {
                 counted.fetch_add(1, Ordering::SeqCst);
             }
         });
@@ -148,7 +166,8 @@ impl SecureSink {
     }
 }
 
-fn answer(stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<()> {
+fn answer(stream: TcpStream, config: Arc<ServerConfig>, pauses: Pauses) -> io::Result<()> {
+    thread::sleep(pauses.handshake);
     let connection = ServerConnection::new(config).map_err(io::Error::other)?;
     let mut stream = StreamOwned::new(connection, stream);
     let (mut request, mut buffer) = (Vec::new(), [0; 4_096]);
@@ -158,7 +177,11 @@ fn answer(stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<()> {
             count => request.extend_from_slice(&buffer[..count]),
         }
     }
-    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")?;
+    thread::sleep(pauses.head);
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n")?;
+    stream.flush()?;
+    thread::sleep(pauses.body);
+    stream.write_all(b"ok")?;
     stream.conn.send_close_notify();
     stream.flush()
 }

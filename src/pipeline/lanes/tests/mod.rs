@@ -68,6 +68,36 @@ async fn a_lane_that_breaks_is_not_leased_for_until_it_may_be_probed_and_then_fo
 }
 
 #[tokio::test(start_paused = true)]
+async fn several_lanes_are_shut_while_none_is_open_and_the_one_that_opens_first_is_named() {
+    let ((lanes, clock), share) = (lanes(8, None), &shares(1)[0]);
+    let names = [KEY, "https://second.example", "https://third.example"];
+    let keys = names.map(Arc::from);
+    let [first, second, third] = names.map(|key| lanes.of(key));
+    assert_eq!(lanes.why_all_shut(&keys), None);
+    break_it(&first, share);
+    let hold = Some(RetryHint::After(Duration::from_mins(1)));
+    pass(&second, share).expect("room").end(Signal::Answered { status: 429, hold }, None, TOOK);
+    assert_eq!(lanes.why_all_shut(&keys), None, "the third is open");
+    assert_eq!(lanes.why_all_shut(&["https://unknown.example".into()]), None);
+    let held = lanes.why_all_shut(&keys[1..2]).expect("it is held");
+    assert_eq!((held.others, held.why, held.wait), (0, Why::Held, Duration::from_mins(1)));
+    clock.advance(Duration::from_millis(500));
+    break_it(&third, share);
+    let all = lanes.why_all_shut(&keys).expect("all are shut");
+    assert_eq!((&*all.key, all.others), (KEY, 2));
+    assert_eq!(Some((all.wait, all.why)), lanes.why_shut(KEY));
+    // The first may be probed, and nobody does.
+    clock.advance(Duration::from_millis(501));
+    let all = lanes.why_all_shut(&keys[..1]).expect("it is not known to answer");
+    assert_eq!((all.why, lanes.why_shut(KEY)), (Why::Probe(String::new()), None));
+    let probe = pass(&first, share).expect("a probe");
+    assert!(probe.is_probe());
+    assert_eq!(lanes.why_all_shut(&keys[..1]).map(|all| all.why), lanes.why_shut(KEY).map(|(_, why)| why));
+    assert_eq!(probe.end(OK, None, TOOK), None);
+    assert_eq!(lanes.why_all_shut(&keys), None, "the first answers again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_break_it_begins_with_one_and_never_has_more_than_its_most_in_flight() {
     let ((lanes, clock), share) = (lanes(8, None), &shares(1)[0]);
     let lane = lanes.of(KEY);

@@ -1,14 +1,16 @@
 -- Ends leases of a batch.
 -- ARGV: 5 batch, 6 token, 7 how long the mark of an ended batch holds (ms), 8 whether memory is short, 9 acknowledgements: for
 -- each an index in two bytes and the entry of its attempt (length 0: none), 10 count of others; then for each: index, verdict
--- (a acknowledge, r retry, x dead, d defer, l release), delay (ms) or reason, words, status, entry of its attempt ('' none; of a
--- retry it ends with six bytes for when the next is due).
+-- (a acknowledge, r retry, x dead, d defer, p the same but not counted, l release), delay (ms) or reason, words, status, entry of
+-- its attempt ('' none; of a retry it ends with six bytes for when the next is due).
 -- Gives {'ok', woken, soonest or 0, parked, bytes remembered, results}: a letter each, S settled or L lost, acknowledgements
 -- first. What was settled before is so again by the same verdict, and lost for another.
 local batch, token, acks = ARGV[5], ARGV[6], ARGV[9]
 local others = tonumber(ARGV[10])
 forgets = ARGV[8] == '1'
 local results = {}
+-- Counted or not, it is remembered as the same.
+local function verdict_at(here) return ARGV[here] == 'p' and 'd' or ARGV[here] end
 
 local known = call('HGET', K.b, batch)
 if not known or sub(known, 2, 9) ~= token then
@@ -23,7 +25,7 @@ if not known or sub(known, 2, 9) ~= token then
   end
   for other = 1, others do
     local here = 11 + (other - 1) * 6
-    results[#results + 1] = told(tonumber(ARGV[here]), ARGV[here + 1])
+    results[#results + 1] = told(tonumber(ARGV[here]), verdict_at(here + 1))
   end
   return {'ok', 0, 0, '', 0, table.concat(results)}
 end
@@ -82,7 +84,7 @@ end
 local released = {}
 for other = 1, others do
   local here = 11 + (other - 1) * 6
-  local index, verdict, amount, words = tonumber(ARGV[here]), ARGV[here + 1], tonumber(ARGV[here + 2]), ARGV[here + 3]
+  local index, verdict, amount, words = tonumber(ARGV[here]), verdict_at(here + 1), tonumber(ARGV[here + 2]), ARGV[here + 3]
   local status, attempt = tonumber(ARGV[here + 4]), ARGV[here + 5]
   local record, result = take(index, verdict)
   results[#results + 1] = result
@@ -106,7 +108,7 @@ for other = 1, others do
     elseif verdict == 'x' then
       bury(after_attempt(record, false, false), amount, words, status)
     elseif verdict == 'd' then
-      count('deferred', 1)
+      if ARGV[here + 1] == 'd' then count('deferred', 1) end
       schedule(record, now + amount)
     else
       released[#released + 1] = {index, record}
