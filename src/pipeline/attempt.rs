@@ -71,8 +71,8 @@ pub(super) enum Finished {
 struct Course {
     /// The lane, if it goes through one.
     lane: Option<Arc<Lane>>,
-    /// Whether that is the lane of its queue's own destination.
-    is_own: bool,
+    /// Whether it was booked there when it was leased: its queue sends there only.
+    is_booked: bool,
     /// Whether it is another than the first attempt.
     is_retry: bool,
 }
@@ -84,9 +84,13 @@ enum Beginning {
 
 /// Waits for its turn, makes the attempt, and tells how it ended.
 pub(super) async fn attempt(bench: Rc<Bench>, batch: Arc<Batch>, key: Key) -> (Key, Finished) {
+    let Some(course) = bench.course(&batch, &key) else { return (key, Finished::NotBegun) };
+    if let Some(lane) = course.lane.as_ref().filter(|_| !course.is_booked) {
+        lane.hear(&batch.share).await;
+    }
     // The share and the lane first: what waits for them must not keep a slot from another queue's message.
     let _in_flight = batch.share.enter().await;
-    let pass = match bench.pass(&batch, &key).await {
+    let pass = match bench.pass(&batch, course).await {
         Ok(pass) => pass,
         Err(finished) => return (key, finished),
     };
@@ -114,7 +118,7 @@ pub(super) async fn attempt(bench: Rc<Bench>, batch: Arc<Batch>, key: Key) -> (K
 
 impl Bench {
     /// Waits for the turn of a message by its queue's rate and then for its lane, if it goes through one.
-    async fn pass(&self, batch: &Arc<Batch>, key: &Key) -> Result<Option<Pass>, Finished> {
+    async fn pass(&self, batch: &Arc<Batch>, course: Course) -> Result<Option<Pass>, Finished> {
         let has_rate = batch.entry.settings.delivery.rate.is_some();
         if has_rate {
             match batch.share.take_turn(self.clock.tick(), TURN_MAX) {
@@ -123,11 +127,8 @@ impl Bench {
                 Err(_) => return Err(Finished::NoWay),
             }
         }
-        let Some(Course { lane, is_own, is_retry }) = self.course(batch, key) else {
-            return Err(Finished::NotBegun);
-        };
+        let Course { lane, is_booked, is_retry } = course;
         let Some(lane) = lane else { return Ok(None) };
-        let is_booked = is_own && batch.is_booked;
         match lane.enter(&batch.share, is_retry, is_booked).await {
             Ok(pass) => Ok(Some(pass)),
             Err(no_way) => {
@@ -156,7 +157,7 @@ impl Bench {
 
     /// Where a message goes; `None` when its lease has ended.
     fn course(&self, batch: &Batch, key: &Key) -> Option<Course> {
-        let own = |is_retry| Course { lane: batch.lane.clone(), is_own: true, is_retry };
+        let own = |is_retry| Course { lane: batch.lane.clone(), is_booked: batch.is_booked, is_retry };
         let settings = &batch.entry.settings;
         if batch.lane.is_none() && !settings.takes_destinations() {
             return Some(own(false));
@@ -166,7 +167,7 @@ impl Bench {
         let is_retry = lease.attempt_number() > 1;
         let headers = lease.record.headers();
         let Some(brought) = Headers::destination_in(&headers) else { return Some(own(is_retry)) };
-        Some(Course { lane: self.recent.of(brought), is_own: false, is_retry })
+        Some(Course { lane: self.recent.of(brought), is_booked: false, is_retry })
     }
 
     fn begin(&self, batch: &Batch, key: &Key) -> Beginning {

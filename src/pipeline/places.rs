@@ -4,10 +4,10 @@
 //! | a lane | may have |
 //! |---|---|
 //! | that answered lately | as many places as it leaves for others: the first one half of them |
-//! | that has not answered for what is in flight there, or never | an eighth of the queue's, all such lanes together half |
+//! | that has not answered for what is in flight there, or never | a sixteenth of the queue's, all such lanes together half |
 //!
 //! So whoever brings destinations that hang keeps no other waiting than one that never answered before. A burst to a new one has
-//! an eighth until the first answer comes, and half from then on.
+//! a sixteenth until the first answer comes, and half from then on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -54,7 +54,12 @@ impl Places {
             return own == 0 || own < most;
         }
         let left = (self.all / 2).max(1).saturating_sub(self.unanswered);
-        left > 0 && (own == 0 || own < most.min(left).min(self.all / 8))
+        left > 0 && (own == 0 || own < most.min(left).min(self.all / 16))
+    }
+
+    /// How many of `all` places a lane may have that never answered.
+    pub(super) fn of_unknown(all: usize) -> usize {
+        (all / 16).max(1)
     }
 
     /// Whether places of those that never answered become free as it goes.
@@ -157,8 +162,8 @@ mod tests {
     }
 
     #[test]
-    fn lanes_that_do_not_answer_have_an_eighth_each_and_half_together_however_many_they_are() {
-        assert_eq!(taken_by(9, true, places(64)), [8, 8, 8, 4, 2, 1, 1, 0, 0]);
+    fn lanes_that_do_not_answer_have_a_sixteenth_each_and_half_together_however_many_they_are() {
+        assert_eq!(taken_by(12, true, places(64)), [4, 4, 4, 4, 4, 4, 4, 2, 1, 1, 0, 0]);
         assert_eq!(taken_by(6, true, places(8)), [1, 1, 1, 1, 0, 0]);
         assert_eq!((taken_by(2, true, places(1)), taken_by(2, true, places(2))), (vec![1, 0], vec![1, 0]));
     }

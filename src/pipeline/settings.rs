@@ -45,7 +45,7 @@ impl Default for WorkerSettings {
             prefetch: 512,
             lease_max: 128,
             held_bytes_max: 32 << 20,
-            settle_wait: Duration::from_millis(5),
+            settle_wait: Duration::from_millis(20),
             settle_calls_max: 8,
             unsettled_max: 2_048,
         }

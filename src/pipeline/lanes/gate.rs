@@ -17,7 +17,7 @@ use crate::pipeline::lanes::line::Line;
 use crate::pipeline::lanes::pulse::Pulse;
 use crate::pipeline::lanes::row::{AHEAD, BRIEFLY, Row, Turn, WAIT_MAX, Waiter, passes_at, patience};
 use crate::pipeline::pace::Pace;
-use crate::pipeline::places::{InHand, Unanswered};
+use crate::pipeline::places::{InHand, Places, Unanswered};
 use crate::pipeline::share::Share;
 
 /// How soon who waits for a turn of the rate, or for a place of its queue, looks for it.
@@ -304,6 +304,15 @@ impl Gate {
             pace.wait(now).saturating_add(pace.rate().interval().saturating_mul(place - 1))
         });
         patience(own, ask.is_booked, by_places.max(by_rate), self.pulse.is_late()).map(|wait| wait.min(most))
+    }
+
+    /// How long who comes from that queue waits, before it takes a place of its queue, for the first answer to what the queue has in
+    /// flight here; `None` where it need not.
+    pub(super) fn unheard(&self, now: Tick, queue: usize, all: usize) -> Option<Duration> {
+        let rest = self.pulse.unheard(now)?;
+        let own = self.rows.iter().find(|row| row.queue == queue)?;
+        let has_enough = own.in_flight + own.waiters.len() >= Places::of_unknown(all);
+        (has_enough && self.shut_until(now).is_none()).then_some(rest)
     }
 
     fn row(&mut self, queue: usize) -> &mut Row {

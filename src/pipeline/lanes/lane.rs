@@ -1,11 +1,13 @@
 //! One lane: everything that this gateway sends to one origin.
 
 use std::fmt;
+use std::pin::pin;
 use std::ptr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::sync::oneshot::error::RecvError;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -30,6 +32,10 @@ pub(in crate::pipeline) struct Lane {
     gate: Mutex<Gate>,
     /// Messages leased of queues that send here only, and those of others in flight.
     booked: AtomicUsize,
+    /// Whether anybody ever answered there, and its breaker has not opened since.
+    is_heard: AtomicBool,
+    /// Rung when that changes, and when the breaker does.
+    heard: Notify,
 }
 
 impl fmt::Debug for Lane {
@@ -64,7 +70,7 @@ impl Lane {
         openings: Arc<Openings>,
     ) -> Self {
         let gate = Mutex::new(Gate::new(most, pace, clock.tick()));
-        Self { key: key.into(), clock, openings, gate, booked: AtomicUsize::new(0) }
+        Self { key: key.into(), clock, openings, gate, booked: AtomicUsize::new(0), is_heard: AtomicBool::new(false), heard: Notify::new() }
     }
 
     pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
@@ -114,6 +120,22 @@ impl Lane {
     /// Messages leased for it, or in flight.
     pub(super) fn booked(&self) -> usize {
         self.booked.load(Ordering::Relaxed)
+    }
+
+    /// Waits for a moment while what that queue has in flight here is to show whether anybody answers. Who waits here has no place of
+    /// its queue yet: those go to lanes of which more is known.
+    pub(in crate::pipeline) async fn hear(&self, share: &Share) {
+        if self.is_heard.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut heard = pin!(self.heard.notified());
+        // Before the look, so that no word is lost between.
+        heard.as_mut().enable();
+        let rest = { self.gate().unheard(self.clock.tick(), key(share), share.limit()) };
+        if let Some(rest) = rest {
+            // What it finds out then is the gate's to say.
+            drop(timeout(rest, heard).await);
+        }
     }
 
     /// Waits for the right to make an attempt of a message of that queue, for as long as it may be waited for in hand.
@@ -211,6 +233,11 @@ impl Lane {
                 gate.note(&format!("status {status}"));
             }
             let shut = gate.waiters_of_shut(now);
+            let is_heard = gate.pulse.has_answered();
+            if is_heard != self.is_heard.load(Ordering::Relaxed) || ended.change != Change::None {
+                self.is_heard.store(is_heard, Ordering::Relaxed);
+                self.heard.notify_waiters();
+            }
             (ended, shut, gate.phase(now), gate.is_waited_for())
         };
         if !passage.ask.is_booked {

@@ -6,6 +6,10 @@ use crate::clock::Tick;
 use crate::pipeline::lanes::row::{AHEAD, BRIEFLY, WAIT_MAX};
 use crate::pipeline::mean;
 
+/// How long the first answer is waited for without a place: longer than those of receivers nearby take, and too short for who hangs
+/// to be felt by the others.
+const HEARING: Duration = Duration::from_millis(20);
+
 /// What is known of the destination.
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
@@ -42,6 +46,13 @@ impl Pulse {
         self.answered_at.is_none_or(|at| self.quiet_since.is_some() && now.since(at) > self.grace())
     }
 
+    /// How much longer the first answer is worth waiting for: somebody tries, and has not for long. `None` where it is not, and once
+    /// there was one.
+    pub(super) fn unheard(&self, now: Tick) -> Option<Duration> {
+        let tried = self.quiet_since.filter(|_| !self.has_answered())?;
+        Some(HEARING.saturating_sub(now.since(tried))).filter(|rest| !rest.is_zero())
+    }
+
     /// Whether it answered a moment ago.
     pub(super) fn is_moving(&self, now: Tick) -> bool {
         self.answered_at.is_some_and(|at| now.since(at) <= AHEAD)
@@ -56,6 +67,7 @@ impl Pulse {
     pub(super) fn patience(&self, now: Tick) -> Option<Duration> {
         match self.quiet_since {
             Some(since) if now.since(since) > self.grace() => None,
+            Some(_) if !self.has_answered() && self.unheard(now).is_none() => None,
             _ if self.is_quiet(now) => Some(self.grace().min(WAIT_MAX)),
             _ => Some(WAIT_MAX),
         }
@@ -124,6 +136,20 @@ mod tests {
     }
 
     #[test]
+    fn the_first_answer_is_waited_for_briefly_and_only_while_somebody_tries() {
+        let mut pulse = Pulse::default();
+        assert_eq!(pulse.unheard(at(0)), None, "nobody tries");
+        pulse.began(at(100));
+        let rest = |pulse: &Pulse, ms| pulse.unheard(at(ms)).map(|rest| rest.as_millis());
+        assert_eq!([100, 115, 119, 120].map(|ms| rest(&pulse, ms)), [Some(20), Some(5), Some(1), None]);
+        assert_eq!([119, 120].map(|ms| pulse.patience(at(ms)).is_some()), [true, false]);
+        pulse.ended(at(150), true, 3, TOOK);
+        assert_eq!((rest(&pulse, 150), pulse.patience(at(150))), (None, Some(WAIT_MAX)), "it answered");
+        pulse.broke();
+        assert_eq!(rest(&pulse, 151), Some(19), "what it answered before its breaker opened says nothing");
+    }
+
+    #[test]
     fn who_is_slow_may_be_quiet_for_longer() {
         let mut pulse = Pulse::default();
         pulse.began(at(0));
@@ -138,7 +164,7 @@ mod tests {
         let mut pulse = Pulse::default();
         assert_eq!(pulse.patience(at(0)), Some(BRIEFLY), "it may be quick");
         pulse.began(at(0));
-        assert_eq!((pulse.patience(at(200)), pulse.patience(at(201))), (Some(BRIEFLY), None));
+        assert_eq!((pulse.patience(at(19)), pulse.patience(at(20))), (Some(BRIEFLY), None), "nobody answered yet");
         pulse.ended(at(300), true, 3, TOOK);
         assert_eq!((pulse.patience(at(500)), pulse.patience(at(501))), (Some(WAIT_MAX), None));
     }

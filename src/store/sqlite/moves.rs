@@ -84,7 +84,9 @@ impl Work<'_> {
     ) -> Sql<()> {
         let (seq, at_ms) = self.key_for(from.queue(), moving, target)?;
         match bytes {
-            None => self.sql.prepare_cached(MOVE_MESSAGE)?.execute((from, seq, at_ms))?,
+            None => {
+                hot(&mut self.hot.move_message, self.sql, MOVE_MESSAGE)?.execute((from, seq, at_ms))?
+            }
             Some(bytes) => self.sql.prepare_cached(REWRITE_MESSAGE)?.execute((from, seq, at_ms, bytes))?,
         };
         self.arrive(from.queue(), moving, target, seq)?;
@@ -148,7 +150,7 @@ impl Work<'_> {
             Target::Scheduled(due) => {
                 gauges.scheduled += 1;
                 queue.next_due = Some(queue.next_due.map_or(due, |next| next.min(due)));
-                self.sql.prepare_cached(ENTER_DUE)?.execute((number, kept_ms(due), seq))?;
+                hot(&mut self.hot.enter_due, self.sql, ENTER_DUE)?.execute((number, kept_ms(due), seq))?;
                 self.comes(due);
                 return Ok(());
             }
@@ -210,13 +212,13 @@ impl Work<'_> {
 
     /// Removes the row of a message and its entry in the id index. Its attempts stay.
     pub(super) fn remove_row(&mut self, seq: Seq, id: MessageId) -> Sql<()> {
-        self.sql.prepare_cached(REMOVE_MESSAGE)?.execute([seq])?;
+        hot(&mut self.hot.remove_message, self.sql, REMOVE_MESSAGE)?.execute([seq])?;
         self.unindex(seq, id)
     }
 
     /// Removes the entry of a scheduled row from the schedule.
-    pub(super) fn remove_due(&self, seq: Seq, due_ms: u64) -> Sql<()> {
-        self.sql.prepare_cached(REMOVE_DUE)?.execute((seq.queue(), due_ms, seq))?;
+    pub(super) fn remove_due(&mut self, seq: Seq, due_ms: u64) -> Sql<()> {
+        hot(&mut self.hot.remove_due, self.sql, REMOVE_DUE)?.execute((seq.queue(), due_ms, seq))?;
         Ok(())
     }
 

@@ -114,9 +114,11 @@ impl Work<'_> {
         }
         let mut seqs: Vec<Seq> = acknowledged.iter().map(|(held, _)| held.seq).collect();
         seqs.sort_unstable();
+        let mut remove = self.sql.prepare_cached(REMOVE_RUN)?;
         for run in seqs.chunk_by(|one, other| one.next() == *other) {
-            self.sql.prepare_cached(REMOVE_RUN)?.execute((run[0], run[run.len() - 1]))?;
+            remove.execute((run[0], run[run.len() - 1]))?;
         }
+        drop(remove);
         let most = usize::from(self.queue(number).entry.settings.history.attempts);
         let mut endings = Vec::with_capacity(acknowledged.len());
         let mut bytes = 0;

@@ -39,6 +39,14 @@ pub(super) struct Effects {
 pub(super) struct Hot<'c> {
     /// Adds a message.
     pub(super) insert_message: Option<CachedStatement<'c>>,
+    /// Moves a message.
+    pub(super) move_message: Option<CachedStatement<'c>>,
+    /// Removes a message.
+    pub(super) remove_message: Option<CachedStatement<'c>>,
+    /// Enters when a message is due.
+    pub(super) enter_due: Option<CachedStatement<'c>>,
+    /// Removes when a message is due.
+    pub(super) remove_due: Option<CachedStatement<'c>>,
     /// Enters an id.
     pub(super) enter_id: Option<CachedStatement<'c>>,
     /// Removes an id.
