@@ -96,7 +96,7 @@ pub(super) fn install_tls() {
 
 /// Lets this process open as many files and sockets as the system allows it. The lower limit that it is started with is there
 /// for programs that use `select`; the library leaves both to programs.
-fn raise_open_files() {
+pub(super) fn raise_open_files() {
     const FILES: Resource = Resource::RLIMIT_NOFILE;
     let raised = getrlimit(FILES).and_then(
         |(soft, hard)| {
