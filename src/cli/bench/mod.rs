@@ -73,10 +73,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
 async fn measure(plan: &Plan) -> Result<Report, Failure> {
     let mut signals = Signals::listen().map_err(Failure::failed)?;
     let ended = |name: &str| Failure::failed(format!("ended by {name}"));
-    let target = tokio::select! {
-        target = Target::prepare(plan) => target?,
-        name = signals.next() => return Err(ended(name)),
-    };
+    let target = Target::prepare(plan, async { ended(signals.next().await) }).await?;
     let bench = Bench { plan, target: &target, epoch: Instant::now(), bar: progress::bar(Some(100)) };
     let findings = tokio::select! {
         findings = scenario::run(&bench) => findings,

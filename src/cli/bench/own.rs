@@ -63,7 +63,8 @@ impl OwnGateway {
             // It may have a password, and arguments are seen by all.
             .env("POSTHASTE__STORE__URL", url(&own.store))
             .args(arguments(own, prefix))
-            .stdin(Stdio::null())
+            // Held until this process ends, however that comes: the gateway ends with it.
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(File::create(&log).map_err(failed(&log))?);
         let process = command.spawn().map_err(failed(&binary))?;
@@ -138,7 +139,8 @@ fn is_in_memory(_: &Path) -> bool {
 }
 
 fn arguments(own: &Own, prefix: &str) -> Vec<String> {
-    let mut words: Vec<String> = ["serve", "--listen", "127.0.0.1:0"].map(str::to_owned).into();
+    let mut words: Vec<String> =
+        ["serve", "--until-stdin-ends", "--listen", "127.0.0.1:0"].map(str::to_owned).into();
     let durability = own.durability.as_deref().or((own.store == Store::Memory).then_some("none"));
     words.extend(durability.into_iter().flat_map(|word| ["--durability".to_owned(), word.to_owned()]));
     let sets = [

@@ -7,6 +7,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::meter::{self, Usage};
@@ -21,6 +22,8 @@ use crate::domain::queue::QueueName;
 const ANSWER_WITHIN: Duration = Duration::from_mins(1);
 /// How long a gateway of its own may take to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+/// How long an address may take to accept a connection.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// How long a Redis may take for an answer.
 const REDIS_WITHIN: Duration = Duration::from_secs(5);
 /// Keys that are removed with one command.
@@ -57,58 +60,68 @@ pub(super) struct Target {
     /// What stands before each path.
     pub(super) base: String,
     pub(super) key: Option<String>,
-    own: Option<OwnGateway>,
-    redis: Option<MultiplexedConnection>,
-    /// What everything that is made begins with: `bench-` and twelve digits.
-    prefix: String,
+    made: Made,
     queues: RefCell<Vec<QueueName>>,
     about: About,
     instance: String,
 }
 
+/// What is removed in the end, whatever comes of it.
+struct Made {
+    /// What everything that is made begins with: `bench-` and twelve digits.
+    prefix: String,
+    own: Option<OwnGateway>,
+    /// The Redis in which that one keeps messages.
+    redis: Option<MultiplexedConnection>,
+}
+
+impl Made {
+    /// Ends the gateway and removes its keys, and says so where they cannot be.
+    async fn remove(mut self) {
+        if let Some(mut own) = self.own.take() {
+            own.kill();
+        }
+        let Some(mut connection) = self.redis.take() else { return };
+        let removed = timeout(ANSWER_WITHIN, forget(&mut connection, &self.prefix)).await;
+        if !matches!(removed, Ok(Ok(()))) {
+            say(&format!("keys that begin with {}: are left in Redis", self.prefix));
+        }
+    }
+}
+
+/// A gateway that answers.
+struct Found {
+    client: Client,
+    address: SocketAddr,
+    host: String,
+    base: String,
+    key: Option<String>,
+    about: About,
+    instance: String,
+}
+
 impl Target {
-    /// Finds it, or starts it.
+    /// Finds it, or starts it, unless this ends first.
     ///
     /// # Errors
     /// Why there is none.
-    pub(super) async fn prepare(plan: &Plan) -> Result<Self, Failure> {
+    pub(super) async fn prepare(plan: &Plan, ended: impl Future<Output = Failure>) -> Result<Self, Failure> {
         let prefix = format!("bench-{:012x}", fastrand::u64(..1 << 48));
-        let mut redis = None;
-        let (url, key, own) = match &plan.which {
-            Which::Running { url, key } => (url.clone(), key.clone(), None),
-            Which::Own(own) => {
-                if let Store::Redis(url) = &own.store {
-                    redis = Some(connect(url).await?);
-                }
-                let gateway = OwnGateway::start(own, &prefix).await?;
-                (gateway.url.clone(), None, Some(gateway))
-            }
+        let mut made = Made { prefix, own: None, redis: None };
+        let found = tokio::select! {
+            found = find(plan, &mut made) => found,
+            failure = ended => Err(failure),
         };
-        let client = Client::with_key(&url, key.as_deref(), ANSWER_WITHIN)?;
-        let parsed = url::Url::parse(&url).map_err(Failure::failed)?;
-        let (name, port) =
-            (parsed.host_str().unwrap_or_default(), parsed.port_or_known_default().unwrap_or(80));
-        let host = format!("{name}:{port}");
-        if own.is_some() {
-            until_ready(&client).await?;
+        match found {
+            Ok(Found { client, address, host, base, key, about, instance }) => {
+                let queues = RefCell::default();
+                Ok(Self { client, address, host, base, key, made, queues, about, instance })
+            }
+            Err(failure) => {
+                made.remove().await;
+                Err(failure)
+            }
         }
-        let status = client.status(&["default"; 0]).await?;
-        let found = tokio::net::lookup_host(&host).await.map_err(Failure::failed)?.next();
-        let address = found.ok_or_else(|| Failure::failed(format!("{host} has no address")))?;
-        let about = about(&url, &status, own.as_ref(), redis.as_mut()).await;
-        Ok(Self {
-            client,
-            address,
-            host,
-            base: parsed.path().trim_end_matches('/').to_owned(),
-            key,
-            own,
-            redis,
-            prefix,
-            queues: RefCell::default(),
-            about,
-            instance: status.instance.clone(),
-        })
     }
 
     /// What is said of it.
@@ -121,7 +134,7 @@ impl Target {
     /// # Errors
     /// What the gateway says.
     pub(super) async fn queue(&self, word: &str, mut settings: Value) -> Result<QueueName, Failure> {
-        let name: QueueName = format!("{}-{word}", self.prefix).parse().map_err(Failure::failed)?;
+        let name: QueueName = format!("{}-{word}", self.made.prefix).parse().map_err(Failure::failed)?;
         settings["limits"] =
             json!({ "length_max": 1_000_000_000, "bytes_max": "1TiB", "payload_max": "16MiB" });
         // Whatever comes of it: it is looked for at the end.
@@ -147,15 +160,16 @@ impl Target {
 
     /// What is used now. What cannot be known is not.
     pub(super) async fn sample(&self) -> Sample {
-        let gateway = match &self.own {
+        let gateway = match &self.made.own {
             Some(own) => meter::of_process(own.pid()),
             None => self.told().await.unwrap_or_default(),
         };
-        let store = match &self.redis {
+        let store = match &self.made.redis {
             Some(connection) => info(connection.clone()).await.unwrap_or_default(),
             None => Usage::default(),
         };
-        let disk_bytes = self.own.as_ref().filter(|_| self.redis.is_none()).and_then(OwnGateway::disk_bytes);
+        let disk_bytes =
+            self.made.own.as_ref().filter(|_| self.made.redis.is_none()).and_then(OwnGateway::disk_bytes);
         Sample { gateway, store, disk_bytes }
     }
 
@@ -172,15 +186,9 @@ impl Target {
     }
 
     /// Removes what was made, and says what could not be.
-    pub(super) async fn leave(mut self) {
-        if let Some(mut own) = self.own.take() {
-            own.kill();
-            if let Some(mut connection) = self.redis.take()
-                && timeout(ANSWER_WITHIN, forget(&mut connection, &self.prefix)).await.is_err()
-            {
-                say(&format!("keys that begin with {} are left in Redis", self.prefix));
-            }
-            return;
+    pub(super) async fn leave(self) {
+        if self.made.own.is_some() {
+            return self.made.remove().await;
         }
         for queue in self.queues.take() {
             if let Err(error) = self.client.delete_queue(&queue, true).await {
@@ -191,6 +199,42 @@ impl Target {
             }
         }
     }
+}
+
+async fn find(plan: &Plan, made: &mut Made) -> Result<Found, Failure> {
+    let (url, key) = match &plan.which {
+        Which::Running { url, key } => (url.clone(), key.clone()),
+        Which::Own(own) => {
+            if let Store::Redis(url) = &own.store {
+                made.redis = Some(connect(url).await?);
+            }
+            let gateway = made.own.insert(OwnGateway::start(own, &made.prefix).await?);
+            (gateway.url.clone(), None)
+        }
+    };
+    let client = Client::with_key(&url, key.as_deref(), ANSWER_WITHIN)?;
+    if made.own.is_some() {
+        until_ready(&client).await?;
+    }
+    let status = client.status(&["default"; 0]).await?;
+    let parsed = url::Url::parse(&url).map_err(Failure::failed)?;
+    let (name, port) = (parsed.host_str().unwrap_or_default(), parsed.port_or_known_default().unwrap_or(80));
+    let host = format!("{name}:{port}");
+    let about = about(&url, &status, made.own.as_ref(), made.redis.as_mut()).await;
+    let base = parsed.path().trim_end_matches('/').to_owned();
+    let instance = status.instance.clone();
+    Ok(Found { address: address(&host).await?, client, host, base, key, about, instance })
+}
+
+/// The first address of that host at which somebody listens: a name may have one of each kind.
+async fn address(host: &str) -> Result<SocketAddr, Failure> {
+    let failed = |cause: &dyn std::fmt::Display| Failure::failed(format!("{host}: {cause}"));
+    for address in tokio::net::lookup_host(host).await.map_err(|error| failed(&error))? {
+        if matches!(timeout(CONNECT_WITHIN, TcpStream::connect(address)).await, Ok(Ok(_))) {
+            return Ok(address);
+        }
+    }
+    Err(failed(&"nobody listens at any of its addresses"))
 }
 
 async fn until_ready(client: &Client) -> Result<(), Failure> {

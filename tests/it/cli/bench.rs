@@ -1,6 +1,7 @@
 //! `posthaste bench`: every scenario against a real gateway, and the proof that what it prints is true.
 
 use std::fs::{self, File};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -252,16 +253,21 @@ fn what_is_refused_is_counted_by_its_status_and_is_in_no_latency() {
     assert_eq!(gateway.status()["queues"].as_array().expect("queues").len(), 1, "its queue is gone as well");
 }
 
+/// Where the gateway listens whose folder is in this one.
+fn listening_below(folder: &Path) -> Option<String> {
+    let own = fs::read_dir(folder).ok()?.next()?.ok()?;
+    let log = fs::read_to_string(own.path().join("log")).ok()?;
+    let line = log.split_once("address=")?.1.split_once('\n')?.0;
+    line.split_whitespace().next().map(str::to_owned)
+}
+
 #[test]
 fn a_ctrl_c_ends_its_gateway_and_removes_what_it_made() {
     let home = tempfile::tempdir().expect("a folder");
     let folder = home.path().to_str().expect("a path");
-    let entries =
-        || fs::read_dir(home.path()).expect("a folder").filter_map(Result::ok).map(|entry| entry.path());
     let mut running = Running::start("", &["accept", "--seconds", "60", "--folder", folder]);
     let address = wait_until("its gateway accepts", WITHIN, || {
-        let log = fs::read_to_string(entries().next()?.join("log")).ok()?;
-        let address = log.split_once("address=")?.1.split_once('\n')?.0.split_whitespace().next()?.to_owned();
+        let address = listening_below(home.path())?;
         let status = client::request(&address, "GET", "/status", &[], b"").ok()?.json();
         (status["totals"]["accepted"].as_u64() > Some(0)).then_some(address)
     });
@@ -270,8 +276,20 @@ fn a_ctrl_c_ends_its_gateway_and_removes_what_it_made() {
     assert_eq!(running.wait(), Some(1));
     assert!(running.text("stderr").contains("ended by SIGINT"), "{}", running.text("stderr"));
     assert_eq!(running.text("stdout"), "");
-    assert_eq!(entries().count(), 0, "its folder is gone");
+    assert_eq!(fs::read_dir(home.path()).expect("a folder").count(), 0, "its folder is gone");
     assert!(client::request(&address, "GET", "/status", &[], b"").is_err(), "its gateway is gone");
+}
+
+#[test]
+fn a_bench_that_is_killed_takes_its_gateway_with_it() {
+    let home = tempfile::tempdir().expect("a folder");
+    let folder = home.path().to_str().expect("a path");
+    let running = Running::start("", &["accept", "--seconds", "60", "--folder", folder]);
+    let address = wait_until("its gateway listens", WITHIN, || listening_below(home.path()));
+    drop(running);
+    wait_until("its gateway is gone", WITHIN, || {
+        client::request(&address, "GET", "/status", &[], b"").is_err().then_some(())
+    });
 }
 
 #[test]

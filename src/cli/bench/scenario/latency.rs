@@ -33,7 +33,7 @@ pub(super) async fn beside_a_slow_one(bench: &Bench<'_>) -> Result<Findings, Fai
     }
     findings.latency = Some(("from due until received, of those that are not slow", healthy));
     let taken = receivers.seen[0].taken.load(Ordering::Relaxed);
-    findings.others.push(("at the slow one", receivers.seen[0].latencies().0));
+    findings.others.push(("at_the_slow_one", receivers.seen[0].latencies().0));
     Ok(findings.with("slow_answered", decimal(taken)))
 }
 
@@ -62,7 +62,7 @@ async fn deliver(
         return Err(refused("nothing was accepted", &outcome));
     }
     let mut findings = Findings::of(outcome.accepted(), outcome.took, before, after);
-    findings.others.push(("from due until 202", outcome.latency.clone()));
+    findings.others.push(("until_202", outcome.latency.clone()));
     findings.receivers = share;
     findings.outcome = Some(outcome);
     Ok(findings)
