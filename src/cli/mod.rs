@@ -16,6 +16,7 @@
 //! | the others | the command of that name |
 
 mod again;
+mod bench;
 pub mod client;
 mod completions;
 mod config;
@@ -151,6 +152,8 @@ enum Command {
     Lease(lease::Arguments),
     /// Receive what a gateway pushes: print it, and answer as told
     Sink(sink::Arguments),
+    /// Measure a gateway: rates, latencies, and what a message costs
+    Bench(bench::Arguments),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -170,6 +173,7 @@ impl Command {
             Self::Dead(command) => dead::run(command),
             Self::Lease(arguments) => lease::run(arguments),
             Self::Sink(arguments) => sink::run(arguments),
+            Self::Bench(arguments) => bench::run(arguments),
             Self::Config(command) => config::run(command),
             Self::Completions(arguments) => completions::run(arguments),
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use log::{error, info, warn};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{Signal, raise};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -86,6 +87,9 @@ const HANDED_OVER_WITHIN: Duration = Duration::from_secs(1);
 pub(super) struct Arguments {
     #[command(flatten)]
     settings: SettingArguments,
+    /// Stops when stdin ends: whoever started it and holds the other end of a pipe is gone, however that came
+    #[arg(long, hide = true)]
+    until_stdin_ends: bool,
 }
 
 /// Gives this process its TLS provider; the library leaves that to programs.
@@ -96,7 +100,7 @@ pub(super) fn install_tls() {
 
 /// Lets this process open as many files and sockets as the system allows it. The lower limit that it is started with is there
 /// for programs that use `select`; the library leaves both to programs.
-fn raise_open_files() {
+pub(super) fn raise_open_files() {
     const FILES: Resource = Resource::RLIMIT_NOFILE;
     let raised = getrlimit(FILES).and_then(
         |(soft, hard)| {
@@ -123,9 +127,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, error))?;
     runtime.block_on(async {
         let mut signals = Signals::listen().map_err(|error| Failure::new(Exit::Failed, error))?;
+        if arguments.until_stdin_ends {
+            let watch = std::thread::Builder::new().name("stdin".to_owned()).spawn(stop_when_stdin_ends);
+            watch.map_err(Failure::failed)?;
+        }
         let (handle, asked) = start(app, &mut signals).await?;
         serve(&handle, asked, &mut signals, grace).await
     })
+}
+
+/// Reads stdin to its end, which then is as good as a SIGTERM.
+fn stop_when_stdin_ends() {
+    drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+    if let Err(cause) = raise(Signal::SIGTERM) {
+        warn!("cause" = cause.to_string().as_str(); "stdin ended, and this process cannot tell itself to stop");
+    }
 }
 
 /// Starts the gateway on a thread of its own, since that may wait for another process or recover for long: a signal

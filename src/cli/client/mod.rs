@@ -110,7 +110,12 @@ impl Client {
         Self::with_key(url, None, answer_within)
     }
 
-    fn with_key(url: &str, key: Option<&str>, answer_within: Duration) -> Result<Self, Failure> {
+    /// The same, which shows that key.
+    pub(in crate::cli) fn with_key(
+        url: &str,
+        key: Option<&str>,
+        answer_within: Duration,
+    ) -> Result<Self, Failure> {
         let is_gateway = url::Url::parse(url).is_ok_and(|url| {
             let is_web = matches!(url.scheme(), "http" | "https") && url.has_host();
             is_web && url.query().is_none() && url.fragment().is_none()

@@ -7,7 +7,7 @@ use std::process::Command;
 use super::command;
 
 /// Every command with its sub-commands.
-const COMMANDS: [&str; 29] = [
+const COMMANDS: [&str; 30] = [
     "",
     "serve",
     "publish",
@@ -33,6 +33,7 @@ const COMMANDS: [&str; 29] = [
     "dead discard",
     "lease",
     "sink",
+    "bench",
     "config",
     "config check",
     "config print",

@@ -1,5 +1,6 @@
 //! The commands that talk to a gateway: the real binary, a real gateway, both kinds of store.
 
+mod bench;
 mod dead;
 mod failures;
 mod help;
