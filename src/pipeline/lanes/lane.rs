@@ -70,7 +70,15 @@ impl Lane {
         openings: Arc<Openings>,
     ) -> Self {
         let gate = Mutex::new(Gate::new(most, pace, clock.tick()));
-        Self { key: key.into(), clock, openings, gate, booked: AtomicUsize::new(0), is_heard: AtomicBool::new(false), heard: Notify::new() }
+        Self {
+            key: key.into(),
+            clock,
+            openings,
+            gate,
+            booked: AtomicUsize::new(0),
+            is_heard: AtomicBool::new(false),
+            heard: Notify::new(),
+        }
     }
 
     pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {

@@ -117,9 +117,14 @@ mod tests {
     #[test]
     fn who_is_put_off_comes_back_at_the_pace_of_the_lane() {
         let mut line = Line::default();
-        let delays: Vec<_> = (0..6).map(|_| line.put_off(at(0), 1, at(0), Some(EACH), 0.0).as_millis()).collect();
+        let delays: Vec<_> =
+            (0..6).map(|_| line.put_off(at(0), 1, at(0), Some(EACH), 0.0).as_millis()).collect();
         assert_eq!(delays, [250, 250, 300, 400, 500, 600]);
-        assert_eq!(line.put_off(at(500), 1, at(2_000), Some(EACH), 0.0).as_millis(), 1_600, "not before it opens");
+        assert_eq!(
+            line.put_off(at(500), 1, at(2_000), Some(EACH), 0.0).as_millis(),
+            1_600,
+            "not before it opens"
+        );
     }
 
     #[test]
@@ -129,7 +134,8 @@ mod tests {
             line.put_off(at(0), 1, at(0), Some(EACH), 0.0);
         }
         assert!(line.has(at(0), 1) && !line.has(at(0), 2));
-        let delays: Vec<_> = (0..5).map(|_| line.put_off(at(0), 2, at(0), Some(EACH), 0.0).as_millis()).collect();
+        let delays: Vec<_> =
+            (0..5).map(|_| line.put_off(at(0), 2, at(0), Some(EACH), 0.0).as_millis()).collect();
         assert_eq!(delays, [250, 400, 600, 800, 1_000], "every second turn");
         assert!(!line.has(at(1_000), 2) && line.has(at(1_000), 1));
         line.put_off(at(1_500), 1, at(0), Some(EACH), 0.0);
@@ -162,7 +168,11 @@ mod tests {
         delays.sort_unstable();
         let at_a_time: Vec<_> = delays.chunk_by(|one, other| one == other).map(<[_]>::len).collect();
         assert!(at_a_time.len() >= 80 && at_a_time.iter().all(|count| *count <= 50), "{at_a_time:?}");
-        assert_eq!([2, 2].map(|queue| put_off(100, queue, 0, None)), [400, 400], "another queue's is its own");
+        assert_eq!(
+            [2, 2].map(|queue| put_off(100, queue, 0, None)),
+            [400, 400],
+            "another queue's is its own"
+        );
         let delays: Vec<_> = (0..50).map(|_| put_off(100, 3, 60_000, None)).collect();
         assert_eq!((delays[0], delays[49]), (60_400, 62_900), "not all at once when it opens");
         line.moved();

@@ -164,7 +164,11 @@ mod tests {
         let mut pulse = Pulse::default();
         assert_eq!(pulse.patience(at(0)), Some(BRIEFLY), "it may be quick");
         pulse.began(at(0));
-        assert_eq!((pulse.patience(at(19)), pulse.patience(at(20))), (Some(BRIEFLY), None), "nobody answered yet");
+        assert_eq!(
+            (pulse.patience(at(19)), pulse.patience(at(20))),
+            (Some(BRIEFLY), None),
+            "nobody answered yet"
+        );
         pulse.ended(at(300), true, 3, TOOK);
         assert_eq!((pulse.patience(at(500)), pulse.patience(at(501))), (Some(WAIT_MAX), None));
     }

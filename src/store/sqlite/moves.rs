@@ -84,9 +84,7 @@ impl Work<'_> {
     ) -> Sql<()> {
         let (seq, at_ms) = self.key_for(from.queue(), moving, target)?;
         match bytes {
-            None => {
-                hot(&mut self.hot.move_message, self.sql, MOVE_MESSAGE)?.execute((from, seq, at_ms))?
-            }
+            None => hot(&mut self.hot.move_message, self.sql, MOVE_MESSAGE)?.execute((from, seq, at_ms))?,
             Some(bytes) => self.sql.prepare_cached(REWRITE_MESSAGE)?.execute((from, seq, at_ms, bytes))?,
         };
         self.arrive(from.queue(), moving, target, seq)?;

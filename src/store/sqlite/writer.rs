@@ -108,8 +108,9 @@ impl Writer {
         if steps.is_empty() && operations.is_empty() {
             return;
         }
-        let adds = |operation: &Box<dyn Operation>| matches!(operation.rank(), Rank::Publish | Rank::Rest);
-        self.prepare(operations.iter().any(adds));
+        let mut ranks = operations.iter().map(|operation| operation.rank());
+        let adds = ranks.any(|rank| matches!(rank, Rank::Publish | Rank::Rest));
+        self.prepare(adds);
         match self.engine.transact(&mut operations, &steps) {
             Fate::Committed => self.took(&operations),
             Fate::Failed(error) => {
