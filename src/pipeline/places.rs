@@ -4,7 +4,8 @@
 //! | a lane | may have |
 //! |---|---|
 //! | that answered lately | as many places as it leaves for others: the first one half of them |
-//! | that has not answered for what is in flight there, or never | a sixteenth of the queue's, all such lanes together half |
+//! | where no attempt has ended yet | a sixteenth of the queue's, while all that do not answer have less than half together |
+//! | that has not answered for what is in flight there, or never | the same, an eighth of all left for those of the line above |
 //!
 //! So whoever brings destinations that hang keeps no other waiting than one that never answered before. A burst to a new one has
 //! a sixteenth until the first answer comes, and half from then on.
@@ -18,6 +19,17 @@ use crate::pipeline::share::Share;
 
 /// While a destination answered for the first time so lately, others that never did wait in hand for a place.
 const NEW_LATELY: Duration = Duration::from_millis(200);
+
+/// How far a lane is trusted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Trust {
+    /// It answered lately.
+    Answers,
+    /// No attempt there has ended yet.
+    Untried,
+    /// It does not answer, or did not when it was tried last.
+    Doubtful,
+}
 
 /// What a share counts of its queue's messages in flight.
 #[derive(Debug, Default)]
@@ -48,12 +60,15 @@ impl Places {
     pub(super) const ENOUGH: Self = Self { all: usize::MAX, free: usize::MAX, unanswered: 0, new_at: None };
 
     /// Whether a lane that has `own` of them may have one more, when others leave it `part`.
-    pub(super) fn has_one_more(self, own: usize, part: usize, is_quiet: bool) -> bool {
+    pub(super) fn has_one_more(self, own: usize, part: usize, trust: Trust) -> bool {
         let most = self.free.min(part);
-        if !is_quiet {
-            return own == 0 || own < most;
-        }
-        let left = (self.all / 2).max(1).saturating_sub(self.unanswered);
+        let all = match trust {
+            Trust::Answers => return own == 0 || own < most,
+            // Who was tried in vain leaves some to who comes anew.
+            Trust::Doubtful => self.all / 2 - self.all / 8,
+            Trust::Untried => self.all / 2,
+        };
+        let left = all.max(1).saturating_sub(self.unanswered);
         left > 0 && (own == 0 || own < most.min(left).min(self.all / 16))
     }
 
@@ -144,13 +159,13 @@ mod tests {
     use super::*;
 
     /// Lets lanes take what they may of 64 places, one after another.
-    fn taken_by(lanes: usize, is_quiet: bool, mut places: Places) -> Vec<usize> {
+    fn taken_by(lanes: usize, trust: Trust, mut places: Places) -> Vec<usize> {
         let take = |_| {
             let mut own = 0;
-            while places.free > 0 && places.has_one_more(own, usize::MAX, is_quiet) {
+            while places.free > 0 && places.has_one_more(own, usize::MAX, trust) {
                 own += 1;
                 places.free -= 1;
-                places.unanswered += usize::from(is_quiet);
+                places.unanswered += usize::from(trust != Trust::Answers);
             }
             own
         };
@@ -163,17 +178,25 @@ mod tests {
 
     #[test]
     fn lanes_that_do_not_answer_have_a_sixteenth_each_and_half_together_however_many_they_are() {
-        assert_eq!(taken_by(12, true, places(64)), [4, 4, 4, 4, 4, 4, 4, 2, 1, 1, 0, 0]);
-        assert_eq!(taken_by(6, true, places(8)), [1, 1, 1, 1, 0, 0]);
-        assert_eq!((taken_by(2, true, places(1)), taken_by(2, true, places(2))), (vec![1, 0], vec![1, 0]));
+        assert_eq!(taken_by(12, Trust::Untried, places(64)), [4, 4, 4, 4, 4, 4, 4, 2, 1, 1, 0, 0]);
+        assert_eq!(taken_by(6, Trust::Untried, places(8)), [1, 1, 1, 1, 0, 0]);
+        let two = |all| taken_by(2, Trust::Untried, places(all));
+        assert_eq!((two(1), two(2)), (vec![1, 0], vec![1, 0]));
+        assert_eq!(taken_by(9, Trust::Doubtful, places(64)), [4, 4, 4, 4, 4, 2, 1, 1, 0]);
+        let tried = Places { unanswered: 24, ..places(64) };
+        assert_eq!(
+            taken_by(4, Trust::Untried, tried),
+            [4, 2, 1, 1],
+            "an eighth is for who was not tried yet"
+        );
     }
 
     #[test]
     fn those_that_answer_part_the_others_though_half_of_them_hang() {
-        assert_eq!(taken_by(4, false, places(64)), [32, 16, 8, 4]);
+        assert_eq!(taken_by(4, Trust::Answers, places(64)), [32, 16, 8, 4]);
         let hanging = Places { free: 32, unanswered: 32, ..places(64) };
-        assert_eq!(taken_by(4, false, hanging), [16, 8, 4, 2]);
-        assert!(Places::ENOUGH.has_one_more(1_000, usize::MAX, false));
+        assert_eq!(taken_by(4, Trust::Answers, hanging), [16, 8, 4, 2]);
+        assert!(Places::ENOUGH.has_one_more(1_000, usize::MAX, Trust::Answers));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::pipeline::lanes::claims::{Claims, Standing};
 use crate::pipeline::lanes::concurrency::{Limit, Load};
 use crate::pipeline::lanes::judge::Judgement;
 use crate::pipeline::lanes::lane::Pass;
-use crate::pipeline::lanes::line::Line;
+use crate::pipeline::lanes::line::{Line, Moves};
 use crate::pipeline::lanes::pulse::Pulse;
 use crate::pipeline::lanes::row::{AHEAD, BRIEFLY, Row, Turn, WAIT_MAX, Waiter, passes_at, patience};
 use crate::pipeline::pace::Pace;
@@ -266,7 +266,7 @@ impl Gate {
         let has_place = || {
             let own = self.rows.iter().find(|row| row.queue == ask.queue).map_or(0, |row| row.in_flight);
             let (own, part) = if is_half_open { (0, usize::MAX) } else { (own, self.part(now, ask.queue)) };
-            ask.places.has_one_more(own, part, self.pulse.is_quiet(now))
+            ask.places.has_one_more(own, part, self.pulse.trust(now))
         };
         (is_half_open || is_below()) && (ask.is_booked || has_place())
     }
@@ -481,9 +481,10 @@ impl Gate {
         let opens = shut_until.unwrap_or(now).max(now.after(wait));
         let each_us = self.pulse.attempt_us() / u64::from(self.limit.now());
         let interval = self.pace.as_ref().map_or(Duration::ZERO, |pace| pace.rate().interval());
-        let is_stuck = self.held_until(now).is_none() && (shut_until.is_some() || self.pulse.is_quiet(now));
-        let each = (!is_stuck).then_some(Duration::from_micros(each_us).max(interval));
-        self.line.put_off(now, queue, opens, each, random)
+        let each = Duration::from_micros(each_us).max(interval);
+        let is_held = self.held_until(now).is_some();
+        let moves = if is_held { Moves::Each(each) } else { self.pulse.moves(now, shut_until, each) };
+        self.line.put_off(now, queue, opens.max(self.pulse.known_at().unwrap_or(opens)), moves, random)
     }
 
     /// Whether it may be forgotten: nothing is under way, it is not held, its rate has nothing to be paid back, and it is as good

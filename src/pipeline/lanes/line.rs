@@ -5,7 +5,7 @@
 //! its own, and the lane comes to them in turn, so nobody stands behind the backlog of another.
 //!
 //! While no attempt is answered the lines cannot move. Then the least delay doubles, and a line is as long as [`LOOKS_PER_S`] make it,
-//! [`STUCK`] or eight times the least delay at most: whoever waits behind a destination that is down costs the others next to
+//! [`STUCK`] or eight times the least delay, [`STUCK_MAX`] at most: whoever waits behind a destination that is down costs the others next to
 //! nothing. Its messages come back at moments that all lanes have in common, so that one lease takes many of them.
 
 use std::collections::HashMap;
@@ -20,12 +20,27 @@ const DELAY_MIN: Duration = Duration::from_millis(250);
 const JITTER: f64 = 0.25;
 /// How many of those that stand before a lane which does not answer look each second whether it does.
 const LOOKS_PER_S: u32 = 50;
+/// The same for one of which nothing is known yet: it may answer in a moment.
+const FIRST_LOOKS_PER_S: u32 = 250;
 /// Within what they all look, however many they are, while it was quiet for no longer than an eighth of it.
 const STUCK: Duration = Duration::from_secs(40);
+/// Within what they look at the latest: who is back after long gets its backlog in about that time.
+const STUCK_MAX: Duration = Duration::from_mins(1);
 /// They come back at multiples of this.
 const GRID: Duration = Duration::from_millis(500);
 /// How often lines are looked for that nobody stands in.
 const SWEEP: Duration = Duration::from_millis(250);
+
+/// How lines move.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Moves {
+    /// The lane has room so often.
+    Each(Duration),
+    /// Nobody knows: it was not tried for long.
+    Soon,
+    /// They do not: it is shut, or does not answer.
+    Not,
+}
 
 /// The lines before one lane.
 #[derive(Debug, Default)]
@@ -40,14 +55,13 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// How long from now a message of a queue is put off, when the lane opens at `opens` and has room each `each`, or `None` where it
-    /// does not answer; `random` is at least 0 and below 1. Never more than [`DEFER_MAX`]: a lane may open earlier than it was said to.
+    /// How long from now a message of a queue is put off, when the lane opens at `opens` and `moves` like this; `random` is at least 0 and below 1. Never more than [`DEFER_MAX`]: a lane may open earlier than it was said to.
     pub(super) fn put_off(
         &mut self,
         now: Tick,
         queue: usize,
         opens: Tick,
-        each: Option<Duration>,
+        moves: Moves,
         random: f64,
     ) -> Duration {
         if now >= self.doubles_at {
@@ -61,8 +75,12 @@ impl Line {
         }
         let lines = self.ends.len() + usize::from(!self.ends.contains_key(&queue));
         let lines = u32::try_from(lines).unwrap_or(u32::MAX);
-        self.is_stuck = each.is_none();
-        let Some(each) = each else { return self.look_again(now, queue, opens, lines) };
+        self.is_stuck = !matches!(moves, Moves::Each(_));
+        let each = match moves {
+            Moves::Each(each) => each,
+            Moves::Soon => return self.look_again(now, queue, opens, lines, FIRST_LOOKS_PER_S),
+            Moves::Not => return self.look_again(now, queue, opens, lines, LOOKS_PER_S),
+        };
         let end = self.ends.entry(queue).or_default();
         *end = (*end).max(opens).max(now).after(each.saturating_mul(lines)).min(now.after(DEFER_MAX));
         let delay = (*end).max(opens).since(now).max(self.least);
@@ -71,10 +89,10 @@ impl Line {
         if longer > DEFER_MAX { DEFER_MAX.mul_f64(1.0 - JITTER * random) } else { longer }
     }
 
-    fn look_again(&mut self, now: Tick, queue: usize, opens: Tick, lines: u32) -> Duration {
+    fn look_again(&mut self, now: Tick, queue: usize, opens: Tick, lines: u32, looks_per_s: u32) -> Duration {
         let from = now.after(self.least).max(opens);
-        let each = (Duration::from_secs(1) / LOOKS_PER_S).saturating_mul(lines);
-        let last = from.after(self.least.saturating_mul(8).max(STUCK));
+        let each = (Duration::from_secs(1) / looks_per_s).saturating_mul(lines);
+        let last = from.after(self.least.saturating_mul(8).clamp(STUCK, STUCK_MAX));
         let end = self.ends.entry(queue).or_default();
         *end = (*end).max(from).after(each);
         if last < *end {
@@ -118,10 +136,10 @@ mod tests {
     fn who_is_put_off_comes_back_at_the_pace_of_the_lane() {
         let mut line = Line::default();
         let delays: Vec<_> =
-            (0..6).map(|_| line.put_off(at(0), 1, at(0), Some(EACH), 0.0).as_millis()).collect();
+            (0..6).map(|_| line.put_off(at(0), 1, at(0), Moves::Each(EACH), 0.0).as_millis()).collect();
         assert_eq!(delays, [250, 250, 300, 400, 500, 600]);
         assert_eq!(
-            line.put_off(at(500), 1, at(2_000), Some(EACH), 0.0).as_millis(),
+            line.put_off(at(500), 1, at(2_000), Moves::Each(EACH), 0.0).as_millis(),
             1_600,
             "not before it opens"
         );
@@ -131,14 +149,14 @@ mod tests {
     fn nobody_stands_behind_the_backlog_of_another_queue() {
         let mut line = Line::default();
         for _ in 0..1_000 {
-            line.put_off(at(0), 1, at(0), Some(EACH), 0.0);
+            line.put_off(at(0), 1, at(0), Moves::Each(EACH), 0.0);
         }
         assert!(line.has(at(0), 1) && !line.has(at(0), 2));
         let delays: Vec<_> =
-            (0..5).map(|_| line.put_off(at(0), 2, at(0), Some(EACH), 0.0).as_millis()).collect();
+            (0..5).map(|_| line.put_off(at(0), 2, at(0), Moves::Each(EACH), 0.0).as_millis()).collect();
         assert_eq!(delays, [250, 400, 600, 800, 1_000], "every second turn");
         assert!(!line.has(at(1_000), 2) && line.has(at(1_000), 1));
-        line.put_off(at(1_500), 1, at(0), Some(EACH), 0.0);
+        line.put_off(at(1_500), 1, at(0), Moves::Each(EACH), 0.0);
         assert_eq!(line.ends.len(), 1);
     }
 
@@ -146,37 +164,37 @@ mod tests {
     fn while_nothing_moves_the_least_delay_doubles_to_five_minutes() {
         let (mut line, mut now, mut delays) = (Line::default(), at(0), Vec::new());
         for _ in 0..14 {
-            let delay = line.put_off(now, 1, now, Some(Duration::ZERO), 0.0);
+            let delay = line.put_off(now, 1, now, Moves::Each(Duration::ZERO), 0.0);
             delays.push(delay.as_millis());
             now = now.after(delay);
         }
         assert_eq!(delays[..5], [250, 500, 1_000, 2_000, 4_000]);
         assert_eq!(delays[11..], [300_000; 3]);
         line.moved();
-        assert_eq!(line.put_off(now, 1, now, Some(Duration::ZERO), 0.0), DELAY_MIN);
+        assert_eq!(line.put_off(now, 1, now, Moves::Each(Duration::ZERO), 0.0), DELAY_MIN);
     }
 
     #[test]
     fn those_before_a_lane_that_does_not_answer_look_fifty_a_second_at_common_moments() {
         let mut line = Line::default();
-        let mut put_off = |at_ms, queue, opens_ms, each: Option<Duration>| {
-            line.put_off(at(at_ms), queue, at(opens_ms), each, 0.0).as_millis()
+        let mut put_off = |at_ms, queue, opens_ms, moves| {
+            line.put_off(at(at_ms), queue, at(opens_ms), moves, 0.0).as_millis()
         };
-        let mut delays: Vec<_> = (0..2_050).map(|_| put_off(100, 1, 0, None)).collect();
+        let mut delays: Vec<_> = (0..2_050).map(|_| put_off(100, 1, 0, Moves::Not)).collect();
         assert_eq!((delays[0], delays[2_049]), (400, 1_400), "after forty seconds the line begins anew");
         assert!(delays.iter().all(|delay| (100 + delay) % 500 == 0));
         delays.sort_unstable();
         let at_a_time: Vec<_> = delays.chunk_by(|one, other| one == other).map(<[_]>::len).collect();
         assert!(at_a_time.len() >= 80 && at_a_time.iter().all(|count| *count <= 50), "{at_a_time:?}");
         assert_eq!(
-            [2, 2].map(|queue| put_off(100, queue, 0, None)),
+            [2, 2].map(|queue| put_off(100, queue, 0, Moves::Not)),
             [400, 400],
             "another queue's is its own"
         );
-        let delays: Vec<_> = (0..50).map(|_| put_off(100, 3, 60_000, None)).collect();
+        let delays: Vec<_> = (0..50).map(|_| put_off(100, 3, 60_000, Moves::Not)).collect();
         assert_eq!((delays[0], delays[49]), (60_400, 62_900), "not all at once when it opens");
         line.moved();
-        let delay = line.put_off(at(100), 1, at(0), Some(EACH), 0.0).as_millis();
+        let delay = line.put_off(at(100), 1, at(0), Moves::Each(EACH), 0.0).as_millis();
         assert_eq!(delay, 250, "what they wait for says nothing of a lane that moves again");
     }
 
@@ -187,7 +205,7 @@ mod tests {
             for (step_ms, opens_ms, each_ms, random, moved, queue) in steps {
                 now = now.after(Duration::from_millis(step_ms));
                 let opens = now.after(Duration::from_millis(opens_ms));
-                let delay = line.put_off(now, queue, opens, (each_ms > 0).then_some(Duration::from_millis(each_ms)), random);
+                let delay = line.put_off(now, queue, opens, if each_ms > 0 { Moves::Each(Duration::from_millis(each_ms)) } else { Moves::Not }, random);
                 prop_assert!(delay <= DEFER_MAX && delay >= DELAY_MIN);
                 prop_assert!(now.after(delay) >= opens || delay >= DEFER_MAX.mul_f64(0.7499));
                 if moved {

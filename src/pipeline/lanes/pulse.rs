@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use crate::clock::Tick;
+use crate::pipeline::lanes::line::Moves;
 use crate::pipeline::lanes::row::{AHEAD, BRIEFLY, WAIT_MAX};
 use crate::pipeline::mean;
+use crate::pipeline::places::Trust;
 
-/// How long the first answer is waited for without a place: longer than those of receivers nearby take, and too short for who hangs
-/// to be felt by the others.
-const HEARING: Duration = Duration::from_millis(20);
+/// How long the first answer is waited for without a place: longer than those of most receivers take, and too short for who hangs to
+/// be felt by the others.
+const HEARING: Duration = Duration::from_millis(100);
+/// Who does not answer what is in flight for so long, or for twice as long as its answers take, is believed to hang.
+const STUCK: Duration = Duration::from_secs(1);
 
 /// What is known of the destination.
 #[derive(Debug, Default)]
@@ -43,7 +47,35 @@ impl Pulse {
 
     /// Whether it never answered, or not lately although something is in flight.
     pub(super) fn is_quiet(&self, now: Tick) -> bool {
-        self.answered_at.is_none_or(|at| self.quiet_since.is_some() && now.since(at) > self.grace())
+        !self.has_answered() || self.quiet_since.is_some_and(|since| now.since(since) > self.grace())
+    }
+
+    /// Whether it is believed to hang.
+    pub(super) fn is_stuck(&self, now: Tick) -> bool {
+        self.quiet_since.is_some_and(|since| now.since(since) >= STUCK.max(self.grace()))
+    }
+
+    /// When more will be known of one that never answered what is in flight.
+    pub(super) fn known_at(&self) -> Option<Tick> {
+        self.quiet_since.filter(|_| !self.has_answered()).map(|since| since.after(STUCK))
+    }
+
+    /// How the lines before it move when it has room so often and is shut until then.
+    pub(super) fn moves(&self, now: Tick, shut_until: Option<Tick>, each: Duration) -> Moves {
+        match self.known_at() {
+            _ if shut_until.is_some() || self.is_stuck(now) => Moves::Not,
+            Some(_) => Moves::Soon,
+            None => Moves::Each(each),
+        }
+    }
+
+    /// How far it is trusted with places of a queue with many destinations.
+    pub(super) fn trust(&self, now: Tick) -> Trust {
+        match () {
+            () if !self.is_quiet(now) => Trust::Answers,
+            () if self.has_answered() || self.attempt_us > 0 => Trust::Doubtful,
+            () => Trust::Untried,
+        }
     }
 
     /// How much longer the first answer is worth waiting for: somebody tries, and has not for long. `None` where it is not, and once
@@ -127,7 +159,8 @@ mod tests {
         pulse.ended(at(300), false, 0, TOOK);
         assert!(!pulse.is_quiet(at(60_000)), "nothing is in flight");
         pulse.began(at(60_000));
-        assert!(pulse.is_quiet(at(60_000)), "it answered long ago");
+        assert!(!pulse.is_quiet(at(60_200)) && pulse.is_quiet(at(60_201)), "nobody asked it meanwhile");
+        assert!(!pulse.is_stuck(at(60_999)) && pulse.is_stuck(at(61_000)));
         pulse.ended(at(60_001), true, 0, TOOK);
         pulse.began(at(60_002));
         assert!(!pulse.is_quiet(at(60_003)), "it answered a moment ago");
@@ -141,12 +174,12 @@ mod tests {
         assert_eq!(pulse.unheard(at(0)), None, "nobody tries");
         pulse.began(at(100));
         let rest = |pulse: &Pulse, ms| pulse.unheard(at(ms)).map(|rest| rest.as_millis());
-        assert_eq!([100, 115, 119, 120].map(|ms| rest(&pulse, ms)), [Some(20), Some(5), Some(1), None]);
-        assert_eq!([119, 120].map(|ms| pulse.patience(at(ms)).is_some()), [true, false]);
+        assert_eq!([100, 195, 199, 200].map(|ms| rest(&pulse, ms)), [Some(100), Some(5), Some(1), None]);
+        assert_eq!([199, 200].map(|ms| pulse.patience(at(ms)).is_some()), [true, false]);
         pulse.ended(at(150), true, 3, TOOK);
         assert_eq!((rest(&pulse, 150), pulse.patience(at(150))), (None, Some(WAIT_MAX)), "it answered");
         pulse.broke();
-        assert_eq!(rest(&pulse, 151), Some(19), "what it answered before its breaker opened says nothing");
+        assert_eq!(rest(&pulse, 151), Some(99), "what it answered before its breaker opened says nothing");
     }
 
     #[test]
@@ -165,7 +198,7 @@ mod tests {
         assert_eq!(pulse.patience(at(0)), Some(BRIEFLY), "it may be quick");
         pulse.began(at(0));
         assert_eq!(
-            (pulse.patience(at(19)), pulse.patience(at(20))),
+            (pulse.patience(at(99)), pulse.patience(at(100))),
             (Some(BRIEFLY), None),
             "nobody answered yet"
         );

@@ -125,7 +125,7 @@ async fn for_the_first_answer_one_waits_without_a_place_and_for_a_moment_only() 
     let mut hearing = Box::pin(lane.hear(share));
     assert!((&mut hearing).now_or_never().is_none());
     assert!(lane.hear(mixed()).now_or_never().is_some(), "nothing of another queue is under way");
-    elapse(19).await;
+    elapse(99).await;
     assert!((&mut hearing).now_or_never().is_none());
     elapse(1).await;
     assert!(hearing.now_or_never().is_some() && lane.hear(share).now_or_never().is_some());
