@@ -13,8 +13,8 @@ use tokio::time::{sleep, timeout};
 use super::meter::{self, Usage};
 use super::own::OwnGateway;
 use super::plan::{Plan, Store, Which};
-use crate::api::Status;
-use crate::cli::client::Client;
+use crate::api::{Code, Status};
+use crate::cli::client::{Client, ClientError};
 use crate::cli::{Failure, say};
 use crate::domain::queue::QueueName;
 
@@ -191,11 +191,11 @@ impl Target {
             return self.made.remove().await;
         }
         for queue in self.queues.take() {
-            if let Err(error) = self.client.delete_queue(&queue, true).await {
-                let is_unknown = error.to_string().contains("queue_unknown");
-                if !is_unknown {
-                    say(&format!("{error}\n  left behind: posthaste queue delete {queue} --force"));
-                }
+            match self.client.delete_queue(&queue, true).await {
+                Ok(()) => {}
+                Err(ClientError::Refused(refusal))
+                    if refusal.problem.known_code() == Some(Code::QueueUnknown) => {}
+                Err(error) => say(&format!("{error}\n  left behind: posthaste queue delete {queue} --force")),
             }
         }
     }
