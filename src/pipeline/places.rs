@@ -69,10 +69,10 @@ impl Places {
             Trust::Untried => self.all / 2,
         };
         let left = all.max(1).saturating_sub(self.unanswered);
-        left > 0 && (own == 0 || own < most.min(left).min(self.all / 16))
+        left > 0 && (own == 0 || own < most.min(left).min(Self::of_unknown(self.all)))
     }
 
-    /// How many of `all` places a lane may have that never answered.
+    /// How many of `all` places a lane may have that does not answer, or never did.
     pub(super) fn of_unknown(all: usize) -> usize {
         (all / 16).max(1)
     }

@@ -24,7 +24,8 @@ use crate::pipeline::places::Places;
 use crate::pipeline::share::Share;
 use crate::processor::Signal;
 
-/// One lane. On its way through it a message takes its lock twice, each time for some arithmetic.
+/// One lane. On its way through it a message takes its lock twice, once more where nobody ever answered, each time for some
+/// arithmetic.
 pub(in crate::pipeline) struct Lane {
     pub(in crate::pipeline) key: Arc<str>,
     pub(super) clock: Clock,

@@ -5,8 +5,9 @@
 //! its own, and the lane comes to them in turn, so nobody stands behind the backlog of another.
 //!
 //! While no attempt is answered the lines cannot move. Then the least delay doubles, and a line is as long as [`LOOKS_PER_S`] make it,
-//! [`STUCK`] or eight times the least delay, [`STUCK_MAX`] at most: whoever waits behind a destination that is down costs the others next to
-//! nothing. Its messages come back at moments that all lanes have in common, so that one lease takes many of them.
+//! at most [`LINE_MIN`] or eight times the least delay, and never longer than [`LINE_MAX`]: whoever waits behind a destination that
+//! is down costs the others next to nothing. Its messages come back at moments that all lanes have in common, so that one lease
+//! takes many of them.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -23,9 +24,9 @@ const LOOKS_PER_S: u32 = 50;
 /// The same for one of which nothing is known yet: it may answer in a moment.
 const FIRST_LOOKS_PER_S: u32 = 250;
 /// Within what they all look, however many they are, while it was quiet for no longer than an eighth of it.
-const STUCK: Duration = Duration::from_secs(40);
+const LINE_MIN: Duration = Duration::from_secs(40);
 /// Within what they look at the latest: who is back after long gets its backlog in about that time.
-const STUCK_MAX: Duration = Duration::from_mins(1);
+const LINE_MAX: Duration = Duration::from_mins(1);
 /// They come back at multiples of this.
 const GRID: Duration = Duration::from_millis(500);
 /// How often lines are looked for that nobody stands in.
@@ -55,7 +56,8 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// How long from now a message of a queue is put off, when the lane opens at `opens` and `moves` like this; `random` is at least 0 and below 1. Never more than [`DEFER_MAX`]: a lane may open earlier than it was said to.
+    /// How long from now a message of a queue is put off, when the lane opens at `opens` and its lines move like `moves`; `random` is
+    /// at least 0 and below 1. Never more than [`DEFER_MAX`]: a lane may open earlier than it was said to.
     pub(super) fn put_off(
         &mut self,
         now: Tick,
@@ -92,7 +94,7 @@ impl Line {
     fn look_again(&mut self, now: Tick, queue: usize, opens: Tick, lines: u32, looks_per_s: u32) -> Duration {
         let from = now.after(self.least).max(opens);
         let each = (Duration::from_secs(1) / looks_per_s).saturating_mul(lines);
-        let last = from.after(self.least.saturating_mul(8).clamp(STUCK, STUCK_MAX));
+        let last = from.after(self.least.saturating_mul(8).clamp(LINE_MIN, LINE_MAX));
         let end = self.ends.entry(queue).or_default();
         *end = (*end).max(from).after(each);
         if last < *end {

@@ -15,7 +15,7 @@ use crate::domain::phases::Phases;
 use crate::domain::queue::{DestinationOverride, QueueSettings};
 use crate::pipeline::lanes::settings::OriginSettings;
 use crate::pipeline::lanes::{Phase, Why};
-use crate::processor::{Delivery, Report, Signal};
+use crate::processor::{Build, Delivery, Report, Signal};
 use crate::store::QueueEntry;
 use crate::store::enqueue::{Group, NewMessage};
 use crate::store::stats::QueueStats;
@@ -351,23 +351,26 @@ fn bring(settings: &mut QueueSettings) {
     settings.destination_override = DestinationOverride::Any;
 }
 
+/// Builds a processor that is done after so long.
+fn taking(took: Duration) -> Build {
+    build(move |_| {
+        Box::pin(async move {
+            tokio::time::sleep(took).await;
+            OK
+        })
+    })
+}
+
 #[tokio::test]
 async fn a_burst_to_a_healthy_destination_is_put_back_no_more_than_twice_whether_it_is_new_or_has_rested() {
     let mut bed = Bed::new();
-    let process = build(|_| {
-        Box::pin(async {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            OK
-        })
-    });
-    let queue = bed.queue_with("mixed", process, bring).await;
+    let queue = bed.queue_with("mixed", taking(Duration::from_millis(50)), bring).await;
     let rig = bed.start();
-    let settled = |call| if let Call::Settle { count } = call { count } else { 0 };
     for burst in 1..=2 {
         let messages = (0..200).map(|_| bringing(&rig, "https://shop.example/")).collect();
         rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages }).await;
         rig.until(&queue, "all are delivered", |stats| stats.counters.delivered == burst * 200).await;
-        let settled = rig.peer.calls().into_iter().map(settled).sum::<usize>();
+        let settled = rig.peer.settlements();
         assert!(settled <= 3 * 200 * usize::try_from(burst).unwrap(), "{settled} settlements");
         // Longer than a destination may be quiet that is at work.
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -378,19 +381,12 @@ async fn a_burst_to_a_healthy_destination_is_put_back_no_more_than_twice_whether
 #[tokio::test]
 async fn of_a_queue_with_many_destinations_nothing_is_put_back_while_the_lanes_are_open_and_quick() {
     let mut bed = Bed::new();
-    let process = build(|_| {
-        Box::pin(async {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-            OK
-        })
-    });
-    let queue = bed.queue_with("mixed", process, bring).await;
+    let queue = bed.queue_with("mixed", taking(Duration::from_millis(2)), bring).await;
     let rig = bed.start();
     let messages = (0..2_000).map(|_| bringing(&rig, "https://shop.example/")).collect();
     rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages }).await;
     rig.until(&queue, "all are delivered", |stats| stats.counters.delivered == 2_000).await;
-    let settled = |call| if let Call::Settle { count } = call { count } else { 0 };
-    assert_eq!(rig.peer.calls().into_iter().map(settled).sum::<usize>(), 2_000, "each once");
+    assert_eq!(rig.peer.settlements(), 2_000, "each once");
     rig.stop().await;
 }
 

@@ -113,6 +113,12 @@ impl Peer {
         self.calls().into_iter().filter_map(enqueue).collect()
     }
 
+    /// The settlements of all calls.
+    pub(super) fn settlements(&self) -> usize {
+        let of = |call| if let Call::Settle { count } = call { count } else { 0 };
+        self.calls().into_iter().map(of).sum()
+    }
+
     pub(super) fn count(&self, which: impl Fn(&Call) -> bool) -> usize {
         self.calls().iter().filter(|call| which(call)).count()
     }
