@@ -18,9 +18,10 @@ use crate::domain::phases::Phases;
 use crate::domain::retry::{RetryPolicy, Verdict, decide};
 use crate::domain::timestamp::Timestamp;
 use crate::pipeline::batch::{Batch, Ended, Taken};
-use crate::pipeline::lanes::{Lane, NoWay, Pass, Recent};
+use crate::pipeline::lanes::{Lane, Left, NoWay, Pass, Recall, Recent};
 use crate::pipeline::slots::Slots;
 use crate::processor::{Delivery, Processor, Processors, Report, Signal};
+use crate::store::lease::Scheduled;
 
 /// How long after a message's time-out its attempt is ended from outside: a processor that keeps its time knows more
 /// of why than we do.
@@ -64,7 +65,16 @@ pub(super) enum Finished {
         at: Timestamp,
         /// How long it took.
         took: Duration,
+        /// The right to bring forward what waits for the same lane.
+        recall: Option<Recall>,
     },
+}
+
+impl Finished {
+    /// Takes out what is to be done besides ending the lease.
+    pub(super) fn take_recall(&mut self) -> Option<Recall> {
+        if let Self::Made { recall, .. } = self { recall.take() } else { None }
+    }
 }
 
 /// Where a message goes.
@@ -90,7 +100,7 @@ pub(super) async fn attempt(bench: Rc<Bench>, batch: Arc<Batch>, key: Key) -> (K
     }
     // The share and the lane first: what waits for them must not keep a slot from another queue's message.
     let _in_flight = batch.share.enter().await;
-    let pass = match bench.pass(&batch, course).await {
+    let pass = match bench.pass(&batch, &key, course).await {
         Ok(pass) => pass,
         Err(finished) => return (key, finished),
     };
@@ -104,21 +114,22 @@ pub(super) async fn attempt(bench: Rc<Bench>, batch: Arc<Batch>, key: Key) -> (K
     let report = make(processor, delivery).await;
     let took = bench.clock.tick().since(began);
     batch.share.took(took);
-    if let Some(pass) = pass {
+    let recall = pass.and_then(|pass| {
         let is_booked = pass.is_booked();
-        let shut = pass.end(report.signal, report.error.as_deref(), took);
+        let Left { shut, recall } = pass.end(report.signal, report.error.as_deref(), took);
         if !is_booked {
             let is_tried_again = matches!(report.outcome, Outcome::Retry { .. });
             let shut = shut.filter(|_| is_tried_again);
             batch.share.met.ended(bench.clock.tick(), report.signal, shut);
         }
-    }
-    (key, Finished::Made { report, at, took })
+        recall
+    });
+    (key, Finished::Made { report, at, took, recall })
 }
 
 impl Bench {
     /// Waits for the turn of a message by its queue's rate and then for its lane, if it goes through one.
-    async fn pass(&self, batch: &Arc<Batch>, course: Course) -> Result<Option<Pass>, Finished> {
+    async fn pass(&self, batch: &Arc<Batch>, key: &Key, course: Course) -> Result<Option<Pass>, Finished> {
         let has_rate = batch.entry.settings.delivery.rate.is_some();
         if has_rate {
             match batch.share.take_turn(self.clock.tick(), TURN_MAX) {
@@ -142,17 +153,24 @@ impl Bench {
                         batch.share.took(TURN_MAX);
                         Finished::NoWay
                     }
-                    _ => {
-                        let delay = lane.put_off(&batch.share);
-                        if !is_booked {
-                            let now = self.clock.tick();
-                            batch.share.met.put_off(&lane.key, now, now.after(delay));
-                        }
-                        Finished::PutOff(no_way, delay)
-                    }
+                    _ => self.put_off(batch, key, &lane, is_booked, no_way),
                 })
             }
         }
+    }
+
+    fn put_off(&self, batch: &Batch, key: &Key, lane: &Lane, is_booked: bool, no_way: NoWay) -> Finished {
+        let message = {
+            let in_hand = self.in_hand.borrow();
+            let Some(taken) = in_hand.show(key) else { return Finished::NotBegun };
+            Scheduled { id: taken.lease.record.id(), attempts: taken.lease.record.attempts() }
+        };
+        let delay = lane.put_off(&batch.share, &batch.name.queue, message);
+        if !is_booked {
+            let now = self.clock.tick();
+            batch.share.met.put_off(&lane.key, now, now.after(delay));
+        }
+        Finished::PutOff(no_way, delay)
     }
 
     /// Where a message goes; `None` when its lease has ended.
@@ -213,7 +231,7 @@ fn failed(error: String) -> Report {
 /// Turns how an attempt ended into how its lease ends.
 pub(super) fn settle(taken: Taken, finished: Finished, now: Timestamp) -> Ended {
     let (report, at, took) = match finished {
-        Finished::Made { report, at, took } => (report, at, took),
+        Finished::Made { report, at, took, .. } => (report, at, took),
         Finished::NotBegun | Finished::NoProcessor | Finished::NoWay => return taken.release(),
         Finished::PutOff(NoWay::Shut, delay) => return end(taken, Verdict::Defer { delay }, None),
         Finished::PutOff(NoWay::Busy, delay) => return end(taken, Verdict::Postpone { delay }, None),

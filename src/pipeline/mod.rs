@@ -36,6 +36,7 @@ mod pace;
 mod parking;
 mod places;
 pub mod prober;
+mod recalls;
 mod ring;
 pub mod settings;
 mod settler;

@@ -9,6 +9,8 @@
 //! When a queue's own destination answered that it is gone, the queue is parked in the store, and what has not begun of it
 //! here is given back.
 //!
+//! When a destination answers whose lane put messages off, those are brought forward in the store.
+//!
 //! Once a second it lets each processor do what time brings ([`Processors::tick`]).
 //!
 //! # What it waits for
@@ -46,6 +48,7 @@ use crate::pipeline::attempt::{self, Bench, Finished, Key};
 use crate::pipeline::batch::{Batch, Ended, Held, Taken};
 use crate::pipeline::lanes::{Lanes, Recent};
 use crate::pipeline::parking::Parkings;
+use crate::pipeline::recalls::Recalls;
 use crate::pipeline::slots::Slots;
 use crate::pipeline::{is_late, until_late};
 use crate::processor::Processors;
@@ -108,7 +111,7 @@ impl Actor for Worker {
         let mut attempts = FuturesUnordered::new();
         let mut extensions: FuturesUnordered<Extension> = FuturesUnordered::new();
         let mut timer = pin!(sleep(FAR_AWAY));
-        let mut parkings = Parkings::default();
+        let (mut parkings, mut recalls) = (Parkings::default(), Recalls::default());
         let mut seconds = interval_at(Instant::now() + TICK, TICK);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut stopping, mut late) = (pin!(life.stopping()), pin!(until_late(life)));
@@ -132,7 +135,10 @@ impl Actor for Worker {
                 () = &mut timer => self.extend_due(&extensions, timer.as_mut()),
                 _ = seconds.tick() => self.bench.processors.tick(),
                 () = next_many(&mut attempts, &mut finished), if !attempts.is_empty() => {
-                    for (key, finished) in finished.drain(..) {
+                    for (key, mut finished) in finished.drain(..) {
+                        if let Some(recall) = finished.take_recall() {
+                            recalls.begin(&self.store, recall);
+                        }
                         self.finish(&key, finished, &mut parkings);
                     }
                     self.held.freed.notify_one();
@@ -141,6 +147,7 @@ impl Actor for Worker {
                     self.extended(serial, until, answer, timer.as_mut());
                 }
                 () = parkings.next(), if !parkings.is_empty() => {}
+                () = recalls.next(), if !recalls.is_empty() => {}
                 count = inbox.next_many(&mut work, TAKE_MAX), if !is_closed => {
                     is_closed = count == 0;
                     for work in work.drain(..) {

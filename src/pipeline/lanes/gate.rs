@@ -16,6 +16,7 @@ use crate::pipeline::lanes::lane::Pass;
 use crate::pipeline::lanes::line::{Line, Moves};
 use crate::pipeline::lanes::pulse::Pulse;
 use crate::pipeline::lanes::row::{AHEAD, BRIEFLY, Row, Turn, WAIT_MAX, Waiter, passes_at, patience};
+use crate::pipeline::lanes::why::Why;
 use crate::pipeline::pace::Pace;
 use crate::pipeline::places::{InHand, Places, Unanswered};
 use crate::pipeline::share::Share;
@@ -30,19 +31,6 @@ pub(super) struct Ended {
     pub(super) change: Change,
     /// Until when the lane is held from now on, when it was not before.
     pub(super) held_until: Option<Tick>,
-}
-
-/// Why a lane is shut.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Why {
-    /// Its breaker is open; what happened last.
-    Breaker(String),
-    /// Its breaker is half open, and an attempt under way finds out; what happened last.
-    Probe(String),
-    /// The destination asked for a pause.
-    Held,
-    /// Its rate is used up.
-    Rate,
 }
 
 pub(super) struct Gate {
@@ -474,17 +462,29 @@ impl Gate {
         self.cause.push_str(&cause[..end]);
     }
 
-    /// How long a message is put off that met this lane without room.
-    pub(super) fn put_off(&mut self, now: Tick, queue: usize, random: f64) -> Duration {
+    /// How long a message is put off that met this lane without room, and whether it is because nobody answers.
+    pub(super) fn put_off(&mut self, now: Tick, queue: usize, random: f64) -> (Duration, bool) {
         let wait = self.pace.as_ref().map_or(Duration::ZERO, |pace| pace.wait(now));
         let shut_until = self.shut_until(now);
         let opens = shut_until.unwrap_or(now).max(now.after(wait));
-        let each_us = self.pulse.attempt_us() / u64::from(self.limit.now());
-        let interval = self.pace.as_ref().map_or(Duration::ZERO, |pace| pace.rate().interval());
-        let each = Duration::from_micros(each_us).max(interval);
         let is_held = self.held_until(now).is_some();
-        let moves = if is_held { Moves::Each(each) } else { self.pulse.moves(now, shut_until, each) };
-        self.line.put_off(now, queue, opens.max(self.pulse.known_at().unwrap_or(opens)), moves, random)
+        let each = Moves::Each(self.each());
+        let moves = if is_held { each } else { self.pulse.moves(now, shut_until, self.each()) };
+        let opens = opens.max(self.pulse.known_at().unwrap_or(opens));
+        (self.line.put_off(now, queue, opens, moves, random), moves == Moves::Not)
+    }
+
+    /// How often it has room.
+    fn each(&self) -> Duration {
+        let by_places = Duration::from_micros(self.pulse.attempt_us() / u64::from(self.limit.now()));
+        by_places.max(self.pace.as_ref().map_or(Duration::ZERO, |pace| pace.rate().interval()))
+    }
+
+    /// How many more it could take within `span`; `None` while it does not move.
+    pub(super) fn takes_within(&self, now: Tick, span: Duration) -> Option<usize> {
+        let is_moving = self.shut_until(now).is_none() && !self.pulse.is_quiet(now);
+        let turns = span.as_nanos() / self.each().as_nanos().max(1);
+        is_moving.then(|| usize::try_from(turns).unwrap_or(usize::MAX).max(1))
     }
 
     /// Whether it may be forgotten: nothing is under way, it is not held, its rate has nothing to be paid back, and it is as good

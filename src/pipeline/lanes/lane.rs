@@ -14,15 +14,20 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::clock::{Clock, Tick};
 use crate::domain::format::duration;
 use crate::pipeline::lanes::ask::{Answer, Ask, Passage, Wish};
+use crate::pipeline::lanes::backlog::Backlog;
 use crate::pipeline::lanes::breaker::{Change, Phase};
-use crate::pipeline::lanes::gate::{Ended, Gate, Why};
+use crate::pipeline::lanes::gate::{Ended, Gate};
 use crate::pipeline::lanes::judge::judge;
 use crate::pipeline::lanes::openings::Openings;
+use crate::pipeline::lanes::recall::Recall;
 use crate::pipeline::lanes::row::{Turn, WAIT_MAX};
+use crate::pipeline::lanes::why::Why;
 use crate::pipeline::pace::Pace;
 use crate::pipeline::places::Places;
 use crate::pipeline::share::Share;
 use crate::processor::Signal;
+use crate::store::QueueRef;
+use crate::store::lease::Scheduled;
 
 /// One lane. On its way through it a message takes its lock twice, once more where nobody ever answered, each time for some
 /// arithmetic.
@@ -37,6 +42,9 @@ pub(in crate::pipeline) struct Lane {
     is_heard: AtomicBool,
     /// Rung when that changes, and when the breaker does.
     heard: Notify,
+    backlog: Mutex<Backlog>,
+    /// Whether there is something in it.
+    has_backlog: AtomicBool,
 }
 
 impl fmt::Debug for Lane {
@@ -54,6 +62,14 @@ pub(in crate::pipeline) enum NoWay {
     Busy,
 }
 
+/// What an attempt that ended leaves to do.
+pub(in crate::pipeline) struct Left {
+    /// The key of its lane where that is shut now, and until when.
+    pub(in crate::pipeline) shut: Option<(Arc<str>, Tick)>,
+    /// The right to bring forward what the lane put off, where there is something and the destination answered.
+    pub(in crate::pipeline) recall: Option<Recall>,
+}
+
 /// The right to make one attempt. Whoever drops it without telling how it ended has learnt nothing.
 pub(in crate::pipeline) struct Pass {
     lane: Arc<Lane>,
@@ -69,6 +85,7 @@ impl Lane {
         pace: Option<Pace>,
         clock: Clock,
         openings: Arc<Openings>,
+        backlog: Backlog,
     ) -> Self {
         let gate = Mutex::new(Gate::new(most, pace, clock.tick()));
         Self {
@@ -79,6 +96,8 @@ impl Lane {
             booked: AtomicUsize::new(0),
             is_heard: AtomicBool::new(false),
             heard: Notify::new(),
+            backlog: Mutex::new(backlog),
+            has_backlog: AtomicBool::new(false),
         }
     }
 
@@ -204,9 +223,38 @@ impl Lane {
         }
     }
 
-    /// How long a message of that queue is put off that found no way.
-    pub(in crate::pipeline) fn put_off(&self, share: &Share) -> Duration {
-        self.gate().put_off(self.clock.tick(), key(share), fastrand::f64())
+    /// How long a message of that queue is put off that found no way. Where that is because nobody answers it is remembered.
+    pub(in crate::pipeline) fn put_off(
+        &self,
+        share: &Share,
+        queue: &QueueRef,
+        message: Scheduled,
+    ) -> Duration {
+        let now = self.clock.tick();
+        let (delay, is_unanswered) = { self.gate().put_off(now, key(share), fastrand::f64()) };
+        if is_unanswered {
+            let mut backlog = self.backlog();
+            backlog.add(now, queue, message, delay);
+            self.has_backlog.store(!backlog.is_empty(), Ordering::Relaxed);
+        }
+        delay
+    }
+
+    /// The right to bring forward what it put off, if there is something and nobody has it.
+    fn recall(self: &Arc<Self>) -> Option<Recall> {
+        (self.has_backlog.load(Ordering::Relaxed) && self.backlog().follow()).then(|| Recall::of(self))
+    }
+
+    /// Gives back the right to bring messages forward.
+    pub(super) fn leave_backlog(&self) {
+        let mut backlog = self.backlog();
+        backlog.leave();
+        self.has_backlog.store(!backlog.is_empty(), Ordering::Relaxed);
+    }
+
+    pub(super) fn backlog(&self) -> MutexGuard<'_, Backlog> {
+        // Nothing that can panic is done under this lock.
+        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why nothing passes, and until when.
@@ -307,18 +355,21 @@ impl Pass {
         self.passage.admitted.is_probe
     }
 
-    /// Tells how the attempt ended; gives the key of its lane where that is shut now, and until when.
+    /// Tells how the attempt ended; gives what is left to do.
     pub(in crate::pipeline) fn end(
         mut self,
         signal: Signal,
         error: Option<&str>,
         took: Duration,
-    ) -> Option<(Arc<str>, Tick)> {
+    ) -> Left {
         self.is_ended = true;
-        match self.lane.end(&self.passage, signal, error, took) {
+        let shut = match self.lane.end(&self.passage, signal, error, took) {
             Phase::Open(until) => Some((self.lane.key.clone(), until)),
             Phase::Closed | Phase::HalfOpen => None,
-        }
+        };
+        let is_answered = matches!(signal, Signal::Answered { .. });
+        let recall = if is_answered && shut.is_none() { self.lane.recall() } else { None };
+        Left { shut, recall }
     }
 }
 

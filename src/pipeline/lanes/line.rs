@@ -21,8 +21,6 @@ const DELAY_MIN: Duration = Duration::from_millis(250);
 const JITTER: f64 = 0.25;
 /// How many of those that stand before a lane which does not answer look each second whether it does.
 const LOOKS_PER_S: u32 = 50;
-/// The same for one of which nothing is known yet: it may answer in a moment.
-const FIRST_LOOKS_PER_S: u32 = 250;
 /// Within what they all look, however many they are, while it was quiet for no longer than an eighth of it.
 const LINE_MIN: Duration = Duration::from_secs(40);
 /// Within what they look at the latest: who is back after long gets its backlog in about that time.
@@ -37,9 +35,7 @@ const SWEEP: Duration = Duration::from_millis(250);
 pub(super) enum Moves {
     /// The lane has room so often.
     Each(Duration),
-    /// Nobody knows: it was not tried for long.
-    Soon,
-    /// They do not: it is shut, or does not answer.
+    /// They do not: it is shut, does not answer, or nothing is known of it yet.
     Not,
 }
 
@@ -80,8 +76,7 @@ impl Line {
         self.is_stuck = !matches!(moves, Moves::Each(_));
         let each = match moves {
             Moves::Each(each) => each,
-            Moves::Soon => return self.look_again(now, queue, opens, lines, FIRST_LOOKS_PER_S),
-            Moves::Not => return self.look_again(now, queue, opens, lines, LOOKS_PER_S),
+            Moves::Not => return self.look_again(now, queue, opens, lines),
         };
         let end = self.ends.entry(queue).or_default();
         *end = (*end).max(opens).max(now).after(each.saturating_mul(lines)).min(now.after(DEFER_MAX));
@@ -91,9 +86,9 @@ impl Line {
         if longer > DEFER_MAX { DEFER_MAX.mul_f64(1.0 - JITTER * random) } else { longer }
     }
 
-    fn look_again(&mut self, now: Tick, queue: usize, opens: Tick, lines: u32, looks_per_s: u32) -> Duration {
+    fn look_again(&mut self, now: Tick, queue: usize, opens: Tick, lines: u32) -> Duration {
         let from = now.after(self.least).max(opens);
-        let each = (Duration::from_secs(1) / looks_per_s).saturating_mul(lines);
+        let each = (Duration::from_secs(1) / LOOKS_PER_S).saturating_mul(lines);
         let last = from.after(self.least.saturating_mul(8).clamp(LINE_MIN, LINE_MAX));
         let end = self.ends.entry(queue).or_default();
         *end = (*end).max(from).after(each);

@@ -7,9 +7,12 @@
 //! | `concurrency` | how many may be in flight |
 //! | `claims` | which queues want more than there is, and the part of each |
 //! | `line` | when a message that found no room is worth another look |
+//! | `backlog` | what was put off and is brought forward when somebody answers |
+//! | `recall` | the right to do so |
 //! | `row` | who waits in hand, and for how long that is worth it |
 //! | `pulse` | whether the destination answers, and how long that takes |
 //! | `ask` | who wants to pass or to lease, and what it is told |
+//! | `why` | why nothing passes |
 //! | `gate` | these together, and who waits |
 //! | `lane` | a gate that is shared, and the right to pass it |
 //! | `openings` | what the log says of breakers that open |
@@ -20,6 +23,7 @@
 //! its own settings is its [`Share`](crate::pipeline::share), which comes on top.
 
 mod ask;
+mod backlog;
 mod breaker;
 mod claims;
 mod concurrency;
@@ -29,11 +33,13 @@ mod lane;
 mod line;
 mod openings;
 mod pulse;
+mod recall;
 mod recent;
 mod row;
 pub mod settings;
 #[cfg(test)]
 mod tests;
+mod why;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -41,11 +47,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use self::breaker::Phase;
-pub use self::gate::Why;
-pub(super) use self::lane::{Lane, NoWay, Pass};
+use self::backlog::{Backlog, Crowd};
+pub(super) use self::lane::{Lane, Left, NoWay, Pass};
 use self::openings::Openings;
+pub(super) use self::recall::{EVERY, Recall, Step};
 pub(super) use self::recent::Recent;
 use self::settings::LaneSettings;
+pub use self::why::{AllShut, Why};
 use crate::clock::{Clock, Tick};
 use crate::domain::format::Rate;
 use crate::domain::queue::QueueSettings;
@@ -68,6 +76,7 @@ struct Shared {
     settings: LaneSettings,
     clock: Clock,
     openings: Arc<Openings>,
+    crowd: Crowd,
     known: Mutex<Known>,
 }
 
@@ -96,31 +105,6 @@ pub struct LaneStatus {
     pub waiting: usize,
 }
 
-/// Why several lanes let nothing pass: one of them, and how many others.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AllShut {
-    /// Of those that are shut by a breaker, if any is, the one that opens first.
-    pub key: Arc<str>,
-    /// How long that one is shut.
-    pub wait: Duration,
-    /// Why.
-    pub why: Why,
-    /// How many others are.
-    pub others: usize,
-}
-
-impl Why {
-    /// What is said before what, when there are several.
-    fn rank(&self) -> u8 {
-        match self {
-            Self::Breaker(_) => 0,
-            Self::Probe(_) => 1,
-            Self::Held => 2,
-            Self::Rate => 3,
-        }
-    }
-}
-
 /// Where the messages of a queue go.
 pub(super) struct Way {
     /// The lane of its own destination.
@@ -146,7 +130,8 @@ impl Lanes {
     /// No lanes yet.
     pub(super) fn new(settings: LaneSettings, clock: Clock) -> Self {
         let openings = Arc::new(Openings::new(clock.tick()));
-        Self(Arc::new(Shared { settings, clock, openings, known: Mutex::default() }))
+        let crowd = Crowd::default();
+        Self(Arc::new(Shared { settings, clock, openings, crowd, known: Mutex::default() }))
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -164,7 +149,8 @@ impl Lanes {
         known.forget_idle(now, &self.0.settings);
         let (rate, most) = self.0.settings.of(key);
         let (clock, openings) = (self.0.clock.clone(), self.0.openings.clone());
-        let lane = Arc::new(Lane::new(key, most, rate.map(Pace::new), clock, openings));
+        let backlog = Backlog::new(self.0.crowd.clone());
+        let lane = Arc::new(Lane::new(key, most, rate.map(Pace::new), clock, openings, backlog));
         // The operator's are few, and their rates hold whatever else is known.
         if known.by_key.len() < LANES_MAX || self.0.settings.origins.contains_key(key) {
             known.by_key.insert(lane.key.clone(), lane.clone());
