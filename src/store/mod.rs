@@ -40,6 +40,7 @@ mod hold;
 pub mod lease;
 pub mod memory;
 pub mod redis;
+mod scheduled;
 pub mod settings;
 pub mod sqlite;
 pub mod stats;
@@ -61,6 +62,7 @@ use crate::store::error::{OpenError, StoreError};
 use crate::store::health::{Instance, StoreHealth};
 pub use crate::store::hold::Hold;
 use crate::store::lease::{BatchRef, Extended, LeaseRequest, Leased, Settled, Settlement};
+pub use crate::store::scheduled::Scheduled;
 use crate::store::settings::StoreSettings;
 use crate::store::stats::{Cancelled, Found, QueueStats, Swept};
 use crate::store::wake::WakeBoard;
@@ -71,6 +73,8 @@ pub const CALL_MEMORY: Duration = Duration::from_mins(1);
 pub const SWEEP_MESSAGES_MAX: usize = 1_000;
 /// Bytes that one sweep moves in one queue at most; one message may exceed it alone.
 pub const SWEEP_BYTES_MAX: u64 = 4 << 20;
+/// Scheduled messages that one call brings forward at most.
+pub const PROMOTED_MAX: usize = 1_000;
 /// How long a gateway is shown among those that live after it was heard of last.
 pub const INSTANCE_MEMORY: Duration = Duration::from_secs(15);
 /// A lease's longest life, extensions included.
@@ -203,6 +207,12 @@ pub trait MessageStore {
 
     /// Cancels one message that is not leased.
     fn cancel(&self, queue: QueueRef, id: MessageId) -> Answer<'_, Cancelled>;
+
+    /// Brings scheduled messages forward, in the order given: each that still waits for its time and counts as many attempts as is
+    /// said is pending now, as if it were due. One result for each: whether it was brought forward. All others are left alone: what
+    /// is not scheduled (any more), counts other attempts, is not readable, or expired, which the sweep judges when it is due; and
+    /// what comes behind the first [`PROMOTED_MAX`]. Safe to be sent again. What a power loss undoes of it comes when it is due.
+    fn promote(&self, queue: QueueRef, scheduled: Arc<[Scheduled]>) -> Answer<'_, Vec<bool>>;
 
     /// One page of dead letters, oldest death first, without payloads.
     fn list_dead(

@@ -15,7 +15,9 @@ use posthaste::store::health::{Instance, StoreHealth};
 use posthaste::store::lease::{BatchRef, Extended, LeaseRequest, Leased, Settled, Settlement};
 use posthaste::store::stats::{Cancelled, Found, QueueStats, Swept};
 use posthaste::store::wake::WakeBoard;
-use posthaste::store::{Answer, Changed, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRef, Store};
+use posthaste::store::{
+    Answer, Changed, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRef, Scheduled, Store,
+};
 
 /// What fails at the moment.
 #[derive(Default)]
@@ -200,6 +202,10 @@ impl MessageStore for FaultyConnection {
 
     fn cancel(&self, queue: QueueRef, id: MessageId) -> Answer<'_, Cancelled> {
         self.unless_away(self.inner.cancel(queue, id))
+    }
+
+    fn promote(&self, queue: QueueRef, scheduled: Arc<[Scheduled]>) -> Answer<'_, Vec<bool>> {
+        self.unless_away(self.inner.promote(queue, scheduled))
     }
 
     fn list_dead(

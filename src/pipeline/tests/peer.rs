@@ -16,7 +16,9 @@ use crate::store::health::StoreHealth;
 use crate::store::lease::{BatchId, BatchRef, Extended, LeaseRequest, Leased, Settled, Settlement};
 use crate::store::stats::{Cancelled, Found, QueueStats, Swept};
 use crate::store::wake::WakeBoard;
-use crate::store::{Answer, Changed, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRef, Store};
+use crate::store::{
+    Answer, Changed, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRef, Scheduled, Store,
+};
 
 /// What happens to a call.
 #[derive(Clone)]
@@ -243,6 +245,10 @@ impl MessageStore for Connection {
 
     fn cancel(&self, queue: QueueRef, id: MessageId) -> Answer<'_, Cancelled> {
         self.inner.cancel(queue, id)
+    }
+
+    fn promote(&self, queue: QueueRef, scheduled: Arc<[Scheduled]>) -> Answer<'_, Vec<bool>> {
+        self.inner.promote(queue, scheduled)
     }
 
     fn list_dead(

@@ -76,7 +76,9 @@ use crate::store::memory::state::State;
 use crate::store::settings::{RequiredDurability, StoreSettings};
 use crate::store::stats::{Cancelled, Found, QueueStats, Swept};
 use crate::store::wake::WakeBoard;
-use crate::store::{Answer, Changed, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRef, Store};
+use crate::store::{
+    Answer, Changed, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRef, Scheduled, Store,
+};
 
 /// The URL of this store; there is nothing to name.
 const URL: &str = "memory:";
@@ -256,6 +258,10 @@ impl MessageStore for Connection {
 
     fn cancel(&self, queue: QueueRef, id: MessageId) -> Answer<'_, Cancelled> {
         self.call(move |state, now| Ok(state.queue(&queue)?.cancel(id, now)))
+    }
+
+    fn promote(&self, queue: QueueRef, scheduled: Arc<[Scheduled]>) -> Answer<'_, Vec<bool>> {
+        self.call(move |state, now| Ok(state.queue(&queue)?.bring_forward(&scheduled, now)))
     }
 
     fn list_dead(

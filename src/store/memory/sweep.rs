@@ -6,10 +6,10 @@ use crate::store::lease::{BatchId, LeaseKind};
 use crate::store::memory::Now;
 use crate::store::memory::batch::{Batch, Slot};
 use crate::store::memory::lists::Seq;
-use crate::store::memory::queue::Queue;
+use crate::store::memory::queue::{Place, Queue};
 use crate::store::stats::Swept;
 use crate::store::turns::Turns;
-use crate::store::{SWEEP_BYTES_MAX, SWEEP_MESSAGES_MAX};
+use crate::store::{PROMOTED_MAX, SWEEP_BYTES_MAX, SWEEP_MESSAGES_MAX, Scheduled};
 
 /// What one round may still do in one queue.
 #[derive(Default)]
@@ -86,6 +86,27 @@ impl Queue {
                 swept.promoted += 1;
             }
         }
+    }
+
+    /// Makes scheduled messages pending before their time; gives which.
+    pub(super) fn bring_forward(&mut self, scheduled: &[Scheduled], now: Now) -> Vec<bool> {
+        let mut promoted = Vec::with_capacity(scheduled.len());
+        for one in scheduled {
+            let waiting = self.waiting(*one, now).filter(|_| promoted.len() < PROMOTED_MAX);
+            if let Some(seq) = waiting {
+                self.put_back(seq);
+            }
+            promoted.push(waiting.is_some());
+        }
+        promoted
+    }
+
+    /// The message that is meant, if it is as it was said to be.
+    fn waiting(&self, scheduled: Scheduled, now: Now) -> Option<Seq> {
+        let seq = *self.by_id.get(&scheduled.id)?;
+        let message = self.message(seq);
+        let record = message.record().ok().filter(|_| matches!(message.place, Place::Scheduled { .. }))?;
+        (record.attempts() == scheduled.attempts && !record.is_expired(now.wall)).then_some(seq)
     }
 
     fn enforce_retention(&mut self, now: Now, budget: &mut Budget, swept: &mut Swept) {

@@ -19,7 +19,7 @@ use crate::store::redis::state::State;
 use crate::store::redis::stats::Observed;
 use crate::store::redis::sweep::Rounds;
 use crate::store::stats::{Cancelled, Found, QueueStats, Swept};
-use crate::store::{Answer, Changed, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRef};
+use crate::store::{Answer, Changed, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRef, Scheduled};
 
 /// A thread's connection for one purpose.
 pub(super) struct Connection {
@@ -96,6 +96,10 @@ impl MessageStore for Connection {
 
     fn cancel(&self, queue: QueueRef, id: MessageId) -> Answer<'_, Cancelled> {
         Box::pin(self.cancel_message(queue, id))
+    }
+
+    fn promote(&self, queue: QueueRef, scheduled: Arc<[Scheduled]>) -> Answer<'_, Vec<bool>> {
+        Box::pin(self.promote_scheduled(queue, scheduled))
     }
 
     fn list_dead(

@@ -1,5 +1,6 @@
-//! Finding, cancelling and purging messages of one queue.
+//! Finding, cancelling, bringing forward and purging messages of one queue.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,7 +10,6 @@ use crate::domain::id::MessageId;
 use crate::domain::message::State;
 use crate::domain::record::Record;
 use crate::domain::timestamp::Timestamp;
-use crate::store::QueueRef;
 use crate::store::error::StoreError;
 use crate::store::redis::answer::{Answer, read_number, unexpected};
 use crate::store::redis::call::Call;
@@ -18,6 +18,7 @@ use crate::store::redis::error::Effect;
 use crate::store::redis::keys::Names;
 use crate::store::redis::{pack, script};
 use crate::store::stats::{Cancelled, Found};
+use crate::store::{PROMOTED_MAX, QueueRef, SWEEP_BYTES_MAX, Scheduled};
 
 /// Elements of the history that the first look takes, and each one behind it: a fraction of a millisecond of Redis.
 const FIRST_ELEMENTS: u64 = 192;
@@ -141,6 +142,39 @@ impl Connection {
                 None => Cancelled::Unknown,
             },
         })
+    }
+
+    pub(super) async fn promote_scheduled(
+        &self,
+        queue: QueueRef,
+        scheduled: Arc<[Scheduled]>,
+    ) -> Result<Vec<bool>, StoreError> {
+        self.state.check_open()?;
+        let most = scheduled.len().min(PROMOTED_MAX);
+        let mut promoted = Vec::with_capacity(scheduled.len());
+        loop {
+            let rest = &scheduled[promoted.len()..most];
+            let named: Vec<u8> = rest
+                .iter()
+                .flat_map(|one| one.id.as_bytes().iter().chain([&one.attempts]))
+                .copied()
+                .collect();
+            let mut call = Call::of_queue(&self.state, script::PROMOTE, &queue, None);
+            call.push(SWEEP_BYTES_MAX).push(&named[..]);
+            let mut answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?)?;
+            let (woken, told) = (answer.yes()?, answer.bytes()?);
+            if told.len() > rest.len() || (told.is_empty() && !rest.is_empty()) {
+                return Err(unexpected());
+            }
+            self.tell(&queue.name, woken, None);
+            // Who observes looks at what the index says.
+            self.mark_work(&queue.name, told.contains(&b'1'), None).await;
+            promoted.extend(told.iter().map(|letter| *letter == b'1'));
+            if promoted.len() >= most {
+                promoted.resize(scheduled.len(), false);
+                return Ok(promoted);
+            }
+        }
     }
 
     pub(super) async fn purge_queue(&self, queue: QueueRef) -> Result<u64, StoreError> {

@@ -114,6 +114,10 @@ scripts! {
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Finished,
     ];
+    PROMOTE "promote" Drains [TIME QUEUE INDEX LISTS] [
+        Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
+        ScheduledRecords, Index, Runs, Moments,
+    ];
     LETTERS "letters" Reads [TIME QUEUE] [Counters, Dead, Letters, DeadRecords];
     REPLAY "replay" Drains [TIME QUEUE INDEX LISTS DEAD] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,

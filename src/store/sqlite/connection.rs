@@ -20,7 +20,9 @@ use crate::store::sqlite::sweep::SweepStep;
 use crate::store::sqlite::work::{Sql, Work};
 use crate::store::sqlite::{Handle, audit, history, letters};
 use crate::store::stats::{Cancelled, Found, QueueStats, Swept};
-use crate::store::{Answer, Changed, Deleted, Hold, MessageStore, Put, QueueEntry, QueueRef};
+use crate::store::{
+    Answer, Changed, Deleted, Hold, MessageStore, PROMOTED_MAX, Put, QueueEntry, QueueRef, Scheduled,
+};
 
 /// How long a call waits for its answer.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -138,6 +140,30 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Brings scheduled messages forward, in as many transactions as their bytes ask for.
+    async fn bring_forward(
+        &self,
+        queue: QueueRef,
+        scheduled: Arc<[Scheduled]>,
+    ) -> Result<Vec<bool>, StoreError> {
+        let most = scheduled.len().min(PROMOTED_MAX);
+        let mut promoted = Vec::with_capacity(scheduled.len());
+        loop {
+            let (queue, all, from) = (queue.clone(), Arc::clone(&scheduled), promoted.len());
+            let work = move |work: &mut Work<'_>| match work.number_of(&queue) {
+                Some(number) => work.bring_forward(number, &all[from..most]).map(Ok),
+                None => Ok(Err(StoreError::Gone)),
+            };
+            promoted.extend(self.write(Rank::Rest, most - from, false, work).await?);
+            if promoted.len() >= most {
+                promoted.resize(scheduled.len(), false);
+                return Ok(promoted);
+            }
+        }
+    }
+}
+
 impl MessageStore for Connection {
     fn enqueue(&self, call: CallId, groups: Arc<Vec<Group>>) -> Answer<'_, Vec<GroupResult>> {
         async move {
@@ -184,6 +210,10 @@ impl MessageStore for Connection {
 
     fn cancel(&self, queue: QueueRef, id: MessageId) -> Answer<'_, Cancelled> {
         self.cancel_anywhere(queue, id).boxed_local()
+    }
+
+    fn promote(&self, queue: QueueRef, scheduled: Arc<[Scheduled]>) -> Answer<'_, Vec<bool>> {
+        self.bring_forward(queue, scheduled).boxed_local()
     }
 
     fn list_dead(

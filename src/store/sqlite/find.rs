@@ -1,4 +1,4 @@
-//! Finding and cancelling one message by its id.
+//! Finding and cancelling one message by its id, and bringing scheduled ones forward.
 
 use bytes::Bytes;
 
@@ -14,6 +14,7 @@ use crate::store::sqlite::pack::Ending;
 use crate::store::sqlite::state::Moving;
 use crate::store::sqlite::work::{Sql, Work};
 use crate::store::stats::{Cancelled, Finished, Found};
+use crate::store::{SWEEP_BYTES_MAX, Scheduled};
 
 impl Work<'_> {
     /// The row of a message where the settings let it be found.
@@ -94,6 +95,49 @@ impl Work<'_> {
         let finished = cancelled(&moving, Record::decode(Bytes::from(bytes)).ok().as_ref());
         self.remember(number, &[Ending { id, delivered: false, finished, log }])?;
         Ok(Cancelled::Cancelled)
+    }
+
+    /// Makes scheduled messages pending before their time, until enough was read; gives which of those that were looked at. What a
+    /// power loss undoes comes when it is due.
+    pub(super) fn bring_forward(&mut self, number: QueueNumber, scheduled: &[Scheduled]) -> Sql<Vec<bool>> {
+        let next_due = self.queue(number).next_due;
+        let (mut promoted, mut bytes_read, mut was_next) = (Vec::with_capacity(scheduled.len()), 0, false);
+        for one in scheduled {
+            if bytes_read >= SWEEP_BYTES_MAX {
+                break;
+            }
+            let Some((seq, due_ms, bytes)) = self.read_scheduled(number, one.id)? else {
+                promoted.push(false);
+                continue;
+            };
+            bytes_read += bytes.len() as u64;
+            let record = Record::decode(bytes.into()).ok();
+            let is_meant =
+                |record: &Record| record.attempts() == one.attempts && !record.is_expired(self.now.wall);
+            let record = record.filter(is_meant);
+            promoted.push(record.is_some());
+            if let Some(record) = record {
+                let moving = Moving::of_row(seq, due_ms, one.id, record.bytes(), record.is_suspect());
+                self.remove_due(seq, due_ms)?;
+                self.leave(number, Place::Scheduled, 1, moving.charged);
+                self.put_back(seq, &moving, None)?;
+                was_next |= next_due == Some(Timestamp::from_millis(due_ms));
+            }
+        }
+        if was_next {
+            self.look_for_due(number)?;
+        }
+        Ok(promoted)
+    }
+
+    /// The row of a scheduled message, when it is due, and its record.
+    fn read_scheduled(&self, number: QueueNumber, id: MessageId) -> Sql<Option<(Seq, u64, Vec<u8>)>> {
+        let queue = self.queue(number);
+        let row = self.find_row(number, id)?;
+        let Some(seq) = row.filter(|seq| seq.band() == Band::Scheduled && !queue.is_purged(*seq)) else {
+            return Ok(None);
+        };
+        Ok(self.read_row(seq)?.map(|(due_ms, bytes)| (seq, due_ms, bytes)))
     }
 }
 
