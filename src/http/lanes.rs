@@ -58,9 +58,7 @@ pub(super) fn all(state: &State, pending: &HashMap<String, u64>) -> Vec<LaneStat
 /// What is said of a queue that waits for this lane.
 fn shut(key: &str, why: &Why, until: Timestamp) -> (&'static str, String) {
     match why {
-        Why::Breaker(cause) => {
-            ("breaker_open", format!("breaker open until {until}: {key} did not answer ({cause})"))
-        }
+        Why::Breaker(cause) => ("breaker_open", format!("breaker open until {until}: {key} fails ({cause})")),
         Why::Probe(cause) => {
             let cause = if cause.is_empty() { String::new() } else { format!(" ({cause})") };
             let said =

@@ -21,7 +21,7 @@ use crate::pipeline::batch::{Batch, Ended, Taken};
 use crate::pipeline::lanes::{Lane, Left, NoWay, Pass, Recall, Recent};
 use crate::pipeline::slots::Slots;
 use crate::processor::{Delivery, Processor, Processors, Report, Signal};
-use crate::store::lease::Scheduled;
+use crate::store::Scheduled;
 
 /// How long after a message's time-out its attempt is ended from outside: a processor that keeps its time knows more
 /// of why than we do.

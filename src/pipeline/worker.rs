@@ -115,7 +115,7 @@ impl Actor for Worker {
         let mut seconds = interval_at(Instant::now() + TICK, TICK);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut stopping, mut late) = (pin!(life.stopping()), pin!(until_late(life)));
-        let (mut finished, mut work) = (Vec::new(), Vec::new());
+        let (mut finished, mut work) = (Vec::<(Key, Finished)>::new(), Vec::new());
         // The dispatcher ends first; what it gave goes on.
         let mut is_closed = false;
         loop {

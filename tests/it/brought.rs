@@ -62,7 +62,7 @@ fn a_queue_all_of_whose_destinations_are_down_says_so_until_one_is_delivered_to(
     });
     let detail = said["detail"].as_str().expect("a text");
     assert_eq!(said["code"], "breaker_open", "{said}");
-    assert!(down.iter().any(|down| detail.contains(&format!(": {down} did not answer (connect"))), "{said}");
+    assert!(down.iter().any(|down| detail.contains(&format!(": {down} fails (connect"))), "{said}");
     let path = "/ready?check=work";
     gateway.wait_for("it is not ready for work", WITHIN, |gateway| {
         (gateway.request("GET", path, &[], b"").status == 503).then_some(())

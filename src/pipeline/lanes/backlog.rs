@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::clock::Tick;
-use crate::store::QueueRef;
-use crate::store::lease::Scheduled;
+use crate::store::{QueueRef, Scheduled};
 
 /// Messages that all lanes together remember: 56 bytes each.
 const WAITING_MAX: usize = 50_000;
@@ -163,7 +162,9 @@ mod tests {
     }
 
     fn numbers(drawn: Option<(QueueRef, Vec<Waiting>)>) -> Vec<u8> {
-        drawn.map(|(_, drawn)| drawn.iter().map(|waiting| waiting.message.attempts).collect()).unwrap_or_default()
+        drawn
+            .map(|(_, drawn)| drawn.iter().map(|waiting| waiting.message.attempts).collect())
+            .unwrap_or_default()
     }
 
     #[test]
@@ -172,7 +173,7 @@ mod tests {
         for number in 0..6 {
             backlog.add(at(0), &queue(if number < 4 { "a" } else { "b" }), message(number), MINUTE);
         }
-        assert_eq!(numbers(backlog.draw(at(99), 2)), [], "it may be on its way");
+        assert!(backlog.draw(at(99), 2).is_none(), "it may be on its way");
         let drawn: Vec<_> = (0..4).map(|_| numbers(backlog.draw(at(100), 2))).collect();
         assert_eq!(drawn, [vec![0, 1], vec![4, 5], vec![2, 3], vec![]]);
         assert_eq!((backlog.count, backlog.queues.len()), (0, 0));

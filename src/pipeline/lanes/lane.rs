@@ -26,8 +26,7 @@ use crate::pipeline::pace::Pace;
 use crate::pipeline::places::Places;
 use crate::pipeline::share::Share;
 use crate::processor::Signal;
-use crate::store::QueueRef;
-use crate::store::lease::Scheduled;
+use crate::store::{QueueRef, Scheduled};
 
 /// One lane. On its way through it a message takes its lock twice, once more where nobody ever answered, each time for some
 /// arithmetic.
@@ -356,12 +355,7 @@ impl Pass {
     }
 
     /// Tells how the attempt ended; gives what is left to do.
-    pub(in crate::pipeline) fn end(
-        mut self,
-        signal: Signal,
-        error: Option<&str>,
-        took: Duration,
-    ) -> Left {
+    pub(in crate::pipeline) fn end(mut self, signal: Signal, error: Option<&str>, took: Duration) -> Left {
         self.is_ended = true;
         let shut = match self.lane.end(&self.passage, signal, error, took) {
             Phase::Open(until) => Some((self.lane.key.clone(), until)),

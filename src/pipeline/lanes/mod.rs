@@ -46,8 +46,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-pub use self::breaker::Phase;
 use self::backlog::{Backlog, Crowd};
+pub use self::breaker::Phase;
 pub(super) use self::lane::{Lane, Left, NoWay, Pass};
 use self::openings::Openings;
 pub(super) use self::recall::{EVERY, Recall, Step};

@@ -262,6 +262,33 @@ async fn a_queue_with_many_destinations_waits_for_them_only_while_all_are_shut_a
 }
 
 #[tokio::test]
+async fn what_was_put_off_comes_forward_when_its_destination_answers_again() {
+    let mut bed = Bed::new();
+    let is_down = Arc::new(AtomicBool::new(true));
+    let process = {
+        let is_down = is_down.clone();
+        build(move |_| {
+            let report = if is_down.load(Ordering::SeqCst) { no_answer() } else { OK };
+            Box::pin(async { report })
+        })
+    };
+    let change = |settings: &mut QueueSettings| {
+        settings.destination_override = DestinationOverride::Any;
+        settings.retry.schedule = vec![Duration::from_millis(100); 99];
+    };
+    let queue = bed.queue_with("mixed", process, change).await;
+    let rig = bed.start();
+    // By themselves they would come fifty a second.
+    let count = 2_000;
+    let messages = (0..count).map(|_| bringing(&rig, "https://back.example/")).collect();
+    rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages }).await;
+    rig.until(&queue, "all are put off", |stats| stats.gauges.scheduled > count - 100).await;
+    is_down.store(false, Ordering::SeqCst);
+    rig.until(&queue, "all are delivered", |stats| stats.counters.delivered == count).await;
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_put_off_counts_no_attempt_and_comes_back() {
     let mut bed = Bed::new();
     let attempts: Arc<Mutex<Vec<u8>>> = Arc::default();

@@ -93,7 +93,7 @@ async fn several_lanes_are_shut_while_none_is_open_and_the_one_that_opens_first_
     let probe = pass(&first, share).expect("a probe");
     assert!(probe.is_probe());
     assert_eq!(lanes.why_all_shut(&keys[..1]).map(|all| all.why), lanes.why_shut(KEY).map(|(_, why)| why));
-    assert_eq!(probe.end(OK, None, TOOK), None);
+    assert_eq!(probe.end(OK, None, TOOK).shut, None);
     assert_eq!(lanes.why_all_shut(&keys), None, "the first answers again");
 }
 
