@@ -6,7 +6,8 @@
 //!
 //! While no attempt is answered the lines cannot move. Then the least delay doubles, and a line is as long as [`LOOKS_PER_S`] make it,
 //! at most [`LINE_MIN`] or eight times the least delay, and never longer than [`LINE_MAX`]: whoever waits behind a destination that
-//! is down costs the others next to nothing. Its messages come back at moments that all lanes have in common, so that one lease
+//! is down costs the others next to nothing. What waits long for one that answers again is brought forward
+//! ([`Backlog`](super::backlog)). Its messages come back at moments that all lanes have in common, so that one lease
 //! takes many of them.
 
 use std::collections::HashMap;
