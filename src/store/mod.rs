@@ -20,6 +20,8 @@
 //! - **TTL** is judged when a message's turn comes (lease, promote, reap), never while it is leased.
 //! - **Order.** Best effort, first in first out within a priority. Retries, promoted and replayed messages wait apart from
 //!   fresh ones and are drawn one to one with them; priorities are drawn 16 : 4 : 1, an empty one passes its turn on.
+//! - **Putting off** can be taken back: `promote` makes pending what waits for its time, but only while it counts the attempts that
+//!   it had then, so that what was retried since keeps its delay.
 //! - **Counters** change in the step that moves the message; both laws of [`stats::QueueStats::laws_hold`] are true at
 //!   every instant.
 //! - **Shedding.** The attempt log and the finished history may be dropped under pressure; messages never.

@@ -7,8 +7,8 @@
 //! from them by [`turns::Turns`](crate::store::turns::Turns). A message drawn uses up its turn also when it is found dead;
 //! one that did not fit the batch does not.
 //! - To the back of *fresh*: what is published without delay. To the back of *returned*: what is promoted (in the order
-//!   of due moments, ties in the order of scheduling), replayed (ids in the order given, else oldest death first), and
-//!   what is retried or deferred until a moment that is not in the future. A suspect goes to the back of *suspects* instead.
+//!   of due moments, ties in the order of scheduling), brought forward (in the order given), replayed (ids in
+//!   the order given, else oldest death first), and what is retried or deferred until a moment that is not in the future. A suspect goes to the back of *suspects* instead.
 //! - To the front of *head*, or of *suspects* for a suspect: what is released or lost. The releases of one `settle` call go
 //!   back together, in the order of the batch. Lost batches go back the youngest first, each from its last place on, so that
 //!   what was leased first is first again.

@@ -167,7 +167,7 @@ impl Connection {
                 return Err(unexpected());
             }
             self.tell(&queue.name, woken, None);
-            // Who observes looks at what the index says.
+            // Who observes looks at what the index says. Where this gets lost, it says when they would have been due.
             self.mark_work(&queue.name, told.contains(&b'1'), None).await;
             promoted.extend(told.iter().map(|letter| *letter == b'1'));
             if promoted.len() >= most {

@@ -13,6 +13,7 @@ mod lookup;
 mod lookup_batches;
 mod lost;
 mod order;
+mod promote;
 mod queues;
 mod replay;
 mod restart;
@@ -188,6 +189,20 @@ macro_rules! every_behaviour {
                 dead_letters_leave_after_their_retention
                 retention_removes_only_so_many_at_once
             ;
+            promote:
+                what_was_put_off_is_brought_forward_and_leased_at_once
+                what_was_retried_in_between_waits_for_its_own_time
+                only_what_is_scheduled_is_brought_forward
+                an_expired_message_is_not_brought_forward_but_judged_when_it_is_due
+                a_suspect_is_brought_forward_among_the_suspects
+                what_is_brought_forward_goes_behind_what_returned_and_keeps_its_priority
+                what_is_brought_forward_leaves_the_rest_of_the_schedule
+                what_is_due_already_may_be_brought_forward_too
+                what_is_brought_forward_in_a_held_queue_waits_there
+                only_so_many_are_brought_forward_at_once_whatever_their_size
+                what_cannot_be_read_is_lost_by_no_one_who_would_bring_it_forward
+                what_was_brought_forward_is_pending_after_a_restart
+            ;
             dead_letters:
                 dead_letters_are_listed_oldest_first_and_without_payload
                 pages_follow_each_other_without_gap_or_repeat
@@ -276,6 +291,7 @@ macro_rules! every_behaviour {
                 a_publish_into_an_empty_queue_wakes_every_listener
                 a_publish_behind_suspects_wakes_too
                 a_promotion_wakes
+                bringing_messages_forward_wakes
                 a_lost_lease_wakes
                 what_is_put_back_at_once_wakes
                 resuming_wakes

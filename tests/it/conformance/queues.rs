@@ -14,7 +14,7 @@ use posthaste::store::enqueue::{CallId, Due};
 use posthaste::store::error::{StoreError, Stored};
 use posthaste::store::lease::{Extended, Settled};
 use posthaste::store::stats::{Counters, Gauges};
-use posthaste::store::{Changed, Deleted, Hold, Put, QueueEntry, QueueRef};
+use posthaste::store::{Changed, Deleted, Hold, Put, QueueEntry, QueueRef, Scheduled};
 
 use super::stand::{Draft, START, Stand, dead, draft, plain_settings, refusal, request, seconds, settlement};
 
@@ -273,6 +273,8 @@ async fn assert_gone(stand: &Stand, gone: &QueueRef) {
         refusal(connection.lease(request(gone)).await),
         refusal(connection.find(of(), id).await),
         refusal(connection.cancel(of(), id).await),
+        refusal(connection.promote(of(), Arc::new([Scheduled { id, attempts: 0 }])).await),
+        refusal(connection.promote(of(), Arc::new([])).await),
         refusal(connection.list_dead(of(), DeadFilter::default(), None, 1).await),
         refusal(connection.dead(of(), id).await),
         refusal(connection.dead_groups(of(), DeadGrouping::Reason).await),
@@ -282,7 +284,7 @@ async fn assert_gone(stand: &Stand, gone: &QueueRef) {
         refusal(connection.hold(of(), Hold::Pause).await),
         refusal(connection.delete_queue(of(), true).await),
     ];
-    assert_eq!(errors, [const { StoreError::Gone }; 11]);
+    assert_eq!(errors, [const { StoreError::Gone }; 13]);
     assert_eq!(StoreError::Gone.stored(), Stored::No);
 }
 

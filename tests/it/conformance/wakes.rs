@@ -1,12 +1,14 @@
 //! Wake-ups: hints that a queue has work, or that time brings something sooner.
 
+use std::sync::Arc;
+
 use posthaste::domain::outcome::DeadReason;
 use posthaste::domain::retry::Verdict;
 use posthaste::store::dead::{DeadFilter, Selection};
 use posthaste::store::enqueue::Due;
 use posthaste::store::lease::LeaseRequest;
 use posthaste::store::wake::WakeSubscription;
-use posthaste::store::{Hold, QueueRef};
+use posthaste::store::{Hold, QueueRef, Scheduled};
 
 use super::stand::{Draft, Stand, dead, draft, pull_request, request, retry_after, seconds, within};
 
@@ -70,6 +72,19 @@ pub(super) async fn a_promotion_wakes(stand: &mut Stand) {
     let subscription = stand.store.wakes().subscribe();
     stand.pass(seconds(10)).await;
     woken(&subscription, &queue, "promotion").await;
+}
+
+pub(super) async fn bringing_messages_forward_wakes(stand: &mut Stand) {
+    let queue = stand.queue("orders").await;
+    let id = stand.publish_one(&queue, Draft { due: Due::After(seconds(10)), ..draft() }).await;
+    let subscription = stand.store.wakes().subscribe();
+    forget(&subscription);
+    for (attempts, promoted) in [(1, false), (0, true)] {
+        assert!(!subscription.take().queues.contains(&queue.name), "nothing came up before");
+        let named = Arc::new([Scheduled { id, attempts }]);
+        assert_eq!(stand.connection.promote(queue.clone(), named).await, Ok(vec![promoted]));
+    }
+    woken(&subscription, &queue, "bringing forward").await;
 }
 
 pub(super) async fn a_lost_lease_wakes(stand: &mut Stand) {

@@ -137,8 +137,18 @@ fn the_operations_reach_everything() {
         Ok(())
     };
     runner.run(&case(), run).expect("every case agrees");
-    let Reached { counters, parked, duplicates, full, gone, restarts, settled_again, settled_otherwise } =
-        sum.get();
+    let Reached {
+        counters,
+        parked,
+        duplicates,
+        full,
+        gone,
+        restarts,
+        promoted,
+        not_promoted,
+        settled_again,
+        settled_otherwise,
+    } = sum.get();
     let counted = [
         counters.accepted,
         counters.delivered,
@@ -156,6 +166,8 @@ fn the_operations_reach_everything() {
         full,
         gone,
         restarts,
+        promoted,
+        not_promoted,
         settled_again,
         settled_otherwise,
     ];

@@ -100,6 +100,7 @@ pub(super) enum Operation {
     },
     Find(Past),
     Cancel(Past),
+    Promote(Vec<(Past, u8)>),
     Purge(Pick),
     Hold {
         queue: Pick,
@@ -247,6 +248,7 @@ fn jump() -> impl Strategy<Value = Operation> {
 pub(super) fn operation() -> impl Strategy<Value = Operation> {
     let settle = (past(), prop::bool::weighted(0.05), prop::collection::vec(sent(), 0..8));
     let extend = (past(), prop::bool::weighted(0.1), 1_u64..100);
+    let attempts = prop_oneof![4 => Just(0_u8), 2 => Just(1), 1 => 2_u8..5];
     prop_oneof![
         1 => Just(Operation::Nothing),
         18 => prop::collection::vec(offer(), 1..4).prop_map(Operation::Enqueue),
@@ -261,6 +263,7 @@ pub(super) fn operation() -> impl Strategy<Value = Operation> {
         2 => jump(),
         3 => past().prop_map(Operation::Find),
         4 => past().prop_map(Operation::Cancel),
+        6 => prop::collection::vec((past(), attempts), 1..8).prop_map(Operation::Promote),
         1 => pick().prop_map(Operation::Purge),
         5 => (pick(), hold()).prop_map(|(queue, hold)| Operation::Hold { queue, hold }),
         6 => (pick(), chosen(), prop::bool::weighted(0.2))

@@ -15,9 +15,9 @@ use posthaste::store::enqueue::{CallId, Group, GroupResult, IdempotencyKey, NewM
 use posthaste::store::error::StoreError;
 use posthaste::store::lease::{BatchId, BatchRef, LeaseRequest, Leased, Settled, Settlement, Token, Way};
 use posthaste::store::stats::{Counters, QueueStats};
-use posthaste::store::{CALL_MEMORY, Put, QueueEntry, QueueRef};
+use posthaste::store::{CALL_MEMORY, Put, QueueEntry, QueueRef, Scheduled};
 
-use super::operations::{Chosen, Offer, Operation, Pick, QUEUES, Sent};
+use super::operations::{Chosen, Offer, Operation, Past, Pick, QUEUES, Sent};
 use crate::conformance::Fixture;
 use crate::conformance::fixtures::MemoryFixture;
 use crate::conformance::stand::{START, Stand};
@@ -64,6 +64,9 @@ pub(super) struct Reached {
     pub(super) full: u64,
     pub(super) gone: u64,
     pub(super) restarts: u64,
+    /// Messages that were brought forward, and that were not although they were named.
+    pub(super) promoted: u64,
+    pub(super) not_promoted: u64,
     /// Settlements of what was settled before: in the same way, and in another.
     pub(super) settled_again: u64,
     pub(super) settled_otherwise: u64,
@@ -215,6 +218,7 @@ impl Twin {
                 let then = if *back { now.saturating_sub(*span) } else { now.saturating_add(*span) };
                 self.stands.model.clock.set_wall(then);
             }
+            Operation::Promote(named) => self.promote(named, reached).await,
             Operation::Restart => self.restart(reached).await,
             Operation::Put { queue, settings } => self.put(*queue, settings).await,
             Operation::Delete { queue, force } => self.delete(*queue, *force, reached).await,
@@ -264,6 +268,22 @@ impl Twin {
             Operation::Browse(pick) => self.browse(*pick).await,
             _ => {}
         }
+    }
+
+    /// Brings messages of one queue forward: of the one that the first of them was published to.
+    async fn promote(&self, named: &[(Past, u8)], reached: &mut Reached) {
+        let known =
+            || named.iter().filter_map(|(past, attempts)| Some((past.of(&self.messages)?, *attempts)));
+        let Some(place) = known().map(|((place, _), _)| *place).next() else { return };
+        let Some(queue) = self.queue(Pick { queue: place, old: false }) else { return };
+        let of_queue = known().filter(|((of, _), _)| *of == place);
+        let scheduled: Arc<[Scheduled]> =
+            of_queue.map(|((_, id), attempts)| Scheduled { id: *id, attempts }).collect();
+        let promote =
+            async |stand: &Stand, queue| stand.connection.promote(queue, Arc::clone(&scheduled)).await;
+        let promoted = self.ask("promote", &queue, promote).await.unwrap_or_default();
+        reached.promoted += promoted.iter().filter(|promoted| **promoted).count() as u64;
+        reached.not_promoted += promoted.iter().filter(|promoted| !**promoted).count() as u64;
     }
 
     fn selection(&self, chosen: &Chosen) -> Selection {

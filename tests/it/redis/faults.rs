@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use posthaste::clock::Clock;
 use posthaste::domain::retry::Verdict;
+use posthaste::store::Scheduled;
 use posthaste::store::enqueue::{CallId, GroupResult};
 use posthaste::store::error::{StoreError, Stored};
 use posthaste::store::lease::{Extended, Settled};
@@ -186,6 +187,33 @@ fn scripts_that_redis_forgets_are_loaded_again_at_any_moment() {
         forget();
         assert_eq!(stand.connection.purge(other).await, Ok(1));
         forget();
+        stand.check().await;
+    });
+}
+
+#[test]
+fn bringing_messages_forward_may_be_asked_for_again_when_the_answer_was_lost() {
+    run(async || {
+        let server = RedisServer::start(&[]);
+        let (proxy, stand) = behind_a_proxy(&server).await;
+        let queue = stand.queue("orders").await;
+        for fault in CUTS {
+            let all = stand.publish_plain(&queue, 2).await;
+            stand.run(&queue, 2, Verdict::Defer { delay: seconds(60) }).await;
+            let named: Arc<[Scheduled]> = all.iter().map(|id| Scheduled { id: *id, attempts: 0 }).collect();
+            // Known by the server before, so that one command is all there is.
+            let warm = stand.connection.promote(queue.clone(), Arc::new([])).await;
+            assert_eq!(warm, Ok(vec![]));
+            proxy.arm(fault);
+            let error = refusal(stand.connection.promote(queue.clone(), Arc::clone(&named)).await);
+            assert!(proxy.has_struck(), "{fault:?}");
+            assert!(matches!(error, StoreError::Unknown(_)), "{fault:?}: {error:?}");
+            let again = stand.connection.promote(queue.clone(), named).await;
+            let is_done = fault != Fault::LoseRequest;
+            assert_eq!(again, Ok(vec![!is_done; 2]), "{fault:?}");
+            assert_eq!(stand.stats(&queue).await.gauges.pending, 2, "{fault:?}");
+            assert_eq!(stand.drain(&queue).await, all, "{fault:?}");
+        }
         stand.check().await;
     });
 }

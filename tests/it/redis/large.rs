@@ -1,14 +1,16 @@
 //! A large message, whose payload lies apart: with it in every state, and gone with it.
 
+use std::sync::Arc;
+
 use posthaste::clock::Clock;
 use posthaste::domain::id::MessageId;
 use posthaste::domain::message::State;
 use posthaste::domain::outcome::DeadReason;
 use posthaste::domain::retry::Verdict;
-use posthaste::store::QueueRef;
 use posthaste::store::dead::Selection;
 use posthaste::store::enqueue::Due;
 use posthaste::store::stats::Cancelled;
+use posthaste::store::{QueueRef, Scheduled};
 
 use super::{ask, key, run, stand_at};
 use crate::conformance::stand::{Draft, START, Stand, dead, draft, retry_after, seconds};
@@ -46,6 +48,11 @@ fn a_large_message_has_its_payload_in_every_state_and_leaves_nothing_behind() {
         stand.settle_all(leased, retry_after(seconds(60))).await;
         assert_there(&stand, &queue, id, State::Scheduled).await;
         stand.pass(seconds(60)).await;
+        assert_there(&stand, &queue, id, State::Pending).await;
+        // Put off, and brought forward.
+        stand.run(&queue, 1, Verdict::Defer { delay: seconds(60) }).await;
+        let named = Arc::new([Scheduled { id, attempts: 1 }]);
+        assert_eq!(stand.connection.promote(queue.clone(), named).await, Ok(vec![true]));
         assert_there(&stand, &queue, id, State::Pending).await;
         stand.run(&queue, 1, dead(DeadReason::Rejected)).await;
         assert_there(&stand, &queue, id, State::Dead).await;

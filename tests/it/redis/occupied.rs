@@ -9,13 +9,13 @@ use posthaste::domain::id::MessageId;
 use posthaste::domain::message::Priority;
 use posthaste::domain::outcome::DeadReason;
 use posthaste::domain::retry::Verdict;
-use posthaste::store::QueueRef;
 use posthaste::store::dead::{DeadFilter, Selection};
 use posthaste::store::enqueue::{CallId, Due, Group, GroupResult, IdempotencyKey};
 use posthaste::store::error::StoreError;
 use posthaste::store::health::{FOREIGN_BESIDE, FOREIGN_TYPE};
 use posthaste::store::lease::{BatchId, LeaseRequest, Leased, Settled};
 use posthaste::store::stats::{Cancelled, QueueStats};
+use posthaste::store::{QueueRef, Scheduled};
 
 use super::{ask, key, run, stand_at};
 use crate::conformance::stand::{
@@ -46,11 +46,12 @@ enum Operation {
     Discard,
     CancelPending,
     CancelScheduled,
+    Promote,
     Purge,
     Find,
 }
 
-const OPERATIONS: [Operation; 17] = [
+const OPERATIONS: [Operation; 18] = [
     Operation::Enqueue,
     Operation::EnqueueLater,
     Operation::Lease,
@@ -66,6 +67,7 @@ const OPERATIONS: [Operation; 17] = [
     Operation::Discard,
     Operation::CancelPending,
     Operation::CancelScheduled,
+    Operation::Promote,
     Operation::Purge,
     Operation::Find,
 ];
@@ -190,6 +192,12 @@ impl<'a> Life<'a> {
             }
             Operation::CancelPending => self.cancel(self.pending).await,
             Operation::CancelScheduled => self.cancel(self.scheduled).await,
+            Operation::Promote => {
+                let named = [self.pending, self.scheduled].map(|id| Scheduled { id, attempts: 0 });
+                let promoted = stand.connection.promote(queue(), Arc::new(named)).await?;
+                assert!(!promoted[0], "it was pending");
+                Ok(())
+            }
             Operation::Purge => stand.connection.purge(queue()).await.map(drop),
             Operation::Find => stand.connection.find(queue(), MessageId::from_bytes([1; 16])).await.map(drop),
         }

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use posthaste::domain::retry::Verdict;
 use posthaste::store::dead::{DeadFilter, DeadGrouping, Selection};
-use posthaste::store::{Deleted, Hold};
+use posthaste::store::{Deleted, Hold, Scheduled};
 
 use super::{Durability, Duration, RedisServer, Rig, StoreSettings, run, strict};
 use crate::conformance::stand::{dead, draft};
@@ -60,6 +61,8 @@ fn the_user_of_the_document_may_do_all_that_is_needed() {
         let leased = rig.lease(1).await;
         connection.extend(leased.batch.clone(), Duration::from_mins(1)).await.expect("extend");
         connection.cancel(queue(), leased.leases[0].record.id()).await.expect("cancel");
+        let named = Arc::new([Scheduled { id: leased.leases[0].record.id(), attempts: 0 }]);
+        connection.promote(queue(), named).await.expect("promote");
         connection.hold(queue(), Hold::Pause).await.expect("pause");
         connection.hold(queue(), Hold::Resume).await.expect("resume");
         connection.queues().await.expect("queues");
