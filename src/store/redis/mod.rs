@@ -10,6 +10,7 @@
 //! | `error` | what every failure means |
 //! | `connection` | the trait's calls |
 //! | `calls` | publishes of unknown fate, and until when each may be carried out |
+//! | `lots` | groups as the script that stores them takes them |
 //! | `publish` · `leasing` · `sweep` | the way of a message |
 //! | `repair` | what somebody else did to the keys of a queue |
 //! | `lookup` · `letters` · `queues` · `stats` | what is asked of it |
@@ -33,6 +34,7 @@ mod link;
 mod listener;
 mod listing;
 mod lookup;
+mod lots;
 mod pack;
 mod probe;
 mod publish;

@@ -53,6 +53,11 @@ fn take_u16(bytes: &mut &[u8]) -> Option<u16> {
     take(bytes, 2)?.try_into().ok().map(u16::from_be_bytes)
 }
 
+/// Whether what a list holds for a message is its record as it is.
+pub(super) fn is_element(message: &NewMessage) -> bool {
+    has_head(message) && message.record.len() <= APART_BYTES
+}
+
 /// What a list holds for a message, and the payload with its checksum when that lies apart.
 ///
 /// Bytes that are no record are put behind a head that scripts can read and that no decoder takes for sound.

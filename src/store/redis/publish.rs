@@ -7,7 +7,7 @@ use redis::Cmd;
 
 use crate::domain::id::MessageId;
 use crate::domain::record::{self, CHECKSUM_BYTES, FIXED_BYTES, Record};
-use crate::store::enqueue::{CallId, Due, Group, GroupResult, NewMessage};
+use crate::store::enqueue::{CallId, Group, GroupResult, NewMessage};
 use crate::store::error::{StoreError, Stored};
 use crate::store::health::FOREIGN_TYPE;
 use crate::store::redis::answer::{Answer, unexpected};
@@ -16,6 +16,7 @@ use crate::store::redis::calls::Sending;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::error::Effect;
 use crate::store::redis::keys::Names;
+use crate::store::redis::lots::lots;
 use crate::store::redis::state::lock;
 use crate::store::redis::{pack, script};
 use crate::store::{CALL_MEMORY, QueueRef};
@@ -127,22 +128,11 @@ impl Connection {
         let base = self.state.names.of_queue(&part.queue.name);
         let own = Names::call(&base, call, part.queue.generation);
         let mut call = Call::of_queue(&self.state, script::ENQUEUE, &part.queue, Some(&own));
-        call.push(millis(CALL_MEMORY)).push(u8::from(full)).push(until_ms).push(part.places.len());
-        for place in &part.places {
-            let group = &groups[*place];
-            let bytes: u64 =
-                group.messages.iter().map(|message| record::charged_bytes(&message.record)).sum();
-            match &group.key {
-                Some(key) => call.push(&key.key[..]).push(&key.fingerprint[..]),
-                None => call.push("").push(""),
-            };
-            let elements: Vec<_> =
-                group.messages.iter().map(|message| (message.due, pack::element(message))).collect();
-            let apart = elements.iter().filter(|(_, (_, body))| body.is_some()).count();
-            call.push(elements.len()).push(elements.len() * 2 + apart).push(bytes);
-            for (due, (record, body)) in &elements {
-                push_message(&mut call, *due, record, *body);
-            }
+        let groups: Vec<&Group> = part.places.iter().map(|place| &groups[*place]).collect();
+        let lots = lots(&groups);
+        call.push(millis(CALL_MEMORY)).push(u8::from(full)).push(until_ms).push(lots.len());
+        for lot in lots {
+            lot.push_to(&mut call);
         }
         call.finish()
     }
@@ -197,18 +187,6 @@ fn parts(groups: &[Group]) -> Vec<Part> {
         }
     }
     parts
-}
-
-fn push_message(call: &mut Call, due: Due, record: &[u8], body: Option<&[u8]>) {
-    match due {
-        Due::Now => call.push(""),
-        Due::After(delay) => call.push(format!("+{}", millis(delay))),
-        Due::At(at) => call.push(format!("@{}", at.as_millis())),
-    };
-    call.push(record);
-    if let Some(body) = body {
-        call.push(body);
-    }
 }
 
 /// A span in milliseconds, as scripts take it.

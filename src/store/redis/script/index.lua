@@ -37,28 +37,30 @@ local function note_moment(list, moment, first, last)
   end
   try('HSET', K.mt, field, kept)
 end
--- Names records that were appended to a list of runs, the first of them at this place.
-local function note_runs(list, records, place)
-  local moment, first_run, run
-  local at = 1
-  while at <= #records do
-    run = math.floor(place / RUN)
-    local ids, field = {}, pack('>BI5', list, run)
-    for step = at, math.min(#records, at + RUN - 1 - place % RUN) do
-      local id = id_of(records[step])
-      ids[#ids + 1] = id
-      local its_moment = sub(id, 1, 5)
-      if its_moment ~= moment then
-        if moment then note_moment(list, moment, first_run, step > at and run or run - 1) end
-        moment, first_run = its_moment, run
-      end
+-- Names what was appended to a list of runs, the first of it at this place: its ids, in pieces of which each is of one moment.
+local function note_runs(list, pieces, place)
+  local moment, since, till = nil, place, place
+  local function note()
+    if moment then note_moment(list, moment, math.floor(since / RUN), math.floor((till - 1) / RUN)) end
+  end
+  for _, ids in ipairs(pieces) do
+    local its_moment = sub(ids, 1, 5)
+    if its_moment ~= moment then
+      note()
+      moment, since = its_moment, till
     end
+    till = till + #ids / 16
+  end
+  note()
+  local all, at = table.concat(pieces), 1
+  while at <= #all do
+    local field = pack('>BI5', list, math.floor(place / RUN))
+    local ids = sub(all, at, at + (RUN - place % RUN) * 16 - 1)
     local kept = place % RUN > 0 and try('HGET', K.mr, field)
     if not kept or #kept < 5 or unpack_from('>I5', kept) + (#kept - 5) / 16 ~= place then kept = pack('>I5', place) end
-    try('HSET', K.mr, field, kept .. table.concat(ids))
-    at, place = at + #ids, place + #ids
+    try('HSET', K.mr, field, kept .. ids)
+    at, place = at + #ids, place + #ids / 16
   end
-  note_moment(list, moment, first_run, run)
 end
 -- Forgets the runs that a list passed when it went from one length to another.
 local function drop_runs(list, before, after)

@@ -12,8 +12,8 @@ if strange.pending then
 end
 if strange.scheduled then gauge.scheduled = call('ZCARD', K.s) end
 
--- Appends records to a list.
-local function append(list, records)
+-- Appends records to a list; to one of runs with their ids, in pieces of which each is of one moment.
+local function append(list, records, ids)
   if #records == 0 then return end
   in_chunks(call, 'RPUSH', LIST[list], records)
   local appended = add('h' .. list, #records)
@@ -24,7 +24,7 @@ local function append(list, records)
   end
   local first = appended - #records
   if not set.lookup then return end
-  if is_in_runs(list) then return note_runs(list, records, first) end
+  if is_in_runs(list) then return note_runs(list, ids, first) end
   for step, record in ipairs(records) do point(list, first + step - 1, id_of(record)) end
 end
 -- Puts one record before all others of a list.

@@ -228,7 +228,7 @@ for list = 0, 7 do
       for place, record in ipairs(piece) do
         if #record >= RECORD_MIN then
           local its_place = first + place - 1
-          if is_in_runs(list) then note_runs(list, {record}, its_place) else point(list, its_place, id_of(record)) end
+          if is_in_runs(list) then note_runs(list, {id_of(record)}, its_place) else point(list, its_place, id_of(record)) end
         end
       end
     end
