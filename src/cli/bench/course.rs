@@ -67,7 +67,8 @@ impl Course {
         };
         let begin = between(Duration::ZERO, window);
         let first_most = *begin.iter().max()?;
-        let (first, last) = (median(begin)?, median(between(self.lasting - window, Duration::MAX))?);
+        let (first, last) =
+            (median(begin)?, median(between(self.lasting.saturating_sub(window), Duration::MAX))?);
         let part = self.lasting / PARTS;
         let parts: Vec<_> =
             (0..PARTS).map(|index| median(between(part * index, part * (index + 1)))).collect();

@@ -121,7 +121,7 @@ impl Outcome {
         self.answers.get(&202).copied().unwrap_or_default()
     }
 
-    fn note(&mut self, due: Instant, sent: Instant, result: &Result<u16, io::Error>) {
+    fn note(&mut self, due: Instant, sent: Instant, result: &Result<u16, io::Error>, stamp: Option<u64>) {
         let done = Instant::now();
         let delay = sent.saturating_duration_since(due);
         self.late += u64::from(delay > LATE);
@@ -133,6 +133,9 @@ impl Outcome {
                 io::ErrorKind::InvalidData => self.unanswered.unreadable += 1,
                 _ => self.unanswered.connection += 1,
             },
+        }
+        if let (Ok(202), Some(number)) = (result, stamp) {
+            self.stamped.add(number);
         }
         // A refusal is quick: it would make what was accepted look better.
         if !matches!(result, Ok(status) if *status != 202) {
@@ -211,12 +214,8 @@ impl Posting<'_> {
             let bytes = self.requests[turn].stamped(&mut room, number, since);
             let result = timeout(ANSWER_WITHIN, exchange(self.address, &mut connection, bytes)).await;
             let result = result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-            let mut outcome = self.outcome.borrow_mut();
-            outcome.note(due, sent, &result);
-            if matches!(result, Ok(202)) && self.requests[turn].is_stamped() {
-                outcome.stamped.add(number);
-            }
-            drop(outcome);
+            let stamp = self.requests[turn].is_stamped().then_some(number);
+            self.outcome.borrow_mut().note(due, sent, &result, stamp);
             if result.is_err() {
                 connection = None;
                 sleep(AGAIN_AFTER).await;

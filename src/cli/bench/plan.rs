@@ -17,8 +17,8 @@ use crate::domain::format::duration;
 const RATE_PER_S: f64 = 200.0;
 /// How long a soak lasts.
 const SOAK: Duration = Duration::from_mins(30);
-/// The longest that it warms up unless asked: a gateway remembers the calls of a minute, for which its memory grows so long; and
-/// once more behind that, where the room for those that came has to be twice as large when others go.
+/// The longest that it warms up unless asked: a gateway remembers the calls of a minute, and its memory grows so long and, where a
+/// table then has to double once more, a little longer.
 const SOAK_WARMUP_MAX: Duration = Duration::from_mins(2);
 /// The most bytes of a batch: half of what a gateway takes by default, since payloads grow a little as JSON.
 const BATCH_BYTES_MAX: usize = 4 << 20;

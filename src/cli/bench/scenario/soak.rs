@@ -94,8 +94,8 @@ pub(super) async fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
 struct Knee {
     /// Messages a second that were received.
     per_s: f64,
-    /// Files that were open.
-    fds: Option<u64>,
+    /// Connections over which they came, which are kept for a while.
+    connections: u64,
 }
 
 /// The most messages a second that are published and received while no more wait than before.
@@ -107,7 +107,7 @@ async fn knee(
 ) -> Result<Knee, Failure> {
     let lasting = (bench.plan.lasting / KNEE_PART).clamp(KNEE_MIN, KNEE_MAX);
     let seen = &receivers.seen[0];
-    let mut knee = Knee { per_s: 0.0, fds: None };
+    let mut knee = Knee { per_s: 0.0, connections: 0 };
     for words in ["running up", "seeking the knee"] {
         let (taken, began) = (seen.taken.load(Ordering::Relaxed), Instant::now());
         let pace = Pace::Behind { lasting, seen: seen.clone(), ahead_max: AHEAD_MAX };
@@ -117,7 +117,7 @@ async fn knee(
         }
         let taken = seen.taken.load(Ordering::Relaxed) - taken;
         knee.per_s = decimal(taken) / began.elapsed().as_secs_f64();
-        knee.fds = knee.fds.max(bench.target.sample().await.gateway.fds);
+        knee.connections = knee.connections.max(seen.connections.load(Ordering::Relaxed));
     }
     bench.until_processed(std::slice::from_ref(queue)).await?;
     if knee.per_s < 1.0 {
@@ -178,7 +178,7 @@ impl<'w> Watch<'w> {
         if at >= window(lasting) {
             marks.first.get_or_insert_with(both);
         }
-        if at >= lasting - window(lasting) {
+        if at >= lasting.saturating_sub(window(lasting)) {
             marks.before_last.get_or_insert_with(both);
         }
     }
@@ -211,6 +211,7 @@ impl<'w> Watch<'w> {
             ("disk_bytes", sample.disk_bytes),
             ("fds", sample.gateway.fds),
             ("fds_other", sample.gateway.fds.map(|fds| fds.saturating_sub(connections))),
+            ("connections", Some(open)),
             ("threads", sample.gateway.threads),
             ("actors", status.map(|status| status.actors.len() as u64)),
             ("in_flight", status.map(in_flight)),
@@ -235,7 +236,7 @@ impl<'w> Watch<'w> {
         let received = self.receivers.seen[0].numbers();
         Endurance {
             knee_per_s: knee.map(|knee| rounded(knee.per_s)),
-            fds_at_knee: knee.and_then(|knee| knee.fds),
+            connections_at_knee: knee.map(|knee| knee.connections),
             window_s: window(self.bench.plan.lasting).as_secs_f64(),
             watched: self.course.borrow().watched(),
             until_202_p99_9_ms: tail(|both| &both.accepted),
