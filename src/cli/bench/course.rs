@@ -36,7 +36,7 @@ pub(super) struct Watched {
     pub(super) most: u64,
     /// From the begin to the end; `None` where there was nothing at the begin.
     pub(super) growth_percent: Option<f64>,
-    /// How steep it is: the median of the slopes between any two parts. A step that is not followed by others hardly moves it.
+    /// How steep it is: the median of the slopes between any two parts. A single step moves it where it is in the middle, not near an end.
     pub(super) per_hour: Option<f64>,
     /// The median of each twelfth of the run.
     pub(super) parts: Vec<Option<u64>>,
