@@ -40,6 +40,11 @@ impl Request {
         Self { bytes, stamp_at }
     }
 
+    /// Whether it has one.
+    pub(super) const fn is_stamped(&self) -> bool {
+        self.stamp_at.is_some()
+    }
+
     /// Its bytes with a stamp, which are put together in `room` where it has one.
     pub(super) fn stamped<'r>(&'r self, room: &'r mut Vec<u8>, number: u64, due: Duration) -> &'r [u8] {
         let Some(at) = self.stamp_at else { return &self.bytes };

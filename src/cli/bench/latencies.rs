@@ -43,6 +43,13 @@ impl Latencies {
         self.0.add(&others.0).expect("all have the same bounds");
     }
 
+    /// Those of them that came after these, which are some of them.
+    pub(super) fn since(&self, earlier: &Self) -> Self {
+        let mut later = self.clone();
+        later.0.subtract(&earlier.0).expect("they have the same bounds, and these are among them");
+        later
+    }
+
     /// What is said of them; `None` where there are none.
     pub(super) fn summary(&self) -> Option<Summary> {
         let count = self.0.len();
@@ -92,6 +99,17 @@ mod tests {
                 prop_assert!(said >= right - 1e-9 && said <= right * 1.002 + 0.002, "{} for {}, not {}", said, part, right);
             }
         }
+    }
+
+    #[test]
+    fn what_came_since_is_without_what_was_before() {
+        let mut latencies = Latencies::new();
+        latencies.add(Duration::from_millis(900));
+        let earlier = latencies.clone();
+        assert_eq!(latencies.since(&earlier).summary(), None);
+        latencies.add(Duration::from_millis(2));
+        let summary = latencies.since(&earlier).summary().expect("one");
+        assert!(summary.count == 1 && summary.max < 3.0, "{summary:?}");
     }
 
     #[test]

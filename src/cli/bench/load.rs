@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
@@ -21,7 +22,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use super::connection::{Connection, Request};
 use super::latencies::Latencies;
 use super::meter::{ThreadClock, ThreadTime};
+use super::numbers::Numbers;
 use super::pacer::Pacer;
+use super::receiver::Seen;
 use super::schedule::Schedule;
 use crate::cli::Failure;
 
@@ -29,6 +32,8 @@ use crate::cli::Failure;
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// What a connection waits after it broke, so that a gateway that is gone is not hammered.
 const AGAIN_AFTER: Duration = Duration::from_millis(10);
+/// How often it is looked whether enough was received.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Sent later than this after it was due, a message was late.
 const LATE: Duration = Duration::from_millis(1);
 /// How often progress is told.
@@ -40,6 +45,8 @@ pub(super) enum Pace {
     Open(Schedule),
     /// When the last one was answered; until that long has passed, or so many were sent.
     Closed { lasting: Duration, requests_max: u64 },
+    /// The same, with so many messages at most that are sent and not received there.
+    Behind { lasting: Duration, seen: Arc<Seen>, ahead_max: u64 },
 }
 
 /// What is sent, and how.
@@ -86,6 +93,8 @@ pub(super) struct Outcome {
     /// How many were answered with each status.
     pub(super) answers: BTreeMap<u16, u64>,
     pub(super) unanswered: Unanswered,
+    /// The numbers of those with a stamp that were answered 202.
+    pub(super) stamped: Numbers,
     /// From the begin to the last answer.
     pub(super) took: Duration,
     /// What the thread used that sent it all.
@@ -101,6 +110,7 @@ impl Outcome {
             late: 0,
             answers: BTreeMap::new(),
             unanswered: Unanswered::default(),
+            stamped: Numbers::default(),
             took: Duration::ZERO,
             used: None,
         }
@@ -111,7 +121,7 @@ impl Outcome {
         self.answers.get(&202).copied().unwrap_or_default()
     }
 
-    fn note(&mut self, due: Instant, sent: Instant, result: &Result<u16, io::Error>) {
+    fn note(&mut self, due: Instant, sent: Instant, result: &Result<u16, io::Error>, stamp: Option<u64>) {
         let done = Instant::now();
         let delay = sent.saturating_duration_since(due);
         self.late += u64::from(delay > LATE);
@@ -123,6 +133,9 @@ impl Outcome {
                 io::ErrorKind::InvalidData => self.unanswered.unreadable += 1,
                 _ => self.unanswered.connection += 1,
             },
+        }
+        if let (Ok(202), Some(number)) = (result, stamp) {
+            self.stamped.add(number);
         }
         // A refusal is quick: it would make what was accepted look better.
         if !matches!(result, Ok(status) if *status != 202) {
@@ -201,7 +214,8 @@ impl Posting<'_> {
             let bytes = self.requests[turn].stamped(&mut room, number, since);
             let result = timeout(ANSWER_WITHIN, exchange(self.address, &mut connection, bytes)).await;
             let result = result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-            self.outcome.borrow_mut().note(due, sent, &result);
+            let stamp = self.requests[turn].is_stamped().then_some(number);
+            self.outcome.borrow_mut().note(due, sent, &result, stamp);
             if result.is_err() {
                 connection = None;
                 sleep(AGAIN_AFTER).await;
@@ -232,12 +246,17 @@ struct Turns {
 enum Order {
     Open { schedule: RefCell<Schedule>, began: Instant, due: Arc<Semaphore>, until: Instant, _pacer: Pacer },
     Closed { until: Instant, requests_max: u64 },
+    Behind { until: Instant, seen: Arc<Seen>, taken: u64, ahead_max: u64 },
 }
 
 impl Turns {
     fn begin(pace: Pace, began: Instant, connections: usize) -> io::Result<Self> {
         let order = match pace {
             Pace::Closed { lasting, requests_max } => Order::Closed { until: began + lasting, requests_max },
+            Pace::Behind { lasting, seen, ahead_max } => {
+                let taken = seen.taken.load(Ordering::Relaxed);
+                Order::Behind { until: began + lasting, seen, taken, ahead_max }
+            }
             Pace::Open(schedule) => {
                 let due = Arc::new(Semaphore::new(0));
                 let until = began + schedule.lasting() + ANSWER_WITHIN;
@@ -253,6 +272,18 @@ impl Turns {
         let due = match &self.order {
             Order::Closed { until, requests_max } => {
                 if self.given.get() >= *requests_max || Instant::now() >= *until {
+                    return None;
+                }
+                None
+            }
+            Order::Behind { until, seen, taken, ahead_max } => {
+                while self.given.get() >= seen.taken.load(Ordering::Relaxed) - taken + ahead_max {
+                    if Instant::now() >= *until {
+                        return None;
+                    }
+                    sleep(LOOK_EVERY).await;
+                }
+                if Instant::now() >= *until {
                     return None;
                 }
                 None
@@ -274,7 +305,7 @@ impl Turns {
     fn left(self) -> impl Iterator<Item = Duration> {
         let schedule = match self.order {
             Order::Open { schedule, .. } => Some(schedule.into_inner()),
-            Order::Closed { .. } => None,
+            Order::Closed { .. } | Order::Behind { .. } => None,
         };
         schedule.into_iter().flatten()
     }

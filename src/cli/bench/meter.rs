@@ -14,6 +14,9 @@ pub(super) struct Usage {
     pub(super) memory_bytes: Option<u64>,
     /// The most it has ever had.
     pub(super) peak_bytes: Option<u64>,
+    /// Open file descriptors.
+    pub(super) fds: Option<u64>,
+    pub(super) threads: Option<u64>,
 }
 
 /// A process of this machine.
@@ -24,6 +27,8 @@ pub(super) fn of_process(pid: u32) -> Usage {
         cpu: cpu(&folder.join("task")),
         memory_bytes: kib(&status, "VmRSS:"),
         peak_bytes: kib(&status, "VmHWM:"),
+        fds: fs::read_dir(folder.join("fd")).ok().map(|entries| entries.count() as u64),
+        threads: line(&status, "Threads:").and_then(|count| count.parse().ok()),
     }
 }
 
@@ -39,9 +44,13 @@ fn cpu(tasks: &Path) -> Option<Duration> {
     (!sum.is_zero()).then_some(sum)
 }
 
+/// What stands behind a name.
+fn line<'s>(status: &'s str, name: &str) -> Option<&'s str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
 fn kib(status: &str, name: &str) -> Option<u64> {
-    let value = status.lines().find_map(|line| line.strip_prefix(name))?;
-    Some(value.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1_024)
+    Some(line(status, name)?.strip_suffix(" kB")?.parse::<u64>().ok()? * 1_024)
 }
 
 /// What `INFO` of a Redis says: all its threads, not the children that write its files.
@@ -54,6 +63,7 @@ pub(super) fn of_redis(info: &str) -> Usage {
         cpu: cpu.and_then(|(user, system)| Duration::try_from_secs_f64(user + system).ok()),
         memory_bytes: bytes("used_memory"),
         peak_bytes: bytes("used_memory_peak"),
+        ..Usage::default()
     }
 }
 
@@ -136,6 +146,7 @@ mod tests {
         let own = of_process(std::process::id());
         assert!(own.cpu > Some(Duration::ZERO) && own.memory_bytes > Some(1 << 20), "{own:?}");
         assert!(own.peak_bytes >= own.memory_bytes, "{own:?}");
+        assert!(own.fds >= Some(3) && own.threads >= Some(1), "{own:?}");
         assert_eq!(of_process(u32::MAX), Usage::default());
         let clock = ThreadClock::here().expect("a thread");
         assert!(clock.read().is_some());

@@ -8,13 +8,18 @@
 //! | `load`, `connection` | the connections that post |
 //! | `receiver`, `stamp` | the receivers it pushes to, and how a message says when it was due |
 //! | `latencies`, `meter` | durations, processor time and memory |
+//! | `course`, `endurance` | whether they stay the same over a run |
+//! | `numbers` | which messages came |
 //! | `scenario` | one file for each thing that is measured |
 //! | `report` | what was found |
 
 mod connection;
+mod course;
+mod endurance;
 mod latencies;
 mod load;
 mod meter;
+mod numbers;
 mod own;
 mod pacer;
 mod plan;
@@ -43,6 +48,7 @@ Examples:
   posthaste bench accept --rate 5000 --seconds 30
   posthaste bench latency --rate 200 --store redis://127.0.0.1:6379
   posthaste bench backlog --folder /var/lib/bench --json
+  posthaste bench soak --minutes 30 --max-rss-growth 2
   posthaste bench batch --url http://127.0.0.1:8080
 
 With a rate (open loop) a latency counts from when the message was due, also while it waits for a connection: a gateway that stands \
@@ -63,10 +69,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     runtime.shutdown_background();
     let report = result?;
     if plan.json {
-        give_json(&serde_json::to_string(&report).map_err(Failure::failed)?)
+        give_json(&serde_json::to_string(&report).map_err(Failure::failed)?)?;
     } else {
-        give_styled(&report.describe())
+        give_styled(&report.describe())?;
     }
+    report.verdict(plan.rss_growth_percent_max.is_some())
 }
 
 /// Measures until it is done or a signal comes, and removes what it made in both cases.

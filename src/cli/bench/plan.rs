@@ -15,6 +15,11 @@ use crate::domain::format::duration;
 
 /// Messages a second where a scenario needs a schedule and none was asked for.
 const RATE_PER_S: f64 = 200.0;
+/// How long a soak lasts.
+const SOAK: Duration = Duration::from_mins(30);
+/// The longest that it warms up unless asked: a gateway remembers the calls of a minute, and its memory grows so long and, where a
+/// table then has to double once more, a little longer.
+const SOAK_WARMUP_MAX: Duration = Duration::from_mins(2);
 /// The most bytes of a batch: half of what a gateway takes by default, since payloads grow a little as JSON.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
@@ -38,6 +43,8 @@ pub(super) enum Scenario {
     Slow,
     /// Publish, lease and settle while a long backlog waits
     Backlog,
+    /// Half of what it can do, for long: whether memory, files, threads and latencies stay what they were, and nothing is lost
+    Soak,
 }
 
 impl Scenario {
@@ -55,22 +62,27 @@ pub(in crate::cli) struct Arguments {
     #[arg(value_enum, default_value_t = Scenario::Accept)]
     scenario: Scenario,
     /// Messages (batches) a second that are due whether or not the gateway keeps up; absent: each connection posts as soon as it was
-    /// answered. `latency` and `slow` always have a rate: 200 [for: accept, batch, latency, slow]
+    /// answered. `latency` and `slow` always have a rate: 200; `soak` half of the most that it publishes and delivers, which it measures
+    /// first [for: accept, batch, latency, slow, soak]
     #[arg(long, value_name = "PER_SECOND", value_parser = rate)]
     rate: Option<f64>,
     /// Lets them be due at even distances instead of as independent clients bring them [for: those with --rate]
     #[arg(long)]
     even: bool,
-    /// Connections, 1 to 10000; 64 when absent, for batches 8 [for: accept, batch, latency, slow, backlog]
+    /// Connections, 1 to 10000; 64 when absent, for batches 8 [for: accept, batch, latency, slow, backlog, soak]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     connections: Option<u16>,
-    /// How long is measured, 0.1 to 86400; 10 when absent [for: accept, batch, latency, slow, backlog]
+    /// How long is measured, 0.1 to 86400; 10 when absent, for soak 1800 [for: accept, batch, latency, slow, backlog, soak]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     seconds: Option<Duration>,
-    /// How long the same load runs before, unmeasured, 0 to 3600; 1 when absent [for: accept, batch, latency, slow]
+    /// The same in minutes, 0.01 to 1440
+    #[arg(long, value_name = "MINUTES", value_parser = minutes, conflicts_with = "seconds")]
+    minutes: Option<Duration>,
+    /// How long the same load runs before, unmeasured, 0 to 3600; when absent 1, for soak a tenth of what is measured, two minutes at most
+    /// [for: accept, batch, latency, slow, soak]
     #[arg(long, value_name = "SECONDS", value_parser = warmup)]
     warmup: Option<Duration>,
-    /// Bytes of each payload, up to 16777216; `latency` and `slow` need 32 of them for the moment it was due
+    /// Bytes of each payload, up to 16777216; `latency`, `slow` and `soak` need 32 of them for the moment it was due
     #[arg(long, default_value_t = 200, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(0..=16 << 20))]
     payload_bytes: u32,
     /// Messages of a batch, 1 to 10000; 1000 when absent, which is what a gateway takes (`server.limits.batch_messages_max`) [for: batch]
@@ -89,6 +101,10 @@ pub(in crate::cli) struct Arguments {
     /// Destinations, one of them slow, 2 to 64; 4 when absent [for: slow]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(2..=64))]
     destinations: Option<u8>,
+    /// How much the memory of the gateway may grow, 0 to 1000. With it the exit code is 1, behind the same report, where that grew more, or
+    /// where anything else is not as it was: files, threads and actors more than at the begin, a message lost [for: soak]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    max_rss_growth: Option<f64>,
     /// Print everything as one JSON document
     #[arg(long)]
     json: bool,
@@ -135,6 +151,14 @@ fn rate(text: &str) -> Result<f64, String> {
 
 fn seconds(text: &str) -> Result<Duration, String> {
     number(text, 0.1, 86_400.0).map(Duration::from_secs_f64)
+}
+
+fn minutes(text: &str) -> Result<Duration, String> {
+    number(text, 0.01, 1_440.0).map(|minutes| Duration::from_secs_f64(minutes * 60.0))
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    number(text, 0.0, 1_000.0)
 }
 
 fn warmup(text: &str) -> Result<Duration, String> {
@@ -196,6 +220,8 @@ pub(super) struct Plan {
     pub(super) failing: Duration,
     pub(super) delay: Duration,
     pub(super) destinations: u8,
+    /// Of a soak that is judged.
+    pub(super) rss_growth_percent_max: Option<f64>,
     pub(super) sink: IpAddr,
     pub(super) which: Which,
     pub(super) json: bool,
@@ -209,26 +235,30 @@ impl Plan {
     pub(super) fn new(arguments: &Arguments) -> Result<Self, Failure> {
         let scenario = arguments.scenario;
         refuse_idle(arguments)?;
+        let is_soak = scenario == Scenario::Soak;
         let has_rate = matches!(scenario, Scenario::Latency | Scenario::Slow);
         let rate_per_s = arguments.rate.or(has_rate.then_some(RATE_PER_S));
-        if arguments.even && rate_per_s.is_none() {
+        if arguments.even && rate_per_s.is_none() && !is_soak {
             return Err(usage("--even says how arrivals are spread: it needs --rate"));
         }
         let payload_bytes = usize::try_from(arguments.payload_bytes).unwrap_or(usize::MAX);
-        if has_rate && payload_bytes < STAMP_BYTES {
+        if (has_rate || is_soak) && payload_bytes < STAMP_BYTES {
             return Err(usage(format!(
                 "--payload-bytes {payload_bytes}: {} needs {STAMP_BYTES} at least, which say when the message was due",
                 scenario.word()
             )));
         }
         let is_batch = scenario == Scenario::Batch;
+        let usual = if is_soak { SOAK } else { Duration::from_secs(10) };
+        let lasting = arguments.seconds.or(arguments.minutes).unwrap_or(usual);
+        let usual = if is_soak { (lasting / 10).min(SOAK_WARMUP_MAX) } else { Duration::from_secs(1) };
         Ok(Self {
             scenario,
             rate_per_s,
             spacing: if arguments.even { Spacing::Even } else { Spacing::Poisson },
             connections: arguments.connections.unwrap_or(if is_batch { 8 } else { 64 }),
-            lasting: arguments.seconds.unwrap_or(Duration::from_secs(10)),
-            warmup: arguments.warmup.unwrap_or(Duration::from_secs(1)),
+            lasting,
+            warmup: arguments.warmup.unwrap_or(usual),
             payload_bytes,
             batch_size: arguments.batch_size.unwrap_or(1_000),
             messages: arguments.messages.unwrap_or(match scenario {
@@ -239,6 +269,7 @@ impl Plan {
             failing: arguments.fail_seconds.unwrap_or(Duration::from_secs(5)),
             delay: arguments.delay.unwrap_or(Duration::from_secs(1)),
             destinations: arguments.destinations.unwrap_or(4),
+            rss_growth_percent_max: arguments.max_rss_growth,
             sink: arguments.gateway.sink.unwrap_or(Ipv4Addr::LOCALHOST.into()),
             which: which(&arguments.gateway)?,
             json: arguments.json,
@@ -265,21 +296,23 @@ fn usage(words: impl std::fmt::Display) -> Failure {
 
 /// Refuses what would mean nothing: who says it expects that it matters.
 fn refuse_idle(arguments: &Arguments) -> Result<(), Failure> {
-    use Scenario::{Accept, Backlog, Batch, Deliver, Drain, Latency, RetryStorm, Slow};
-    const TIMED: &[Scenario] = &[Accept, Batch, Latency, Slow];
-    const TIMED_AND_BACKLOG: &[Scenario] = &[Accept, Batch, Latency, Slow, Backlog];
-    let options: [(&str, bool, &[Scenario]); 11] = [
+    use Scenario::{Accept, Backlog, Batch, Deliver, Drain, Latency, RetryStorm, Slow, Soak};
+    const TIMED: &[Scenario] = &[Accept, Batch, Latency, Slow, Soak];
+    const TIMED_AND_BACKLOG: &[Scenario] = &[Accept, Batch, Latency, Slow, Backlog, Soak];
+    let options: [(&str, bool, &[Scenario]); 13] = [
         ("--rate", arguments.rate.is_some(), TIMED),
         ("--even", arguments.even, TIMED),
         ("--connections", arguments.connections.is_some(), TIMED_AND_BACKLOG),
         ("--seconds", arguments.seconds.is_some(), TIMED_AND_BACKLOG),
+        ("--minutes", arguments.minutes.is_some(), TIMED_AND_BACKLOG),
         ("--warmup", arguments.warmup.is_some(), TIMED),
         ("--batch-size", arguments.batch_size.is_some(), &[Batch]),
         ("--messages", arguments.messages.is_some(), &[Drain, Deliver, RetryStorm, Backlog]),
         ("--fail-seconds", arguments.fail_seconds.is_some(), &[RetryStorm]),
         ("--delay", arguments.delay.is_some(), &[Slow]),
         ("--destinations", arguments.destinations.is_some(), &[Slow]),
-        ("--sink", arguments.gateway.sink.is_some(), &[Deliver, Latency, RetryStorm, Slow]),
+        ("--max-rss-growth", arguments.max_rss_growth.is_some(), &[Soak]),
+        ("--sink", arguments.gateway.sink.is_some(), &[Deliver, Latency, RetryStorm, Slow, Soak]),
     ];
     for (name, is_given, scenarios) in options {
         if is_given && !scenarios.contains(&arguments.scenario) {
@@ -353,13 +386,17 @@ mod tests {
         let batch = plan(&["batch"]).expect("good");
         assert_eq!((batch.connections, batch.batch_size), (8, 1_000));
         assert_eq!(plan(&["backlog"]).expect("good").messages, 1_000_000);
+        let soak = plan(&["soak"]).expect("good");
+        assert_eq!((soak.rate_per_s, soak.lasting, soak.warmup), (None, SOAK, SOAK_WARMUP_MAX));
+        let soak = plan(&["soak", "--minutes", "0.5", "--even"]).expect("good");
+        assert_eq!((soak.lasting, soak.warmup), (Duration::from_secs(30), Duration::from_secs(3)));
         assert_eq!(plan(&["accept", "--payload-bytes", "1000000"]).expect("good").backlog_batch(), 4);
         assert_eq!(plan(&["accept", "--payload-bytes", "0"]).expect("good").backlog_batch(), 1_000);
     }
 
     #[test]
     fn what_cannot_be_is_refused_with_what_can() {
-        let cases: [(&[&str], &str); 14] = [
+        let cases: [(&[&str], &str); 18] = [
             (&["fly"], "retry-storm"),
             (&["--rate", "0"], "0.01 to 1000000"),
             (&["--seconds", "0"], "0.1 to 86400"),
@@ -367,9 +404,13 @@ mod tests {
             (&["--connections", "0"], "1..=10000"),
             (&["--batch-size", "7"], "it is for batch"),
             (&["--messages", "7"], "drain, deliver, retry-storm, backlog"),
-            (&["drain", "--rate", "7"], "accept, batch, latency, slow"),
+            (&["drain", "--rate", "7"], "accept, batch, latency, slow, soak"),
             (&["--even"], "needs --rate"),
             (&["latency", "--payload-bytes", "31"], "32 at least"),
+            (&["soak", "--payload-bytes", "31"], "soak needs 32 at least"),
+            (&["soak", "--minutes", "1", "--seconds", "1"], "cannot be used with"),
+            (&["soak", "--max-rss-growth", "1001"], "0 to 1000"),
+            (&["accept", "--max-rss-growth", "2"], "it is for soak"),
             (&["--store", "sqlite:x.db"], "sqlite, memory"),
             (&["--url", "http://a", "--store", "memory"], "--store is for a gateway that is started"),
             (&["--url", "https://a"], "http:// only"),

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::latencies::Latencies;
 use super::meter::ThreadClock;
+use super::numbers::Numbers;
 use super::stamp;
 use crate::cli::Failure;
 
@@ -34,6 +35,8 @@ pub(super) struct Seen {
     pub(super) requests: AtomicU64,
     /// Those that were answered 200.
     pub(super) taken: AtomicU64,
+    /// Connections that are open.
+    pub(super) connections: AtomicU64,
     /// Whether they are answered 503 at the moment.
     pub(super) refuses: AtomicBool,
     stamped: Mutex<Stamped>,
@@ -43,8 +46,7 @@ pub(super) struct Seen {
 #[derive(Default)]
 struct Stamped {
     latencies: Option<Latencies>,
-    /// A bit for each number that came.
-    numbers: Vec<u64>,
+    numbers: Numbers,
     again: u64,
 }
 
@@ -59,24 +61,21 @@ impl Seen {
         (stamped.latencies.clone().unwrap_or_else(Latencies::new), stamped.again)
     }
 
+    /// The numbers that came.
+    pub(super) fn numbers(&self) -> Numbers {
+        self.stamped().numbers.clone()
+    }
+
     fn note(&self, payload: &[u8], since: Duration) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let Some((number, due)) = stamp::read(payload) else { return };
         let mut stamped = self.stamped();
-        let place = usize::try_from(number / 64).unwrap_or(usize::MAX);
-        // A number that this run never gave is of nobody.
-        if place > 1 << 24 {
-            return;
-        }
-        if stamped.numbers.len() <= place {
-            stamped.numbers.resize(place + 1, 0);
-        }
-        let bit = 1 << (number % 64);
-        if stamped.numbers[place] & bit == 0 {
-            stamped.numbers[place] |= bit;
-            stamped.latencies.get_or_insert_with(Latencies::new).add(since.saturating_sub(due));
-        } else {
-            stamped.again += 1;
+        match stamped.numbers.add(number) {
+            Some(true) => {
+                stamped.latencies.get_or_insert_with(Latencies::new).add(since.saturating_sub(due));
+            }
+            Some(false) => stamped.again += 1,
+            None => {}
         }
     }
 }
@@ -168,7 +167,24 @@ async fn serve(listener: TcpListener, delay: Duration, seen: Arc<Seen>, epoch: I
     }
 }
 
+/// Counts a connection as long as it is served.
+struct Open<'s>(&'s AtomicU64);
+
+impl<'s> Open<'s> {
+    fn begin(count: &'s AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 async fn converse(mut stream: TcpStream, delay: Duration, seen: &Seen, epoch: Instant) -> io::Result<()> {
+    let _open = Open::begin(&seen.connections);
     stream.set_nodelay(true)?;
     let (mut buffer, mut length) = (vec![0; 8 << 10], 0);
     loop {

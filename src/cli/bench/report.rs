@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::endurance::Endurance;
 use super::latencies::{Latencies, Summary};
 use super::load::{Outcome, Unanswered};
 use super::meter::Share;
 use super::plan::{Plan, Scenario};
 use super::schedule::Spacing;
 use super::target::{About, Sample};
+use crate::cli::Failure;
 use crate::cli::table::pairs;
 
 /// What a scenario found.
@@ -32,6 +34,10 @@ pub(super) struct Findings {
     pub(super) receivers: Option<Share>,
     /// Other figures; a name ends with its unit.
     pub(super) figures: BTreeMap<&'static str, f64>,
+    /// The rate at which messages were due, where the scenario chose it.
+    pub(super) rate_per_s: Option<f64>,
+    /// Of a soak.
+    pub(super) endurance: Option<Endurance>,
 }
 
 impl Findings {
@@ -47,6 +53,8 @@ impl Findings {
             outcome: None,
             receivers: None,
             figures: BTreeMap::new(),
+            rate_per_s: None,
+            endurance: None,
         }
     }
 
@@ -125,13 +133,15 @@ pub(super) struct Report {
     generator: Option<Share>,
     receivers: Option<Share>,
     figures: BTreeMap<&'static str, f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    soak: Option<Endurance>,
 }
 
 impl Report {
     /// Puts it together.
     pub(super) fn new(plan: &Plan, gateway: About, findings: Findings) -> Self {
-        let Findings { messages, took, before, after, latency, others, outcome, receivers, figures } =
-            findings;
+        let rate_per_s = plan.rate_per_s.or(findings.rate_per_s);
+        let Findings { messages, took, before, after, latency, others, outcome, .. } = findings;
         let cost = |before: Option<Duration>, after: Option<Duration>| {
             let used = after?.checked_sub(before?)?;
             (messages > 0).then(|| rounded(used.as_secs_f64() * 1e6 / decimal(messages)))
@@ -139,7 +149,7 @@ impl Report {
         let store_is_inside = matches!(gateway.store.as_str(), "sqlite" | "memory");
         Self {
             scenario: plan.scenario,
-            asked: asked(plan, outcome.is_some()),
+            asked: asked(plan, outcome.is_some(), rate_per_s),
             messages,
             seconds: rounded(took.as_secs_f64()),
             rate_per_s: rounded(decimal(messages) / took.as_secs_f64().max(1e-9)),
@@ -168,8 +178,22 @@ impl Report {
                 disk_after: after.disk_bytes,
             },
             gateway,
-            receivers,
-            figures: figures.into_iter().map(|(name, value)| (name, rounded(value))).collect(),
+            receivers: findings.receivers,
+            soak: findings.endurance,
+            figures: findings.figures.into_iter().map(|(name, value)| (name, rounded(value))).collect(),
+        }
+    }
+
+    /// Whether a soak that is judged found faults.
+    ///
+    /// # Errors
+    /// The faults.
+    pub(super) fn verdict(&self, is_judged: bool) -> Result<(), Failure> {
+        match &self.soak {
+            Some(soak) if is_judged && !soak.faults.is_empty() => {
+                Err(Failure::failed(soak.faults.join("; ")))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -204,6 +228,7 @@ impl Report {
         for (name, share) in [("generator", &self.generator), ("receivers", &self.receivers)] {
             rows.extend(share.as_ref().map(|share| (name, share.describe())));
         }
+        rows.extend(self.soak.iter().flat_map(Endurance::describe));
         rows.extend(self.figures.iter().map(|(name, value)| (*name, value.to_string())));
         pairs(&rows)
     }
@@ -283,14 +308,15 @@ impl Share {
     }
 }
 
-fn asked(plan: &Plan, has_load: bool) -> Asked {
+fn asked(plan: &Plan, has_load: bool, rate_per_s: Option<f64>) -> Asked {
     let is = |scenarios: &[Scenario]| scenarios.contains(&plan.scenario);
-    let is_timed = is(&[Scenario::Accept, Scenario::Batch, Scenario::Latency, Scenario::Slow]);
-    let order = if plan.rate_per_s.is_some() { "open" } else { "closed" };
+    let is_timed =
+        is(&[Scenario::Accept, Scenario::Batch, Scenario::Latency, Scenario::Slow, Scenario::Soak]);
+    let order = if rate_per_s.is_some() { "open" } else { "closed" };
     Asked {
         order: has_load.then_some(order),
-        rate_per_s: plan.rate_per_s,
-        arrivals: plan.rate_per_s.map(|_| plan.spacing),
+        rate_per_s,
+        arrivals: rate_per_s.map(|_| plan.spacing),
         connections: has_load.then_some(plan.connections),
         payload_bytes: plan.payload_bytes,
         batch_size: is(&[Scenario::Batch]).then_some(plan.batch_size),
@@ -305,8 +331,9 @@ fn spread(summary: Option<&Summary>) -> String {
     format!("p50 {p50:.3} ms, p90 {p90:.3}, p99 {p99:.3}, p99.9 {p99_9:.3}, max {max:.3} (of {count})")
 }
 
+/// Bytes as a person reads them.
 #[expect(clippy::cast_precision_loss, reason = "shown to a tenth of a MiB")]
-fn mib(bytes: Option<u64>) -> String {
+pub(super) fn mib(bytes: Option<u64>) -> String {
     bytes.map_or("unknown".to_owned(), |bytes| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)))
 }
 
@@ -317,7 +344,7 @@ pub(super) fn decimal(number: u64) -> f64 {
 }
 
 /// To three digits behind the point.
-fn rounded(value: f64) -> f64 {
+pub(super) fn rounded(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
 }
 

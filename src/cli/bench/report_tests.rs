@@ -18,6 +18,7 @@ fn plan(scenario: Scenario) -> Plan {
         failing: Duration::ZERO,
         delay: Duration::ZERO,
         destinations: 2,
+        rss_growth_percent_max: None,
         sink: std::net::Ipv4Addr::LOCALHOST.into(),
         which: Which::Own(Own { store: Store::Sqlite, durability: None, folder: None, set: Vec::new() }),
         json: true,
@@ -36,8 +37,8 @@ fn about(store: &str) -> About {
 }
 
 fn sample(cpu_ms: u64, mib: u64) -> Sample {
-    let usage =
-        Usage { cpu: Some(Duration::from_millis(cpu_ms)), memory_bytes: Some(mib << 20), peak_bytes: None };
+    let cpu = Some(Duration::from_millis(cpu_ms));
+    let usage = Usage { cpu, memory_bytes: Some(mib << 20), ..Usage::default() };
     Sample { gateway: usage, store: Usage::default(), disk_bytes: None }
 }
 

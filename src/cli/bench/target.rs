@@ -181,7 +181,8 @@ impl Target {
         (status.instance == self.instance).then_some(Usage {
             cpu,
             memory_bytes: process.rss_bytes,
-            peak_bytes: None,
+            fds: process.fds_open,
+            ..Usage::default()
         })
     }
 

@@ -120,7 +120,7 @@ fn a_retry_storm_is_measured_until_everything_is_delivered() {
 fn a_redis_is_measured_too_and_nothing_is_left_in_it() {
     let redis = RedisServer::start_durable();
     let url = redis.url();
-    for scenario in [&["accept"][..], &["latency", "--rate", "50"]] {
+    for scenario in [&["accept"][..], &["latency", "--rate", "50"], &["soak", "--rate", "50"]] {
         let report = bench(&[scenario, &BRIEFLY, &["--store", &url]].concat());
         assert!(number(&report, "/cpu_us_per_message/store") > 0.0, "{report}");
         assert!(number(&report, "/memory_bytes/store_after") > 0.0, "{report}");
@@ -139,6 +139,53 @@ fn a_gateway_that_runs_is_as_it_was_afterwards() {
             assert_eq!(report["gateway"]["is_own"], false);
         }
         assert_eq!(gateway.status()["queues"].as_array().expect("queues").len(), 1, "that of before");
+    }
+}
+
+#[test]
+fn a_soak_is_at_half_the_knee_and_tells_what_the_gateway_was_at_both_ends() {
+    let report = bench(&["soak", "--seconds", "1.5", "--connections", "4"]);
+    let soak = &report["soak"];
+    assert!(
+        (number(soak, "/knee_per_s") / 2.0 - number(&report, "/asked/rate_per_s")).abs() < 0.01,
+        "{report}"
+    );
+    assert_eq!((&report["asked"]["loop"], number(soak, "/window_s")), (&"open".into(), 0.25));
+    for name in ["gateway_rss_bytes", "disk_bytes", "fds", "fds_other", "threads", "actors"] {
+        for part in ["first", "last", "most"] {
+            assert!(number(soak, &format!("/watched/{name}/{part}")) > 0.0, "{name}: {report}");
+        }
+    }
+    assert_eq!(soak["watched"]["store_bytes"], Value::Null, "SQLite has no memory of its own");
+    for name in ["until_202_p99_9_ms", "until_received_p99_9_ms"] {
+        assert!(number(soak, &format!("/{name}/ratio")) > 0.0, "{report}");
+    }
+    assert_eq!(count(soak, "/accepted"), count(&report, "/messages"));
+    assert_eq!((count(soak, "/received"), count(soak, "/lost")), (count(soak, "/accepted"), 0));
+    assert_eq!(soak["fds_at_rest"]["after"], Value::Null, "it is too short to wait for rest");
+}
+
+#[test]
+fn a_soak_that_is_judged_fails_when_a_message_is_lost_and_tells_all_the_same() {
+    let gateway = Gateway::start(LOOPBACK, &[]);
+    let address = gateway.address();
+    let posts = AtomicU64::new(0);
+    let losing = Sink::start(move |received| {
+        let is_publish = received.target.ends_with("/messages");
+        let is_lost = is_publish && posts.fetch_add(1, Ordering::SeqCst) % 10 == 9;
+        if is_lost { Answer::status(202) } else { pass_on(&address, received) }
+    });
+    let soak =
+        ["bench", "soak", "--json", "--rate", "100", "--even", "--seconds", "0.5", "--connections", "4"];
+    let judged = ["--warmup", "0", "--max-rss-growth", "1000"];
+    for (arguments, code) in [([&soak[..], &judged].concat(), 1), ([&soak[..], &judged[..2]].concat(), 0)] {
+        let ended = ask_at(&losing.url(""), &arguments, b"");
+        assert_eq!(ended.code, Some(code), "{ended:?}");
+        let report = json(&ended.stdout);
+        assert_eq!((count(&report, "/soak/lost"), count(&report, "/soak/accepted")), (5, 50), "{report}");
+        let words = "5 of 50 messages were accepted and never received";
+        assert!(report["soak"]["faults"].to_string().contains(words), "{report}");
+        assert_eq!(ended.stderr.contains(words), code == 1, "{ended:?}");
     }
 }
 

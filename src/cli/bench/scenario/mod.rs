@@ -4,6 +4,7 @@ mod accept;
 mod backlog;
 mod drain;
 mod latency;
+mod soak;
 mod storm;
 
 use std::time::{Duration, Instant};
@@ -52,6 +53,7 @@ pub(super) async fn run(bench: &Bench<'_>) -> Result<Findings, Failure> {
         Scenario::Slow => Box::pin(latency::beside_a_slow_one(bench)).await,
         Scenario::RetryStorm => Box::pin(storm::run(bench)).await,
         Scenario::Backlog => Box::pin(backlog::run(bench)).await,
+        Scenario::Soak => Box::pin(soak::run(bench)).await,
     }
 }
 
@@ -90,6 +92,18 @@ impl Bench<'_> {
 
     /// Sends that for so long at the pace that was asked for.
     async fn send(&self, words: &str, requests: &[Request], lasting: Duration) -> Result<Outcome, Failure> {
+        self.send_at(words, requests, self.plan.pace(lasting), lasting, |_| {}).await
+    }
+
+    /// Sends that at that pace, and tells now and then how far it is.
+    async fn send_at(
+        &self,
+        words: &str,
+        requests: &[Request],
+        pace: Pace,
+        lasting: Duration,
+        tell: impl Fn(&Outcome),
+    ) -> Result<Outcome, Failure> {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         self.stage(words, ms(lasting));
         let began = Instant::now();
@@ -97,10 +111,14 @@ impl Bench<'_> {
             address: self.target.address,
             requests,
             connections: self.plan.connections.into(),
-            pace: self.plan.pace(lasting),
+            pace,
             epoch: self.epoch,
         };
-        load::run(load, |_| self.bar.set_position(ms(began.elapsed().min(lasting)))).await
+        let told = |outcome: &Outcome| {
+            tell(outcome);
+            self.bar.set_position(ms(began.elapsed().min(lasting)));
+        };
+        load::run(load, told).await
     }
 
     /// The same load before, of which nothing is told.
