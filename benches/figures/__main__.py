@@ -18,6 +18,8 @@ import sys
 
 if sys.version_info < (3, 9):
     sys.exit("benches/figures needs Python 3.9 or newer")
+# A checkout stays as it is.
+sys.dont_write_bytecode = True
 
 import accepting
 import delivering

@@ -8,7 +8,7 @@ import machine
 from machine import Failed, last_json, need, output
 
 SCRIPT = pathlib.Path(__file__).resolve().parent / "post.lua"
-# What is posted where no size is said: 192 bytes that every peer takes.
+# What is posted where no size is said: 200 bytes that every peer takes.
 MESSAGE = json.dumps(
     {
         "type": "order.created",

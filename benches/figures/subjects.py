@@ -120,7 +120,9 @@ include /etc/nginx/modules-enabled/*.conf;
 daemon off; worker_processes 2; pid %(folder)s/nginx.pid; error_log %(folder)s/nginx.err;
 events { worker_connections 8192; }
 http {
-  access_log off; client_body_buffer_size 256k; client_body_temp_path %(folder)s/body;
+  access_log off; client_body_buffer_size 256k;
+  client_body_temp_path %(folder)s/body; proxy_temp_path %(folder)s/proxy; fastcgi_temp_path %(folder)s/fastcgi;
+  uwsgi_temp_path %(folder)s/uwsgi; scgi_temp_path %(folder)s/scgi;
   lua_package_path "/usr/share/lua/5.1/?.lua;;";
   server {
     listen 127.0.0.1:%(port)d;
@@ -145,7 +147,7 @@ http {
 def nginx(folder, port, redis_port):
     text = NGINX % {"folder": folder, "port": port, "redis_port": redis_port}
     (folder / "nginx.conf").write_text(text)
-    return [need("nginx"), "-p", folder, "-c", folder / "nginx.conf"]
+    return [need("nginx"), "-c", folder / "nginx.conf"]
 
 
 def redigo(_, port, redis_port):

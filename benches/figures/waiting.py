@@ -8,11 +8,12 @@ from accepting import Accepting
 from report import Figure, Line, at_most, ratio, value
 
 PAYLOAD_BYTES = 200
+# The durability of a figure that does not depend on it.
+NONE = "–"
 # How the fsync of each store is called.
 STORES = {"Redis": ("redis", "no fsync"), "SQLite": ("sqlite", "FULL")}
-# Calls that lease and settle, and messages of each at most: as many as each of a hundred thousand messages in ten thousand queues.
-LEASES = 500
-LEASE_MAX = 10
+# Calls that lease a message and settle it, each for one: among many queues each has few.
+LEASES = 2_000
 
 
 def pending(bench):
@@ -51,8 +52,6 @@ def pending(bench):
     return Figure("pending", f"memory with {count}, 200 B each", measured, lines)
 
 
-NONE = "–"
-
 
 class Beside:
     """Publishing, then leasing and settling, beside what waits already."""
@@ -60,7 +59,9 @@ class Beside:
     def __init__(self, bench):
         self.bench = bench
 
-    def measure(self, store, waiting=0, queues=1):
+    def measure(self, store, waiting=0, queues=1, used=None):
+        """With so many messages in the first queue, and so many queues, of which so many are used: all, if that is not said."""
+
         def run():
             kind, durability = STORES[store]
             with subjects.gateway(self.bench.tools.posthaste, kind, durability) as subject:
@@ -70,18 +71,18 @@ class Beside:
                 if waiting:
                     subject.fill(waiting, PAYLOAD_BYTES, names[0])
                 message = load.message_of(PAYLOAD_BYTES)
-                found = load.post(subject, 64, self.bench.seconds, self.bench.warmup, message, queues)
-                return {**found, "lease_us": lease(subject, names)}
+                found = load.post(subject, 64, self.bench.seconds, self.bench.warmup, message, used or queues)
+                return {**found, "lease_us": lease(subject, names[:used])}
 
         return run
 
 
 def lease(subject, names):
-    """Leases and settles in many calls; gives processor time of a message."""
+    """Leases and settles, one message a call; gives processor time of a message."""
     before, leased = sum(subject.cpu_s()), 0
     for turn in range(LEASES):
         base = f"/v1/queues/{names[turn * 7919 % len(names)]}/leases"
-        receipts = [item["receipt"] for item in subject.ask("POST", base, {"max": LEASE_MAX})["items"]]
+        receipts = [item["receipt"] for item in subject.ask("POST", base, {"max": 1})["items"]]
         if receipts:
             subject.ask("POST", f"{base}/settle", {"ack": receipts})
         leased += len(receipts)
@@ -91,18 +92,19 @@ def lease(subject, names):
 def backlog(bench):
     """What one message costs beside many, over what it costs alone."""
     beside = Beside(bench)
-    many, queues = f"{bench.pending:,} pending", f"{bench.queues:,} queues"
     measured = {
         "one empty queue": beside.measure("Redis"),
-        many: beside.measure("Redis", waiting=bench.pending),
-        queues: beside.measure("Redis", queues=bench.queues),
+        f"{bench.pending:,} pending": beside.measure("Redis", waiting=bench.pending),
+        f"{bench.queues:,} queues, one used": beside.measure("Redis", queues=bench.queues, used=1),
+        f"{bench.queues:,} queues, all used": beside.measure("Redis", queues=bench.queues),
     }
+    alone, *others = measured
     lines = [
-        Line(f"CPU of {word} with {name} over one empty queue", "no fsync", ratio(key, name, "one empty queue"), at_most(1.15))
-        for name in (many, queues)
+        Line(f"CPU of {word} with {name}, over {alone}", "no fsync", ratio(key, name, alone), at_most(1.15))
+        for name in others
         for word, key in (("accepting", "cpu_us"), ("lease and settle", "lease_us"))
     ]
-    note = "Lease and settle: calls of ten messages at most; in many queues each call goes to another queue."
+    note = "All used: each post, and each call that leases and settles one message, is of another queue than the one before."
     return Figure("backlog", "a message beside many that wait, and among many queues", measured, lines, note)
 
 
