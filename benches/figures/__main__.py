@@ -110,7 +110,7 @@ def main():
     bench = Bench(built, **(QUICK if given.quick else {}))
     rounds = given.rounds or (1 if given.quick else 5)
     versions = tools.versions(built)
-    all_found = []
+    all_found, is_ended = [], False
     try:
         for name in given.names or FIGURES:
             found = report.Found(FIGURES[name](bench))
@@ -118,8 +118,10 @@ def main():
             found.measure(rounds)
             keep(given.json, versions, rounds, all_found)
     except KeyboardInterrupt:
-        print("ended: what was measured until now", file=sys.stderr)
-    print(report.show(all_found, versions, rounds, given.markdown))
+        is_ended = True
+    print(report.show(all_found, versions, rounds, given.markdown, is_ended))
+    if is_ended:
+        return 130
     failed = [why for found in all_found for why in found.missing.values() if " failed: " in why]
     return 1 if failed else 0
 

@@ -165,5 +165,5 @@ def from_bench(told):
         found["rss_mb"] = memory["gateway_after"] / 1e6
     generator = told["generator"]
     if generator is not None and generator["is_the_limit"]:
-        found["generator_is_the_limit"] = 1
+        found["generator_is_the_limit"] = True
     return found

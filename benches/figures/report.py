@@ -56,7 +56,7 @@ class Found:
     """What rounds gave."""
 
     def __init__(self, figure):
-        self.figure, self.rounds, self.missing = figure, [], {}
+        self.figure, self.rounds, self.missing, self.remarks = figure, [], {}, set()
 
     def measure(self, rounds):
         for number in range(rounds):
@@ -71,6 +71,8 @@ class Found:
                     sample = subject()
                     sample["took_s"] = time.monotonic() - began
                     self.rounds[-1][name] = sample
+                    if sample.pop("generator_is_the_limit", False):
+                        self.remarks.add(f"{name}: the generator had no pause, so the figure may be about it")
                 except Missing as missing:
                     self.missing[name] = f"{name} is missing: {missing}"
                 except Failed as failed:
@@ -109,7 +111,7 @@ class Found:
 
     def as_json(self):
         lines = [self.line(line) for line in self.figure.lines]
-        kept = {"name": self.figure.name, "title": self.figure.title, "lines": lines, "missing": self.missing}
+        kept = {"name": self.figure.name, "title": self.figure.title, "lines": lines, "missing": self.missing, "remarks": sorted(self.remarks)}
         return {**kept, "medians": self.medians(), "rounds": self.rounds}
 
 
@@ -120,7 +122,7 @@ def verdict(median, limit):
     word, number = limit
     if (median <= number) if word == "≤" else (median >= number):
         return "ok"
-    return f"{median / number:.2f} of the limit"
+    return f"{median / number:.2f} × the limit" if number else "not reached"
 
 
 def short(number):
@@ -194,11 +196,13 @@ def plain(head, rows):
     return "\n".join(lines)
 
 
-def show(all_found, versions, rounds, as_markdown):
+def show(all_found, versions, rounds, as_markdown, is_ended=False):
     """Everything as text."""
     table = markdown if as_markdown else plain
     parts = [f"Medians of {rounds} rounds (least–greatest), ratios within a round."]
-    if rounds < 5:
+    if is_ended:
+        parts[0] += " ENDED EARLY: what is here may be of fewer."
+    elif rounds < 5:
         parts[0] += " FEWER THAN FIVE ROUNDS: a trial of the script, no figures to quote."
     rows = [[name, text] for name, text in versions.items()]
     parts.append(table(["what", "version"], rows))
@@ -211,6 +215,7 @@ def show(all_found, versions, rounds, as_markdown):
         if found.figure.note:
             parts.append(found.figure.note)
         parts.append(table(*table_of_subjects(found)))
-        if found.missing:
-            parts.append("\n".join(f"- {why}" for why in found.missing.values()))
+        remarks = [*found.missing.values(), *sorted(found.remarks)]
+        if remarks:
+            parts.append("\n".join(f"- {remark}" for remark in remarks))
     return "\n\n".join(parts)

@@ -54,6 +54,8 @@ fn serve(port: u16) -> std::io::Result<()> {
     let app = move || {
         App::new()
             .app_data(started.clone())
+            // What wrk posts to: a path that is compared, not matched.
+            .route("/v1/queues/bench/messages", web::post().to(publish))
             .route("/v1/queues/{queue}/messages", web::post().to(publish))
             .route("/v1/queues/{queue}", web::put().to(queue))
             .route("/v1/queues/{queue}", web::delete().to(gone))
