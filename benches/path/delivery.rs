@@ -1,7 +1,8 @@
 //! What delivering a message over HTTP costs: a backlog that was published beforehand is drained into a receiver in a process of
-//! its own, and the same client posts the same payloads to the same receiver in a bare loop, in turn.
+//! its own, and the same client posts the same payloads to the same receiver in a bare loop, and so does reqwest, in turn.
 //!
-//! The receiver and the loop are this program again, started with [`RECEIVER`] or [`LOOP`], so that the CPU time of each is its own.
+//! The receiver and the loops are this program again, started with [`RECEIVER`] or one of [`LOOPS`], so that the CPU time of each is
+//! its own. `benches/figures` starts them as well.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -25,10 +26,10 @@ use crate::delivery_by_hand::{delivery, http, settings};
 use crate::gateway::{Gateway, LOOPBACK, cpu_of};
 use crate::report::{Report, median};
 
-/// The word that makes this program a receiver.
+/// The word that makes this program a receiver: then after how many messages it says so, each time.
 pub(crate) const RECEIVER: &str = "--receiver";
-/// The word that makes it a bare loop: then the URL, how many messages, how many at a time.
-pub(crate) const LOOP: &str = "--loop";
+/// The words that make it a bare loop, of the gateway's client and of reqwest: then the URL, how many at a time, how many messages.
+pub(crate) const LOOPS: [(&str, Loop); 2] = [("--loop", post), ("--reqwest-loop", post_by_reqwest)];
 
 const RUNS: usize = 5;
 const MESSAGES: u64 = 100_000;
@@ -37,6 +38,9 @@ const PAYLOAD_BYTES: usize = 200;
 /// What secrets set by the API are sealed with: 32 bytes in base64.
 const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// Posts to a URL, so many at a time, so many messages.
+type Loop = fn(&str, usize, u64);
 
 /// A receiver in a process of its own, which says how many it has received.
 struct Receiver {
@@ -47,7 +51,7 @@ struct Receiver {
 
 impl Receiver {
     fn start() -> Self {
-        let (process, mut told) = child(&[RECEIVER]);
+        let (process, mut told) = child(&[RECEIVER, &MESSAGES.to_string()]);
         let url = format!("http://{}/", line(&mut told));
         Self { process, told, url }
     }
@@ -78,12 +82,14 @@ fn line(told: &mut BufReader<ChildStdout>) -> String {
     line.trim_end().to_owned()
 }
 
-/// Receives for ever: says where, then a line after each [`MESSAGES`].
+/// Receives for ever: says where, then a line after each so many messages.
 #[expect(
     clippy::disallowed_methods,
     reason = "a receiver that panics would be missed: the bench would wait for its messages"
 )]
-pub(crate) fn receive() {
+pub(crate) fn receive(words: &[String]) {
+    let [messages] = words else { panic!("{RECEIVER} MESSAGES") };
+    let messages: u64 = messages.parse().expect("a number");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
@@ -91,12 +97,12 @@ pub(crate) fn receive() {
         let count = Arc::new(AtomicU64::new(0));
         while let Ok((stream, _)) = listener.accept().await {
             let count = count.clone();
-            drop(tokio::spawn(async move { drop(answer(stream, &count).await) }));
+            drop(tokio::spawn(async move { drop(answer(stream, &count, messages).await) }));
         }
     });
 }
 
-async fn answer(mut stream: TcpStream, count: &AtomicU64) -> io::Result<()> {
+async fn answer(mut stream: TcpStream, count: &AtomicU64, messages: u64) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let (mut buffer, mut length) = (vec![0; 64 << 10], 0);
     loop {
@@ -109,33 +115,62 @@ async fn answer(mut stream: TcpStream, count: &AtomicU64) -> io::Result<()> {
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
             buffer.copy_within(whole..length, 0);
             length -= whole;
-            if (count.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(MESSAGES) {
+            if (count.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(messages) {
                 tell("all");
             }
         }
     }
 }
 
-/// Posts so many messages with the client of the gateway on one thread, `slots` at a time; says its CPU time in nanoseconds.
-pub(crate) fn post(words: &[String]) {
-    let [url, slots] = words else { panic!("{LOOP} URL SLOTS") };
-    let slots: usize = slots.parse().expect("a number");
-    actix_rt::System::new().block_on(async {
-        let (http, settings) = (http(), Arc::new(settings(url)));
-        let payload = vec![b'x'; PAYLOAD_BYTES];
-        let attempt = || http.process(delivery(&settings, Headers::default(), &payload));
-        let mut attempts: FuturesUnordered<_> = (0..slots).map(|_| attempt()).collect();
-        for begun in slots as u64..MESSAGES + slots as u64 {
-            let report = attempts.next().await.expect("one is under way");
-            assert_eq!(report.outcome, Outcome::Done, "{report:?}");
-            if begun < MESSAGES {
-                attempts.push(attempt());
-            }
-        }
-    });
+/// Runs one of [`LOOPS`] to its end; says its CPU time in nanoseconds.
+pub(crate) fn run_loop(posting: Loop, words: &[String]) {
+    let [url, slots, messages] = words else { panic!("a loop takes URL SLOTS MESSAGES") };
+    posting(url, slots.parse().expect("a number"), messages.parse().expect("a number"));
     tell(&cpu_of(std::process::id()).as_nanos().to_string());
     // What is told is read before the process and its threads are gone.
     thread::sleep(Duration::from_millis(100));
+}
+
+/// With the client of the gateway, on one thread.
+fn post(url: &str, slots: usize, messages: u64) {
+    actix_rt::System::new().block_on(async {
+        let (http, settings) = (http(), Arc::new(settings(url)));
+        let payload = vec![b'x'; PAYLOAD_BYTES];
+        let attempt = async || {
+            let report = http.process(delivery(&settings, Headers::default(), &payload)).await;
+            assert_eq!(report.outcome, Outcome::Done, "{report:?}");
+        };
+        keep_busy(slots, messages, attempt).await;
+    });
+}
+
+/// With reqwest, on one thread.
+fn post_by_reqwest(url: &str, slots: usize, messages: u64) {
+    rustls::crypto::ring::default_provider().install_default().expect("nobody else did");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let url: reqwest::Url = url.parse().expect("a URL");
+        let payload = bytes::Bytes::from(vec![b'x'; PAYLOAD_BYTES]);
+        let attempt = async || {
+            let answer = client.post(url.clone()).body(payload.clone()).send().await.expect("an answer");
+            assert!(answer.status().is_success(), "{}", answer.status());
+            // A connection is used again once its answer was read.
+            answer.bytes().await.expect("a whole answer");
+        };
+        keep_busy(slots, messages, attempt).await;
+    });
+}
+
+/// Makes that many attempts, so many at a time.
+async fn keep_busy(slots: usize, messages: u64, attempt: impl AsyncFn()) {
+    let mut attempts: FuturesUnordered<_> = (0..slots).map(|_| attempt()).collect();
+    for begun in slots as u64..messages + slots as u64 {
+        attempts.next().await.expect("one is under way");
+        if begun < messages {
+            attempts.push(attempt());
+        }
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "the bench that started this process reads it")]
@@ -158,10 +193,10 @@ fn run_of(took: Duration, cpu: Duration) -> Run {
     Run { per_s: MESSAGES as f64 / took.as_secs_f64(), cpu_us: cpu.as_secs_f64() * 1e6 / MESSAGES as f64 }
 }
 
-fn loop_once(slots: usize) -> Run {
+fn loop_once(word: &str) -> Run {
     let mut receiver = Receiver::start();
     let began = Instant::now();
-    let (mut process, mut told) = child(&[LOOP, &receiver.url, &slots.to_string()]);
+    let (mut process, mut told) = child(&[word, &receiver.url, "64", &MESSAGES.to_string()]);
     receiver.wait();
     let took = began.elapsed();
     let cpu = Duration::from_nanos(line(&mut told).parse().expect("a number"));
@@ -203,7 +238,8 @@ fn drain_once(binary: &str, store: &str, threads: usize, secret: Option<&str>) -
 pub(crate) fn run(arguments: &Arguments, report: &mut Report) {
     let own = env!("CARGO_BIN_EXE_posthaste");
     let mut kinds: Vec<(&str, Once)> = vec![
-        ("loop", Box::new(|| loop_once(64))),
+        ("loop", Box::new(|| loop_once(LOOPS[0].0))),
+        ("reqwest_loop", Box::new(|| loop_once(LOOPS[1].0))),
         ("drain", Box::new(move || drain_once(own, "sqlite:posthaste.db", 1, None))),
         ("drain_signed", Box::new(move || drain_once(own, "sqlite:posthaste.db", 1, Some(SECRET)))),
         ("drain_2_threads", Box::new(move || drain_once(own, "sqlite:posthaste.db", 2, None))),
@@ -226,5 +262,8 @@ pub(crate) fn run(arguments: &Arguments, report: &mut Report) {
         report.add(&format!("{name}_per_s"), median(rates));
         report.add(&format!("{name}_cpu_us"), median(costs));
     }
-    report.add("drain_to_loop", report.figure("drain_per_s") / report.figure("loop_per_s"));
+    for name in ["loop", "reqwest_loop"] {
+        let ratio = report.figure("drain_per_s") / report.figure(&format!("{name}_per_s"));
+        report.add(&format!("drain_to_{name}"), ratio);
+    }
 }

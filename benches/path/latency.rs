@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use posthaste::store::settings::RequiredDurability;
 use posthaste::{App, Handle, Message, Outcome, Settings};
 
 use crate::Arguments;
@@ -44,11 +45,26 @@ pub(crate) fn run(arguments: &Arguments, report: &mut Report) {
     stop(&processing);
 }
 
-/// A gateway; with the function that says when it was called, or without, so that it cannot process what it takes.
+/// Measures it on a Redis that writes nothing to its disk.
+pub(crate) fn run_relaxed(arguments: &Arguments, report: &mut Report) {
+    let redis = RedisServer::start(&["--appendonly", "no"]);
+    let (began, beginnings) = sync_channel(arguments.posts + WARM_UP);
+    let gateway = start_as(&redis.url(), RequiredDurability::Relaxed, Some(began));
+    measure("redis_", &gateway, &beginnings, arguments.posts, report);
+    stop(&gateway);
+}
+
+/// A gateway that answers 202 once it is on the disk.
 fn start(store: &str, began: Option<SyncSender<Instant>>) -> Handle {
+    start_as(store, RequiredDurability::Strict, began)
+}
+
+/// A gateway; with the function that says when it was called, or without, so that it cannot process what it takes.
+fn start_as(store: &str, durability: RequiredDurability, began: Option<SyncSender<Instant>>) -> Handle {
     let mut settings = Settings::default();
     settings.server.listen.0.set_port(0);
     store.clone_into(&mut settings.store.url);
+    settings.store.durability = durability;
     let mut app = App::builder(settings.clone());
     if let Some(began) = began {
         settings.declare("bench", "note").expect("a name");

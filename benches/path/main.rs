@@ -1,5 +1,6 @@
 //! Measures the path of a message with the real release binary:
-//! `cargo bench --bench path -- [pending|store|calls|redis|latency|consumers|isolation|dead-destination|delivery] [FLAGS]`.
+//! `cargo bench --bench path -- [pending|store|calls|redis|latency|latency-relaxed|consumers|isolation|dead-destination|delivery]
+//! [FLAGS]`.
 //!
 //! - `pending`: what a million waiting messages cost, over both stores: `/status`, lease and settle, memory, the start.
 //! - `store`: lease and settle alone, on the embedded store, with and without a million messages behind.
@@ -7,11 +8,13 @@
 //! - `redis`: CPU and memory of a message in a Redis of its own, with and without a million messages behind.
 //! - `latency`: from posting a message to an idle gateway until a registered function has it: on the embedded store, on a Redis,
 //!   and in another gateway on that Redis.
+//! - `latency-relaxed`: the same on a Redis that keeps what it has in memory only, so that no fsync is waited for.
 //! - `consumers`: the same until a consumer that waits has it, and the CPU and the Redis commands of a thousand that wait.
 //! - `isolation`: what seventeen destinations lose while one refuses, one hangs and one trickles; `--binary PATH` measures another
 //!   release binary in turn with this one.
 //! - `dead-destination`: what a million messages cost, over both stores, whose destination refuses every connection.
-//! - `delivery`: CPU and rate of draining a backlog over HTTP, beside the same client in a bare loop; `--binary PATH` as above.
+//! - `delivery`: CPU and rate of draining a backlog over HTTP, beside the same client and reqwest in bare loops; `--binary PATH` as
+//!   above.
 //!
 //! Without a name all are run. `--messages N` is how many wait (1,000,000), `--posts N` how many are timed (2,000),
 //! `--json` prints one object a line instead of tables. Nothing is asserted: what a figure must be is judged by who reads it.
@@ -54,12 +57,13 @@ struct Arguments {
 type Bench = fn(&Arguments, &mut Report);
 
 /// Every bench by its name.
-const BENCHES: [(&str, Bench); 9] = [
+const BENCHES: [(&str, Bench); 10] = [
     ("pending", pending::run),
     ("store", store::run),
     ("calls", calls::run),
     ("redis", redis::run),
     ("latency", latency::run),
+    ("latency-relaxed", latency::run_relaxed),
     ("consumers", consumers::run),
     ("isolation", isolation::run),
     ("dead-destination", dead_destination::run),
@@ -69,16 +73,15 @@ const BENCHES: [(&str, Bench); 9] = [
 #[expect(clippy::print_stderr, reason = "a bench talks to a person")]
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    match words.split_first() {
-        Some((word, [])) if word == delivery::RECEIVER => {
-            delivery::receive();
+    if let Some((word, rest)) = words.split_first() {
+        if word == delivery::RECEIVER {
+            delivery::receive(rest);
             return ExitCode::SUCCESS;
         }
-        Some((word, rest)) if word == delivery::LOOP => {
-            delivery::post(rest);
+        if let Some((_, posting)) = delivery::LOOPS.iter().find(|(own, _)| own == word) {
+            delivery::run_loop(*posting, rest);
             return ExitCode::SUCCESS;
         }
-        _ => {}
     }
     // Without `cargo bench` this is a test run, which has nothing to measure and lists no tests.
     if !words.iter().any(|word| word == "--bench") {

@@ -27,6 +27,7 @@
 //! | `handout` | leased messages inside an answer, given back if it is not taken |
 //! | `observer` | rates, and since when a queue stands still |
 //! | `process` | what the system says of this process |
+//! | `pure` | its pure parts, for the benches |
 //! | `routes` | everything else, by path |
 
 mod answer;
@@ -51,6 +52,8 @@ mod pace;
 mod payload;
 mod process;
 mod publish;
+#[doc(hidden)]
+pub mod pure;
 mod routes;
 pub mod settings;
 pub mod state;

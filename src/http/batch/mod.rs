@@ -44,6 +44,15 @@ use crate::http::state::Desk;
 use crate::store::QueueEntry;
 use crate::store::enqueue::{Group, IdempotencyKey};
 
+/// Walks over NDJSON to its end; gives how many lines are JSON.
+pub(super) async fn lines_of(body: &[u8]) -> usize {
+    let (mut lines, mut pace, mut valid) = (lines::Lines::new(body), Pace::default(), 0);
+    while let Some(line) = lines.next(&mut pace).await {
+        valid += usize::from(line.judged.is_ok());
+    }
+    valid
+}
+
 /// Publishes a batch and answers.
 pub(super) async fn publish(
     desk: &Desk,

@@ -50,7 +50,7 @@ impl Signer {
 
     /// The value of `webhook-signature` for an attempt that begins `at`; `id` and `timestamp` are as their headers have them.
     #[must_use]
-    pub(super) fn header(&self, at: Timestamp, id: &[u8], timestamp: &[u8], payload: &[u8]) -> HeaderValue {
+    pub fn header(&self, at: Timestamp, id: &[u8], timestamp: &[u8], payload: &[u8]) -> HeaderValue {
         let mut value = String::with_capacity(self.0.len() * SIGNATURE_LENGTH_MAX);
         let parts = [id, b".", timestamp, b".", payload];
         for key in self.0.iter().filter(|key| key.until.is_none_or(|until| at < until)) {

@@ -1,0 +1,173 @@
+"""Figures of what waits: memory, what a backlog or many queues cost, and how cost grows."""
+
+import time
+
+import load
+import subjects
+from accepting import Accepting
+from report import Figure, Line, at_most, ratio, value
+
+PAYLOAD_BYTES = 200
+# The durability of a figure that does not depend on it.
+NONE = "–"
+# How the fsync of each store is called.
+STORES = {"Redis": ("redis", "no fsync"), "SQLite": ("sqlite", "FULL")}
+# Calls that lease a message and settle it, each for one: among many queues each has few.
+LEASES = 2_000
+
+
+def pending(bench):
+    """Memory of the gateway and of Redis while messages wait."""
+
+    def measure(store, lookup="true"):
+        def run():
+            kind, durability = STORES[store]
+            with subjects.gateway(bench.tools.posthaste, kind, durability, [f"queue_defaults.lookup={lookup}"]) as subject:
+                used = lambda: int(subject.redis.info("memory")["used_memory"]) if subject.redis else 0
+                before, idle = used(), subject.server.memory_mb()
+                subject.fill(bench.pending, PAYLOAD_BYTES)
+                # Until buffers of the last batches are gone.
+                time.sleep(1)
+                counts = subject.counts()
+                found = {"rss_mb": subject.server.memory_mb(), "idle_rss_mb": idle}
+                if subject.redis:
+                    found["per_pending_b"] = (used() - before - counts["bytes"]) / counts["pending"]
+                return found
+
+        return run
+
+    measured = {
+        "Redis, lookup on": measure("Redis"),
+        "Redis, lookup off": measure("Redis", "false"),
+        "SQLite": measure("SQLite"),
+    }
+    count = f"{bench.pending:,} pending"
+    memory = "Redis memory of a message over payload and headers, lookup"
+    lines = [
+        Line(f"{memory} off", NONE, value("per_pending_b", "Redis, lookup off"), at_most(60), "B"),
+        Line(f"{memory} on", NONE, value("per_pending_b", "Redis, lookup on"), at_most(150), "B"),
+        Line(f"RSS of the gateway, Redis, {count}", NONE, value("rss_mb", "Redis, lookup on"), at_most(48), "MB"),
+        Line(f"RSS of the gateway, SQLite, {count}", NONE, value("rss_mb", "SQLite"), at_most(160), "MB"),
+    ]
+    return Figure("pending", f"memory with {count}, 200 B each", measured, lines)
+
+
+
+class Beside:
+    """Publishing, then leasing and settling, beside what waits already."""
+
+    def __init__(self, bench):
+        self.bench = bench
+
+    def measure(self, store, waiting=0, queues=1, used=None):
+        """With so many messages in the first queue, and so many queues, of which so many are used: all, if that is not said."""
+
+        def run():
+            kind, durability = STORES[store]
+            with subjects.gateway(self.bench.tools.posthaste, kind, durability) as subject:
+                names = [f"bench-{number}" for number in range(queues)]
+                for name in names:
+                    subject.make_queue(name)
+                if waiting:
+                    subject.fill(waiting, PAYLOAD_BYTES, names[0])
+                message = load.message_of(PAYLOAD_BYTES)
+                found = load.post(subject, 64, self.bench.seconds, self.bench.warmup, message, used or queues)
+                return {**found, "lease_us": lease(subject, names[:used])}
+
+        return run
+
+
+def lease(subject, names):
+    """Leases and settles, one message a call; gives processor time of a message."""
+    before, leased = sum(subject.cpu_s()), 0
+    for turn in range(LEASES):
+        base = f"/v1/queues/{names[turn * 7919 % len(names)]}/leases"
+        receipts = [item["receipt"] for item in subject.ask("POST", base, {"max": 1})["items"]]
+        if receipts:
+            subject.ask("POST", f"{base}/settle", {"ack": receipts})
+        leased += len(receipts)
+    return (sum(subject.cpu_s()) - before) * 1e6 / max(leased, 1)
+
+
+def backlog(bench):
+    """What one message costs beside many, over what it costs alone."""
+    beside = Beside(bench)
+    measured = {
+        "one empty queue": beside.measure("Redis"),
+        f"{bench.pending:,} pending": beside.measure("Redis", waiting=bench.pending),
+        f"{bench.queues:,} queues, one used": beside.measure("Redis", queues=bench.queues, used=1),
+        f"{bench.queues:,} queues, all used": beside.measure("Redis", queues=bench.queues),
+    }
+    alone, *others = measured
+    lines = [
+        Line(f"CPU of {word} with {name}, over {alone}", "no fsync", ratio(key, name, alone), at_most(1.15))
+        for name in others
+        for word, key in (("accepting", "cpu_us"), ("lease and settle", "lease_us"))
+    ]
+    note = "All used: each post, and each call that leases and settles one message, is of another queue than the one before."
+    return Figure("backlog", "a message beside many that wait, and among many queues", measured, lines, note)
+
+
+def growth_queues(bench):
+    beside = Beside(bench)
+    measured = {
+        f"{store}, {queues:,}": beside.measure(store, queues=queues)
+        for store in STORES
+        for queues in (1, 100, bench.queues)
+    }
+    return Figure("growth-queues", "cost by queues, 64 connections", measured, [])
+
+
+def growth_backlog(bench):
+    beside = Beside(bench)
+    measured = {
+        f"{store}, {waiting:,}": beside.measure(store, waiting=waiting)
+        for store in STORES
+        for waiting in (0, bench.pending)
+    }
+    return Figure("growth-backlog", "cost by what waits already, 64 connections", measured, [])
+
+
+def growth_payload(bench):
+    """A message by its size."""
+    accepting, measured, lines = Accepting(bench), {}, []
+    for size, name in ((100, "100 B"), (1 << 10, "1 KiB"), (10 << 10, "10 KiB"), (100 << 10, "100 KiB")):
+        message = load.message_of(size)
+        measured[f"bare, {name}"] = accepting.bare(64, message=message)
+        for store, (kind, durability) in STORES.items():
+            measured[f"{store}, {name}"] = accepting.gateway(kind, durability, 64, message=message)
+            of = ratio("cpu_us", f"{store}, {name}", f"bare, {name}")
+            lines.append(Line(f"{store}, {name}: CPU over bare", durability, of))
+    return Figure("growth-payload", "cost by size of the payload, 64 connections", measured, lines)
+
+
+def growth_connections(bench):
+    """A message by how many are posted at once."""
+    accepting, measured, lines = Accepting(bench), {}, []
+    for connections in (1, 16, 64, 512, 4_096):
+        measured[f"bare, {connections:,}"] = accepting.bare(connections)
+        for store, (kind, durability) in STORES.items():
+            name = f"{store}, {connections:,}"
+            # More than the default lets in.
+            settings = [f"server.limits.connections_max={max(connections * 2, 1_000)}"]
+            measured[name] = accepting.gateway(kind, durability, connections, settings)
+            of = ratio("cpu_us", name, f"bare, {connections:,}")
+            lines.append(Line(f"{name} connections: CPU over bare", durability, of))
+    return Figure("growth-connections", "cost by connections", measured, lines)
+
+
+def growth_durability(bench):
+    """A message by what its 202 promises."""
+    accepting = Accepting(bench)
+    levels = {
+        "memory, none": ("memory", "none"),
+        "Redis, appendonly no": ("redis", "no fsync"),
+        "Redis, appendfsync everysec": ("redis", "everysec"),
+        "Redis, appendfsync always": ("redis", "always"),
+        "SQLite, relaxed": ("sqlite", "relaxed"),
+        "SQLite, strict (FULL)": ("sqlite", "FULL"),
+    }
+    measured = {"bare": accepting.bare(64)}
+    measured.update({name: accepting.gateway(*level, 64) for name, level in levels.items()})
+    lines = [Line(f"{name}: CPU over bare", level[1], ratio("cpu_us", name, "bare")) for name, level in levels.items()]
+    return Figure("growth-durability", "cost by durability, 64 connections", measured, lines)
