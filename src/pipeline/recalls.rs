@@ -4,13 +4,13 @@
 use std::rc::Rc;
 
 use futures_util::StreamExt as _;
-use futures_util::future::LocalBoxFuture;
+use futures_util::future::{LocalBoxFuture, join_all};
 use futures_util::stream::FuturesUnordered;
 use tokio::time::sleep;
 
-use crate::pipeline::lanes::{EVERY, Recall, Step};
-use crate::store::MessageStore;
+use crate::pipeline::lanes::{EVERY, Recall, Step, Waiting};
 use crate::store::error::StoreError;
+use crate::store::{MessageStore, QueueRef};
 
 /// Those of one thread: at most one for each lane, in the whole gateway. Nothing depends on them: what is not brought forward comes
 /// when it is due.
@@ -38,27 +38,24 @@ impl Recalls {
 }
 
 async fn carry_out(store: &dyn MessageStore, recall: &Recall) {
-    loop {
-        match recall.next() {
-            Step::End => return,
-            Step::Wait => {}
-            Step::Bring(queue, waiting) => {
-                let messages = waiting.iter().map(|waiting| waiting.message).collect();
-                match store.promote(queue.clone(), messages).await {
-                    Ok(found) => {
-                        let is_missing = |(_, is_found): &(_, bool)| !is_found;
-                        let missing = waiting.into_iter().zip(found).filter(is_missing);
-                        recall.keep(&queue, missing.map(|(waiting, _)| waiting));
-                    }
-                    Err(StoreError::Gone) => {}
-                    Err(error) => {
-                        let (name, cause) = (queue.name.as_str(), error.to_string());
-                        log::debug!("queue.name" = name, "cause" = cause.as_str(); "what was put off is not brought forward");
-                        recall.keep(&queue, waiting.into_iter());
-                    }
-                }
-            }
-        }
+    while let Step::Bring(drawn) = recall.next() {
+        join_all(drawn.into_iter().map(|(queue, waiting)| bring(store, recall, queue, waiting))).await;
         sleep(EVERY).await;
+    }
+}
+
+async fn bring(store: &dyn MessageStore, recall: &Recall, queue: QueueRef, waiting: Vec<Waiting>) {
+    let messages = waiting.iter().map(|waiting| waiting.message).collect();
+    match store.promote(queue.clone(), messages).await {
+        Ok(found) => {
+            let missing = waiting.into_iter().zip(found).filter(|(_, is_found)| !is_found);
+            missing.for_each(|(waiting, _)| recall.keep(&queue, waiting, true));
+        }
+        Err(StoreError::Gone) => {}
+        Err(error) => {
+            let (name, cause) = (queue.name.as_str(), error.to_string());
+            log::debug!("queue.name" = name, "cause" = cause.as_str(); "what was put off is not brought forward yet");
+            waiting.into_iter().for_each(|waiting| recall.keep(&queue, waiting, false));
+        }
     }
 }

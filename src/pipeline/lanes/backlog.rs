@@ -63,9 +63,10 @@ impl Backlog {
         self.put(now, queue, Waiting { message, since: now, due: now.after(delay), tries: 0 });
     }
 
-    /// Remembers one again that was drawn and may be on its way still; not for ever.
-    pub(super) fn keep(&mut self, now: Tick, queue: &QueueRef, waiting: Waiting) {
-        let tries = waiting.tries + 1;
+    /// Remembers one again that could not be brought forward; where the store did not find it, it may be on its way still: not for
+    /// ever.
+    pub(super) fn keep(&mut self, now: Tick, queue: &QueueRef, waiting: Waiting, is_missing: bool) {
+        let tries = waiting.tries + u8::from(is_missing);
         if tries < TRIES_MAX && now < waiting.due {
             self.put(now, queue, Waiting { since: now, tries, ..waiting });
         }
@@ -90,24 +91,28 @@ impl Backlog {
         self.recount(self.count + 1);
     }
 
-    /// Takes up to `most` of the queue whose turn it is, those first that wait longest; `None` when none can be had now.
-    pub(super) fn draw(&mut self, now: Tick, most: usize) -> Option<(QueueRef, Vec<Waiting>)> {
-        for _ in 0..self.queues.len() {
-            let (queue, mut waiting) = self.queues.pop_front()?;
-            let mut drawn = Vec::new();
-            while drawn.len() < most
+    /// Takes up to `most`, queues in turn and of each those first that wait longest.
+    pub(super) fn draw(&mut self, now: Tick, most: usize) -> Vec<(QueueRef, Vec<Waiting>)> {
+        let (mut drawn, mut left) = (Vec::new(), most);
+        // Who comes first next time is another one.
+        self.queues.rotate_left(usize::from(self.queues.len() > 1));
+        let queues = self.queues.len();
+        for (place, (queue, waiting)) in self.queues.iter_mut().enumerate() {
+            let part = left.div_ceil(queues - place);
+            let mut of_queue = Vec::new();
+            while of_queue.len() < part
                 && let Some(first) = waiting.front()
                 && (first.since.after(ON_THE_WAY) <= now || first.due <= now)
             {
-                drawn.extend(waiting.pop_front().filter(|first| now < first.due));
+                of_queue.extend(waiting.pop_front().filter(|first| now < first.due));
             }
-            self.queues.push_back((queue.clone(), waiting));
-            self.tidy();
-            if !drawn.is_empty() {
-                return Some((queue, drawn));
+            left -= of_queue.len();
+            if !of_queue.is_empty() {
+                drawn.push((queue.clone(), of_queue));
             }
         }
-        None
+        self.tidy();
+        drawn
     }
 
     /// Whether they are to be brought forward now by who asks: there are some, and nobody else does.
@@ -161,22 +166,31 @@ mod tests {
         Scheduled { id: MessageId::from_bytes([number; 16]), attempts: number }
     }
 
-    fn numbers(drawn: Option<(QueueRef, Vec<Waiting>)>) -> Vec<u8> {
-        drawn
-            .map(|(_, drawn)| drawn.iter().map(|waiting| waiting.message.attempts).collect())
-            .unwrap_or_default()
+    fn numbers(drawn: &[(QueueRef, Vec<Waiting>)]) -> Vec<u8> {
+        drawn.iter().flat_map(|(_, drawn)| drawn).map(|waiting| waiting.message.attempts).collect()
     }
 
     #[test]
-    fn who_waits_longest_is_drawn_first_and_queues_in_turn() {
+    fn who_waits_longest_is_drawn_first_and_each_queue_has_its_part() {
         let mut backlog = Backlog::new(Crowd::default());
-        for number in 0..6 {
-            backlog.add(at(0), &queue(if number < 4 { "a" } else { "b" }), message(number), MINUTE);
+        for number in 0..7 {
+            backlog.add(at(0), &queue(if number < 5 { "a" } else { "b" }), message(number), MINUTE);
         }
-        assert!(backlog.draw(at(99), 2).is_none(), "it may be on its way");
-        let drawn: Vec<_> = (0..4).map(|_| numbers(backlog.draw(at(100), 2))).collect();
-        assert_eq!(drawn, [vec![0, 1], vec![4, 5], vec![2, 3], vec![]]);
+        assert!(backlog.draw(at(99), 2).is_empty(), "it may be on its way");
+        let drawn: Vec<_> = (0..5).map(|_| numbers(&backlog.draw(at(100), 2))).collect();
+        assert_eq!(drawn, [vec![0, 5], vec![6, 1], vec![2, 3], vec![4], vec![]]);
         assert_eq!((backlog.count, backlog.queues.len()), (0, 0));
+    }
+
+    #[test]
+    fn many_queues_are_served_at_once() {
+        let mut backlog = Backlog::new(Crowd::default());
+        for number in 0..200 {
+            backlog.add(at(0), &queue(&format!("queue-{number}")), message(number), MINUTE);
+        }
+        assert_eq!(numbers(&backlog.draw(at(100), 150)).len(), 150);
+        assert_eq!(numbers(&backlog.draw(at(100), 150)).len(), 50);
+        assert!(numbers(&backlog.draw(at(100), 0)).is_empty());
     }
 
     #[test]
@@ -186,7 +200,7 @@ mod tests {
             let delay = if number % 2 == 0 { MINUTE } else { MINUTE / 4 };
             backlog.add(at(0), &queue("a"), message(number), delay);
         }
-        assert_eq!(numbers(backlog.draw(at(15_000), 10)), [0, 2]);
+        assert_eq!(numbers(&backlog.draw(at(15_000), 10)), [0, 2]);
         assert_eq!(backlog.count, 0);
     }
 
@@ -195,14 +209,26 @@ mod tests {
         let mut backlog = Backlog::new(Crowd::default());
         backlog.add(at(0), &queue("a"), message(1), MINUTE);
         backlog.add(at(0), &queue("a"), message(2), Duration::from_millis(150));
-        for (try_number, drawn_of) in [(1, &[1, 2][..]), (2, &[1]), (3, &[1]), (4, &[])] {
-            let now = at(100 * try_number);
+        for (round, drawn_of) in [(1, &[1, 2][..]), (2, &[1]), (3, &[1]), (4, &[])] {
+            let now = at(100 * round);
             let drawn = backlog.draw(now, 10);
-            assert_eq!(numbers(drawn.clone()), *drawn_of, "{try_number}");
+            assert_eq!(numbers(&drawn), *drawn_of, "{round}");
             for waiting in drawn.into_iter().flat_map(|(_, drawn)| drawn) {
-                backlog.keep(now, &queue("a"), waiting);
+                backlog.keep(now, &queue("a"), waiting, true);
             }
         }
+    }
+
+    #[test]
+    fn while_the_store_is_away_nothing_is_forgotten_that_is_not_due() {
+        let mut backlog = Backlog::new(Crowd::default());
+        backlog.add(at(0), &queue("a"), message(1), MINUTE);
+        for round in 1..600 {
+            let drawn = backlog.draw(at(100 * round), 10);
+            assert_eq!(numbers(&drawn), [1], "{round}");
+            backlog.keep(at(100 * round), &queue("a"), drawn[0].1[0], false);
+        }
+        assert!(backlog.draw(at(60_000), 10).is_empty());
     }
 
     #[test]

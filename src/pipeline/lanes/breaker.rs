@@ -2,7 +2,7 @@
 //!
 //! | state | lets through | until |
 //! |---|---|---|
-//! | closed | all | [`FAILURES_MAX`] attempts in a row without an answer, or half of [`WINDOW_MIN`] or more in a window failed |
+//! | closed | all | [`FAILURES_MAX`] attempts in a row without an answer; half of [`WINDOW_MIN`] or more in a window failed, or so many in a row |
 //! | open | none | its time is over: [`OPEN_FIRST`], doubled each time up to [`OPEN_MAX`], less up to a quarter by chance |
 //! | half open | one at a time | the first that says something: with an answer it closes, else it opens for longer |
 //!
@@ -78,6 +78,8 @@ pub(super) struct Breaker {
     /// Grows with each change of the state.
     epoch: u32,
     silent_in_a_row: u32,
+    /// Attempts in a row that failed, of one window.
+    in_a_row: Window,
     window: Window,
     /// How long it was open last, without jitter; zero when it never was.
     opened_for: Duration,
@@ -104,6 +106,7 @@ impl Default for Breaker {
             state: State::Closed,
             epoch: 0,
             silent_in_a_row: 0,
+            in_a_row: Window::default(),
             window: Window::default(),
             opened_for: Duration::ZERO,
             closed_at: Tick::default(),
@@ -178,17 +181,23 @@ impl Breaker {
         }
         match health {
             Health::Unknown => return false,
-            Health::Alive => self.silent_in_a_row = 0,
-            Health::Failing => self.window.failed += 1,
-            Health::Silent => {
-                self.silent_in_a_row += 1;
-                self.window.failed += 1;
+            Health::Alive => (self.silent_in_a_row, self.in_a_row) = (0, Window::default()),
+            Health::Failing => {}
+            Health::Silent => self.silent_in_a_row += 1,
+        }
+        if health != Health::Alive {
+            if self.in_a_row.failed == 0 || now.since(self.in_a_row.since) >= WINDOW {
+                self.in_a_row = Window { since: now, ..Window::default() };
             }
+            self.in_a_row.failed += 1;
+            self.window.failed += 1;
         }
         self.window.attempts += 1;
         let Window { attempts, failed, .. } = self.window;
         let half_failed = attempts >= WINDOW_MIN && failed >= attempts - failed;
-        self.silent_in_a_row >= FAILURES_MAX || (half_failed && health != Health::Alive)
+        // However many were answered before in this window: what fails now fails.
+        let is_failing = half_failed || self.in_a_row.failed >= WINDOW_MIN;
+        self.silent_in_a_row >= FAILURES_MAX || (is_failing && health != Health::Alive)
     }
 
     fn open(&mut self, now: Tick, random: f64, change: Change) -> Change {
@@ -205,7 +214,7 @@ impl Breaker {
     fn enter(&mut self, state: State) {
         self.state = state;
         self.epoch = self.epoch.wrapping_add(1);
-        self.silent_in_a_row = 0;
+        (self.silent_in_a_row, self.in_a_row) = (0, Window::default());
         self.window = Window::default();
     }
 }
@@ -262,6 +271,18 @@ mod tests {
             // One a second: never twenty within ten.
             assert_eq!(make(&mut breaker, at(second * 1_000), Health::Failing), Change::None);
         }
+    }
+
+    #[test]
+    fn twenty_that_failed_in_a_row_open_it_however_many_were_answered_before() {
+        let mut breaker = Breaker::default();
+        for _ in 0..10_000 {
+            make(&mut breaker, at(0), Health::Alive);
+        }
+        for _ in 0..19 {
+            assert_eq!(make(&mut breaker, at(100), Health::Failing), Change::None);
+        }
+        assert_eq!(make(&mut breaker, at(100), Health::Failing), Change::Opened);
     }
 
     #[test]

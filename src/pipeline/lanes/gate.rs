@@ -23,6 +23,8 @@ use crate::pipeline::share::Share;
 
 /// How soon who waits for a turn of the rate, or for a place of its queue, looks for it.
 const LOOK_MIN: Duration = Duration::from_millis(10);
+/// Who is put off for so long is remembered: how soon there is room changes within less.
+const LONG: Duration = Duration::from_secs(1);
 /// The errors shown are about this long.
 const CAUSE_BYTES_MAX: usize = 120;
 
@@ -462,7 +464,8 @@ impl Gate {
         self.cause.push_str(&cause[..end]);
     }
 
-    /// How long a message is put off that met this lane without room, and whether it is because nobody answers.
+    /// How long a message is put off that met this lane without room, and whether it may be worth coming before that: when somebody
+    /// answers, or answers sooner than it was reckoned with.
     pub(super) fn put_off(&mut self, now: Tick, queue: usize, random: f64) -> (Duration, bool) {
         let wait = self.pace.as_ref().map_or(Duration::ZERO, |pace| pace.wait(now));
         let shut_until = self.shut_until(now);
@@ -471,7 +474,9 @@ impl Gate {
         let each = Moves::Each(self.each());
         let moves = if is_held { each } else { self.pulse.moves(now, shut_until, self.each()) };
         let opens = opens.max(self.pulse.known_at().unwrap_or(opens));
-        (self.line.put_off(now, queue, opens, moves, random), moves == Moves::Not)
+        let delay = self.line.put_off(now, queue, opens, moves, random);
+        let may_open_sooner = moves == Moves::Not || (!is_held && self.pace.is_none() && delay >= LONG);
+        (delay, may_open_sooner)
     }
 
     /// How often it has room.
@@ -480,11 +485,12 @@ impl Gate {
         by_places.max(self.pace.as_ref().map_or(Duration::ZERO, |pace| pace.rate().interval()))
     }
 
-    /// How many more it could take within `span`; `None` while it does not move.
+    /// How many more it could take within `span`, none where some wait in hand already; `None` while it does not move.
     pub(super) fn takes_within(&self, now: Tick, span: Duration) -> Option<usize> {
         let is_moving = self.shut_until(now).is_none() && !self.pulse.is_quiet(now);
         let turns = span.as_nanos() / self.each().as_nanos().max(1);
-        is_moving.then(|| usize::try_from(turns).unwrap_or(usize::MAX).max(1))
+        let turns = usize::try_from(turns).unwrap_or(usize::MAX).max(1);
+        is_moving.then_some(if self.is_waited_for() { 0 } else { turns })
     }
 
     /// Whether it may be forgotten: nothing is under way, it is not held, its rate has nothing to be paid back, and it is as good

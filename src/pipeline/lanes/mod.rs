@@ -46,6 +46,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub(super) use self::backlog::Waiting;
 use self::backlog::{Backlog, Crowd};
 pub use self::breaker::Phase;
 pub(super) use self::lane::{Lane, Left, NoWay, Pass};

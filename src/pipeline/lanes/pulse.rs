@@ -116,6 +116,10 @@ impl Pulse {
     /// An attempt ended after that long, answered or not, and so many are in flight still.
     pub(super) fn ended(&mut self, now: Tick, is_answered: bool, left: u32, took: Duration) {
         if is_answered {
+            if !self.has_answered() {
+                // How long nobody answered says nothing of how long answers take.
+                (self.attempt_us, self.answer_us) = (0, 0);
+            }
             self.answer_us = mean::with(self.answer_us, took);
             self.answered_at = Some(now);
             self.late_at = self.late_at.filter(|at| now.since(*at) < WAIT_MAX);

@@ -17,10 +17,8 @@ pub(in crate::pipeline) struct Recall(Arc<Lane>);
 
 /// What to do next.
 pub(in crate::pipeline) enum Step {
-    /// Bring these forward.
-    Bring(QueueRef, Vec<Waiting>),
-    /// Ask again a moment later.
-    Wait,
+    /// Bring these forward, if any, and ask again a moment later.
+    Bring(Vec<(QueueRef, Vec<Waiting>)>),
     /// Nothing: there are none, or the lane does not move.
     End,
 }
@@ -36,19 +34,13 @@ impl Recall {
         let now = self.0.clock.tick();
         let Some(most) = self.0.gate().takes_within(now, EVERY) else { return Step::End };
         let mut backlog = self.0.backlog();
-        let drawn = backlog.draw(now, most.min(DRAWN_MAX));
-        match drawn {
-            Some((queue, drawn)) => Step::Bring(queue, drawn),
-            None if backlog.is_empty() => Step::End,
-            None => Step::Wait,
-        }
+        if backlog.is_empty() { Step::End } else { Step::Bring(backlog.draw(now, most.min(DRAWN_MAX))) }
     }
 
-    /// Remembers those again that could not be brought forward.
-    pub(in crate::pipeline) fn keep(&self, queue: &QueueRef, waiting: impl Iterator<Item = Waiting>) {
+    /// Remembers one again that could not be brought forward: the store did not find it, or did not answer.
+    pub(in crate::pipeline) fn keep(&self, queue: &QueueRef, waiting: Waiting, is_missing: bool) {
         let now = self.0.clock.tick();
-        let mut backlog = self.0.backlog();
-        waiting.for_each(|waiting| backlog.keep(now, queue, waiting));
+        self.0.backlog().keep(now, queue, waiting, is_missing);
     }
 }
 

@@ -6,10 +6,13 @@ use futures_util::FutureExt as _;
 
 use super::settings::OriginSettings;
 use super::*;
+use crate::domain::id::MessageId;
 use crate::domain::outcome::RetryHint;
+use crate::domain::queue::Generation;
 use crate::domain::timestamp::Timestamp;
 use crate::pipeline::share::Share;
 use crate::processor::Signal;
+use crate::store::{QueueRef, Scheduled};
 
 const KEY: &str = "https://shop.example";
 const OK: Signal = Signal::Answered { status: 200, hold: None };
@@ -382,4 +385,39 @@ async fn a_pause_is_known_until_it_is_over_however_many_lanes_there_are() {
         assert_eq!(lanes.why_shut(held).map(|(_, why)| why), Some(Why::Held));
     }
     assert!(lanes.all().len() <= LANES_MAX);
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_long_nobody_answered_says_nothing_of_how_long_answers_take() {
+    let ((lanes, clock), share) = (lanes(64, None), &shares(1)[0]);
+    let lane = lanes.of(KEY);
+    for _ in 0..5 {
+        pass(&lane, share).expect("closed").end(Signal::NoAnswer, Some("timeout"), Duration::from_secs(15));
+    }
+    clock.advance(Duration::from_secs(2));
+    pass(&lane, share).expect("half open").end(OK, None, TOOK);
+    let queue = QueueRef { name: "orders".parse().expect("a name"), generation: Generation(1) };
+    let mut put_off = |number| {
+        let message = Scheduled { id: MessageId::from_bytes([number; 16]), attempts: 0 };
+        lane.put_off(share, &queue, message)
+    };
+    let longest = (0..60).map(&mut put_off).max().expect("there are some");
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_put_off_for_long_is_remembered_whatever_for_but_not_where_there_is_a_rate() {
+    for (rate, has_backlog) in [(None, true), (Some("1/s"), false)] {
+        let ((lanes, clock), share) = (lanes(1, rate), &shares(1)[0]);
+        let lane = lanes.of(KEY);
+        // It takes two seconds for an answer.
+        pass(&lane, share).expect("closed").end(OK, None, Duration::from_secs(2));
+        clock.advance(Duration::from_secs(2));
+        let queue = QueueRef { name: "orders".parse().expect("a name"), generation: Generation(1) };
+        let message = Scheduled { id: MessageId::from_bytes([1; 16]), attempts: 0 };
+        let delay = lane.put_off(share, &queue, message);
+        assert!(delay >= Duration::from_secs(1), "{delay:?}");
+        let left = pass(&lane, share).expect("closed").end(OK, None, TOOK);
+        assert_eq!(left.recall.is_some(), has_backlog, "{rate:?}");
+    }
 }
