@@ -32,7 +32,7 @@ impl Recalls {
     /// Waits until one has ended; for ever when none is under way.
     pub(super) async fn next(&mut self) {
         if self.0.next().await.is_none() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
@@ -55,7 +55,9 @@ async fn bring(store: &dyn MessageStore, recall: &Recall, queue: QueueRef, waiti
         Err(error) => {
             let (name, cause) = (queue.name.as_str(), error.to_string());
             log::debug!("queue.name" = name, "cause" = cause.as_str(); "what was put off is not brought forward yet");
-            waiting.into_iter().for_each(|waiting| recall.keep(&queue, waiting, false));
+            for waiting in waiting {
+                recall.keep(&queue, waiting, false);
+            }
         }
     }
 }
