@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::pipeline::lanes::breaker::Admitted;
+use crate::clock::Tick;
+use crate::pipeline::lanes::breaker::{Admitted, Change};
 use crate::pipeline::lanes::row::Turn;
 use crate::pipeline::places::Places;
 
@@ -40,6 +41,13 @@ pub(super) struct Passage {
     pub(super) admitted: Admitted,
     pub(super) limit_epoch: u32,
     pub(super) generation: u32,
+}
+
+/// What is to be said of the end of a passage.
+pub(super) struct Ended {
+    pub(super) change: Change,
+    /// Until when the lane is held from now on, when it was not before.
+    pub(super) held_until: Option<Tick>,
 }
 
 /// The answer to who wants to pass.

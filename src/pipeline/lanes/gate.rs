@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::clock::Tick;
-use crate::pipeline::lanes::ask::{Answer, Ask, Passage, Wish};
+use crate::pipeline::lanes::ask::{Answer, Ask, Ended, Passage, Wish};
 use crate::pipeline::lanes::breaker::{Breaker, Change, Health, PROBE_LOOK, Phase};
 use crate::pipeline::lanes::claims::{Claims, Standing};
 use crate::pipeline::lanes::concurrency::{Limit, Load};
@@ -27,13 +27,6 @@ const LOOK_MIN: Duration = Duration::from_millis(10);
 const LONG: Duration = Duration::from_secs(1);
 /// The errors shown are about this long.
 const CAUSE_BYTES_MAX: usize = 120;
-
-/// What is to be said of the end of a passage.
-pub(super) struct Ended {
-    pub(super) change: Change,
-    /// Until when the lane is held from now on, when it was not before.
-    pub(super) held_until: Option<Tick>,
-}
 
 pub(super) struct Gate {
     breaker: Breaker,

@@ -13,10 +13,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::clock::{Clock, Tick};
 use crate::domain::format::duration;
-use crate::pipeline::lanes::ask::{Answer, Ask, Passage, Wish};
+use crate::pipeline::lanes::ask::{Answer, Ask, Ended, Passage, Wish};
 use crate::pipeline::lanes::backlog::Backlog;
 use crate::pipeline::lanes::breaker::{Change, Phase};
-use crate::pipeline::lanes::gate::{Ended, Gate};
+use crate::pipeline::lanes::gate::Gate;
 use crate::pipeline::lanes::judge::judge;
 use crate::pipeline::lanes::openings::Openings;
 use crate::pipeline::lanes::recall::Recall;
