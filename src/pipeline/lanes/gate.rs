@@ -464,8 +464,8 @@ impl Gate {
         let shut_until = self.shut_until(now);
         let opens = shut_until.unwrap_or(now).max(now.after(wait));
         let is_held = self.held_until(now).is_some();
-        let each = Moves::Each(self.each());
-        let moves = if is_held { each } else { self.pulse.moves(now, shut_until, self.each()) };
+        let each = self.each();
+        let moves = if is_held { Moves::Each(each) } else { self.pulse.moves(now, shut_until, each) };
         let opens = opens.max(self.pulse.known_at().unwrap_or(opens));
         let delay = self.line.put_off(now, queue, opens, moves, random);
         let may_open_sooner = moves == Moves::Not || (!is_held && self.pace.is_none() && delay >= LONG);

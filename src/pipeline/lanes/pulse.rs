@@ -62,9 +62,8 @@ impl Pulse {
 
     /// How the lines before it move when it has room so often and is shut until then.
     pub(super) fn moves(&self, now: Tick, shut_until: Option<Tick>, each: Duration) -> Moves {
-        let is_known = self.known_at().is_none();
-        let moves = is_known && shut_until.is_none() && !self.is_stuck(now);
-        if moves { Moves::Each(each) } else { Moves::Not }
+        let is_unknown = self.known_at().is_some();
+        if is_unknown || shut_until.is_some() || self.is_stuck(now) { Moves::Not } else { Moves::Each(each) }
     }
 
     /// How far it is trusted with places of a queue with many destinations.
