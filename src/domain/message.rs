@@ -119,6 +119,13 @@ mod tag {
 }
 
 impl Headers {
+    /// The content type in bytes that the store kept; empty where there is none.
+    #[must_use]
+    pub fn peek_content_type(bytes: &[u8]) -> &[u8] {
+        let [tag::CONTENT_TYPE, high, low, rest @ ..] = bytes else { return &[] };
+        rest.get(..usize::from(u16::from_be_bytes([*high, *low]))).unwrap_or_default()
+    }
+
     /// The bytes that the store keeps.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ pub struct WorkerSettings {
     /// Messages that each thread leases before it has a slot for them, up to 65,536. Only queues whose attempts
     /// are short use it: no more is leased early than is begun within 50 ms.
     pub prefetch: u32,
-    /// Messages of one lease, 1–1,000: twice as many made a lease no cheaper a message, and one batch holds the
+    /// Messages of one lease, 1–1,000. Half as many cost Redis half as much again a message; one batch holds the
     /// settling of its mates for less long the smaller it is.
     pub lease_max: u16,
     /// Bytes of the messages that each thread holds leased, 64 KiB–1 TiB; one message may exceed it alone. 32 MiB
@@ -33,7 +33,7 @@ pub struct WorkerSettings {
     /// waiting and takes them into one commit.
     pub settle_calls_max: u16,
     /// Finished attempts on each thread that wait to be settled, 1–1,000,000; beyond it nothing is leased. The
-    /// default is what the settle calls of two rounds carry: 2 × 8 calls × 128 messages.
+    /// default is what the settle calls carry: 8 × 256 messages.
     pub unsettled_max: u32,
 }
 
@@ -43,7 +43,7 @@ impl Default for WorkerSettings {
             threads: 0,
             concurrency: 256,
             prefetch: 512,
-            lease_max: 128,
+            lease_max: 256,
             held_bytes_max: 32 << 20,
             settle_wait: Duration::from_millis(20),
             settle_calls_max: 8,

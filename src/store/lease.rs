@@ -4,11 +4,15 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::domain::message::Headers;
 use crate::domain::outcome::Attempt;
 use crate::domain::record::{MILLIS_MAX, Record};
 use crate::domain::retry::Verdict;
 use crate::domain::timestamp::Timestamp;
 use crate::store::QueueRef;
+
+/// Bytes of a [`Gist`]'s head: from the id to the moment of acceptance.
+pub const GIST_BYTES: usize = 27;
 
 /// Names a batch of leases. Chosen at random by the claimer, so that a lost `lease` can be sent again; 128 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,7 +95,8 @@ impl Lease {
     /// Ends the lease.
     #[must_use]
     pub fn settle(self, verdict: Verdict, attempt: Option<Attempt>) -> Settlement {
-        Settlement { index: self.index, verdict, attempt }
+        let gist = if verdict == Verdict::Ack { Gist::of(&self.record) } else { None };
+        Settlement { index: self.index, verdict, attempt, gist }
     }
 }
 
@@ -119,6 +124,38 @@ pub struct Settlement {
     /// remembers [`Attempt::of_delivered`], with the message's end and not in the log of attempts, so that delivering costs no
     /// write of its own.
     pub attempt: Option<Attempt>,
+    /// Of a delivered message: what spares a store looking at it once more. It may be missing.
+    pub gist: Option<Gist>,
+}
+
+/// What is remembered of a message that its first attempt delivered, as whoever leased it knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Gist {
+    /// What its record begins with.
+    pub head: [u8; GIST_BYTES],
+    /// Bytes of payload and headers.
+    pub charged_bytes: u64,
+    /// Bytes of the payload.
+    pub payload_bytes: u64,
+    /// Its content type; empty where it has none.
+    pub content_type: Box<[u8]>,
+}
+
+impl Gist {
+    /// That of a message whose attempts, if there were any, are not to be cut.
+    fn of(record: &Record) -> Option<Self> {
+        if record.attempts() > 0 || record.is_replayed() {
+            return None;
+        }
+        let headers = record.headers();
+        let charged_bytes = record.charged_bytes();
+        Some(Self {
+            head: *record.bytes()[1..].first_chunk()?,
+            charged_bytes,
+            payload_bytes: charged_bytes - headers.len() as u64,
+            content_type: Headers::peek_content_type(&headers).into(),
+        })
+    }
 }
 
 /// What a settlement came to.

@@ -122,6 +122,7 @@ fn settle(gateway: &TestGateway, verdict: &Verdict, outcome: AttemptOutcome, sta
                 index: lease.index,
                 verdict: verdict.clone(),
                 attempt: Some(attempt.clone()),
+                gist: None,
             })
             .collect();
         connection.settle(leased.batch, Arc::new(settlements)).await.expect("settled");

@@ -287,7 +287,7 @@ fn settlement(entry: &QueueEntry, receipt: &Receipt, ending: &Ending, now: Times
             (verdict, AttemptOutcome::Rejected, reason.clone())
         }
         Ending::Release => {
-            return Settlement { index: receipt.index, verdict: Verdict::Release, attempt: None };
+            return Settlement { index: receipt.index, verdict: Verdict::Release, attempt: None, gist: None };
         }
     };
     let at = receipt.leased_at.min(now);
@@ -302,7 +302,7 @@ fn settlement(entry: &QueueEntry, receipt: &Receipt, ending: &Ending, now: Times
         phases: Phases::NONE,
         next_at: None,
     };
-    Settlement { index: receipt.index, verdict, attempt: Some(attempt) }
+    Settlement { index: receipt.index, verdict, attempt: Some(attempt), gist: None }
 }
 
 /// Reads what every one of these requests has: a queue's name, and a body in JSON that may be empty.

@@ -89,7 +89,8 @@ async fn ask(store: &dyn MessageStore, wish: &Wish, mut memory: Share) -> Outcom
 
 /// Gives leases back as if they had never been made; ends with them at the latest.
 pub(super) async fn release(store: Rc<dyn MessageStore>, release: Release, place: Place) {
-    let settlement = |index: &u16| Settlement { index: *index, verdict: Verdict::Release, attempt: None };
+    let settlement =
+        |index: &u16| Settlement { index: *index, verdict: Verdict::Release, attempt: None, gist: None };
     let settlements: Arc<Vec<_>> = Arc::new(release.indices.iter().map(settlement).collect());
     let (mut backoff, queue) = (Backoff::default(), release.batch.queue.name.as_str());
     loop {

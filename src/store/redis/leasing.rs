@@ -154,6 +154,11 @@ impl Connection {
             .push(order.acknowledgements(&settlements, forgets))
             .push(order.others.len());
         order.others.iter().for_each(|place| push_settlement(&mut call, &settlements[*place], forgets));
+        if order.others.is_empty()
+            && let Some((charged_bytes, entries)) = entries(&settlements, forgets)
+        {
+            call.push(settlements.len()).push(charged_bytes).push(entries);
+        }
         let answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?);
         let mut answer = match answer {
             Err(StoreError::Gone) => return Ok(vec![Settled::Lost; settlements.len()]),
@@ -266,6 +271,21 @@ impl Order {
         }
         Ok(results)
     }
+}
+
+/// What is charged for all of a batch, and what is remembered of each: where all of it was delivered by first attempts, and nothing
+/// of it lies apart.
+fn entries(settlements: &[Settlement], forgets: bool) -> Option<(u64, Vec<u8>)> {
+    let (mut charged_bytes, mut out) = (0, Vec::with_capacity(settlements.len() * 80));
+    for settlement in settlements {
+        let gist = settlement.gist.as_ref().filter(|gist| pack::is_together(gist.charged_bytes))?;
+        if usize::from(settlement.index) >= settlements.len() {
+            return None;
+        }
+        charged_bytes += gist.charged_bytes;
+        pack::push_finished(&mut out, gist, settlement.attempt.as_ref().filter(|_| !forgets));
+    }
+    Some((charged_bytes, out))
 }
 
 fn push_settlement(call: &mut Call, settlement: &Settlement, forgets: bool) {

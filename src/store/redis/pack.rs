@@ -13,6 +13,7 @@ use crate::domain::record::{FIXED_BYTES, MILLIS_MAX};
 use crate::domain::timestamp::Timestamp;
 use crate::store::dead::DeadLetter;
 use crate::store::enqueue::NewMessage;
+use crate::store::lease::Gist;
 use crate::store::redis::publish::{ELEMENT_BYTES_MIN, has_head, millis};
 use crate::store::stats::Finished;
 
@@ -26,6 +27,10 @@ const WORDS_BYTES_MAX: usize = 256;
 
 /// Messages that ended of which a queue remembers so many at most, whatever its settings: they are looked through from the end.
 const FINISHED_MAX: u64 = 100_000;
+
+/// Flags of what is remembered of a message that ended.
+const DELIVERED: u8 = 1;
+const WITH_ATTEMPT: u8 = 2;
 
 const STATUS: u8 = 1;
 const ERROR: u8 = 2;
@@ -56,6 +61,11 @@ fn take_u16(bytes: &mut &[u8]) -> Option<u16> {
 /// Whether what a list holds for a message is its record as it is.
 pub(super) fn is_element(message: &NewMessage) -> bool {
     has_head(message) && message.record.len() <= APART_BYTES
+}
+
+/// Whether the record of a message that is charged so much lies in the list as it is.
+pub(super) const fn is_together(charged_bytes: u64) -> bool {
+    charged_bytes <= (APART_BYTES - ELEMENT_BYTES_MIN) as u64
 }
 
 /// What a list holds for a message, and the payload with its checksum when that lies apart.
@@ -119,6 +129,22 @@ fn push_words(out: &mut Vec<u8>, words: &str) {
     }
     out.extend_from_slice(&u16::try_from(end).expect("it is at most 256").to_be_bytes());
     out.extend_from_slice(&words.as_bytes()[..end]);
+}
+
+/// Adds what is remembered of a message that was delivered, as `finished.lua` has it.
+pub(super) fn push_finished(out: &mut Vec<u8>, gist: &Gist, last: Option<&Attempt>) {
+    let begin = out.len();
+    let payload_bytes = u32::try_from(gist.payload_bytes).unwrap_or(u32::MAX);
+    out.extend_from_slice(&[0, 0, DELIVERED | if last.is_some() { WITH_ATTEMPT } else { 0 }]);
+    out.extend_from_slice(&gist.head);
+    out.extend_from_slice(&payload_bytes.to_be_bytes());
+    if let Some(last) = last {
+        out.extend_from_slice(&attempt(&last.of_delivered()));
+    }
+    out.extend_from_slice(&gist.content_type);
+    let length =
+        u16::try_from(out.len() - begin - 2).expect("what is charged has a record of some thousand bytes");
+    out[begin..begin + 2].copy_from_slice(&length.to_be_bytes());
 }
 
 /// The entry of an attempt, behind its length.

@@ -107,7 +107,7 @@ pub(crate) fn settlements(leased: Leased, verdict: &Verdict) -> Vec<Settlement> 
 
 /// One settlement without its lease, as a late or repeated call sends it.
 pub(crate) fn settlement(index: u16, verdict: Verdict) -> Settlement {
-    Settlement { index, verdict, attempt: None }
+    Settlement { index, verdict, attempt: None, gist: None }
 }
 
 /// Where the time of an attempt went that [`attempt`] makes.

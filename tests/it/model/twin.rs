@@ -10,10 +10,13 @@ use posthaste::domain::id::MessageId;
 use posthaste::domain::outcome::{Attempt, AttemptOutcome};
 use posthaste::domain::phases::Phases;
 use posthaste::domain::queue::{Generation, QueueSettings};
+use posthaste::domain::retry::Verdict;
 use posthaste::store::dead::{DeadFilter, DeadGrouping, DeadLetter, Selection};
 use posthaste::store::enqueue::{CallId, Group, GroupResult, IdempotencyKey, NewMessage};
 use posthaste::store::error::StoreError;
-use posthaste::store::lease::{BatchId, BatchRef, LeaseRequest, Leased, Settled, Settlement, Token, Way};
+use posthaste::store::lease::{
+    BatchId, BatchRef, Gist, LeaseRequest, Leased, Settled, Settlement, Token, Way,
+};
 use posthaste::store::stats::{Counters, QueueStats};
 use posthaste::store::{CALL_MEMORY, Put, QueueEntry, QueueRef, Scheduled};
 
@@ -41,7 +44,11 @@ struct Batch {
     request: Both<LeaseRequest>,
     names: Both<BatchRef>,
     places: u16,
+    gists: Gists,
 }
+
+/// By place in the batch.
+type Gists = HashMap<u16, Option<Gist>>;
 
 /// Both stores and what was done so far.
 pub(super) struct Twin {
@@ -191,13 +198,14 @@ impl Twin {
             }
             Operation::Settle { batch, wrong, sent } => {
                 let Some(batch) = batch.of(&self.batches) else { return };
-                self.settle(named(&batch.names, *wrong), sent, reached).await;
+                let names = named(&batch.names, *wrong);
+                self.settle(names, &batch.gists.clone(), sent, reached).await;
             }
             Operation::SettleAll { batch, verdict } => {
                 let Some(batch) = batch.of(&self.batches) else { return };
                 let sent = |place| Sent { place, verdict: verdict.clone(), status: None };
                 let sent: Vec<_> = (0..batch.places).map(sent).collect();
-                self.settle(batch.names.clone(), &sent, reached).await;
+                self.settle(batch.names.clone(), &batch.gists.clone(), &sent, reached).await;
             }
             Operation::Extend { batch, wrong, lease } => {
                 let Some(batch) = batch.of(&self.batches) else { return };
@@ -347,11 +355,13 @@ impl Twin {
         let (Ok(subject), Ok(model)) = (subject, model) else { return };
         let Some(last) = model.leases.last() else { return };
         let places = last.index + 1;
+        let ends = subject.leases.into_iter().map(|lease| lease.settle(Verdict::Ack, None));
+        let gists = ends.map(|end| (end.index, end.gist)).collect();
         let names = Both { subject: subject.batch, model: model.batch };
-        self.batches.push(Batch { request, names, places });
+        self.batches.push(Batch { request, names, places, gists });
     }
 
-    async fn settle(&mut self, names: Both<BatchRef>, sent: &[Sent], reached: &mut Reached) {
+    async fn settle(&mut self, names: Both<BatchRef>, gists: &Gists, sent: &[Sent], reached: &mut Reached) {
         let now = self.now();
         let settlement = |sent: &Sent| Settlement {
             index: sent.place,
@@ -367,6 +377,7 @@ impl Twin {
                 phases: Phases::NONE,
                 next_at: None,
             }),
+            gist: gists.get(&sent.place).cloned().flatten().filter(|_| sent.verdict == Verdict::Ack),
         };
         let settlements: Arc<Vec<Settlement>> = Arc::new(sent.iter().map(settlement).collect());
         let subject =

@@ -19,6 +19,7 @@ mod repaired;
 mod repeats;
 mod replies;
 mod shared;
+mod short;
 mod status;
 mod torn;
 

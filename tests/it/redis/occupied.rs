@@ -105,7 +105,7 @@ impl<'a> Life<'a> {
         let (batch, attempt) = (died.batch.clone(), attempt(1, 500));
         let dies = |index| {
             let verdict = dead(DeadReason::Rejected);
-            posthaste::store::lease::Settlement { index, verdict, attempt: Some(attempt.clone()) }
+            posthaste::store::lease::Settlement { index, verdict, attempt: Some(attempt.clone()), gist: None }
         };
         stand.settle(&batch, vec![dies(0), dies(1)]).await;
         accepted.extend(stand.publish_plain(queue, 1).await);

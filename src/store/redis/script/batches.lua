@@ -29,6 +29,14 @@ local function write_mark(batch, token, fates)
     try('HSET', MARKS[slot], batch, token .. pack('>I6', now) .. fates)
   end
 end
+-- Ends a batch, which is remembered by what became of its leases.
+local function forget_batch(batch, known, list, fates)
+  call('UNLINK', list)
+  call('HDEL', K.b, batch)
+  try('HDEL', K.bi, batch)
+  call('ZREM', K.l, batch)
+  write_mark(batch, known:sub(2, 9), fates)
+end
 -- Ends a batch none of whose leases is left.
 local function end_batch(batch, known, list, elements)
   -- Most end in the same way. Behind the last index that a word has room for lies only what others appended.
@@ -39,11 +47,7 @@ local function end_batch(batch, known, list, elements)
     local fate = FATE[elements[place]] or rest
     if fate ~= rest then fates[#fates + 1] = pack('>I2', fate * 4096 + place - 1) end
   end
-  call('UNLINK', list)
-  call('HDEL', K.b, batch)
-  try('HDEL', K.bi, batch)
-  call('ZREM', K.l, batch)
-  write_mark(batch, known:sub(2, 9), table.concat(fates))
+  forget_batch(batch, known, list, table.concat(fates))
 end
 -- What a settlement sent after the end of its batch is told.
 local function told_of(mark)

@@ -1,7 +1,7 @@
 -- What is remembered of messages that were delivered or cancelled: one element a call, capped, dropped oldest first.
 -- An element: ended 6, count 2, then entries. An entry: length u16, flags (1 delivered, 2 with its last attempt), bytes
 -- 2-28 of the record, length of the payload 4, the last attempt's entry or nothing, content type.
-local entries = {}
+local entries, entry_count = {}, 0
 local function finish(record, delivered, attempt)
   local header_length, kind, type_length = unpack_from('>I2BI2', record, 41)
   local rest = attempt
@@ -9,7 +9,8 @@ local function finish(record, delivered, attempt)
   local flags = (delivered and 1 or 0) + (attempt ~= '' and 2 or 0)
   local payload = charged(record) - header_length
   local entry = pack('>I2Bc27I4', 32 + #rest, flags, sub(record, 2, 28), payload > 0 and payload or 0)
-  entries[#entries + 1] = rest == '' and entry or entry .. rest
+  entry_count = entry_count + 1
+  entries[entry_count] = rest == '' and entry or entry .. rest
   if is_apart(record) then call('HDEL', K.o, id_of(record)) end
 end
 -- Forgets the oldest element; gives how many it held, or nothing when there is none.
@@ -32,16 +33,16 @@ local function drop_finished()
 end
 -- Comes last in a script: history may be lost, messages and counters not.
 local function write_finished()
-  if #entries == 0 then return end
-  if not try('RPUSH', K.f, pack('>I6I2', now, #entries) .. table.concat(entries)) then return end
-  local kept, dropped = add('finished', #entries) or 0, 0
+  if entry_count == 0 then return end
+  if not try('RPUSH', K.f, pack('>I6I2', now, entry_count) .. table.concat(entries)) then return end
+  local kept, dropped = add('finished', entry_count) or 0, 0
   -- A cap that was lowered is reached in steps; the sweeps go on with it.
-  while kept > set.finished_max and dropped < #entries + 1000 do
+  while kept > set.finished_max and dropped < entry_count + 1000 do
     local first = call('LINDEX', K.f, 0)
     if not first or (#first >= 8 and kept - unpack_from('>I2', first, 7) < set.finished_max) then break end
     local gone = drop_finished()
     kept, dropped = kept - gone, dropped + gone
   end
   flush()
-  entries = {}
+  entries, entry_count = {}, 0
 end

@@ -8,8 +8,6 @@
 -- passed it, and the moment when its last run goes. All others are in K.m: id -> list 1, place 5, until they are leased.
 local S, H = K.l0, K.l1
 local LIST = {[0] = K.l0, K.l1, K.l2, K.l3, K.l4, K.l5, K.l6, K.l7}
--- Places of a run: with them it fits into 2 KiB. Gaps of a moment, beyond which it is said to be in all runs.
-local RUN, GAPS_MAX = 127, 32
 local function is_in_runs(list) return list >= 2 and list <= 4 end
 -- How many were ever appended to a list.
 local function appended_to(list) return math.max(read_number(call('HGET', K.c, 'h' .. list)) or 0, 0) end
@@ -24,44 +22,6 @@ local function write_index()
   index = {}
 end
 
--- Notes that ids of a moment are in these runs.
-local function note_moment(list, moment, first, last)
-  local field = string.char(list) .. moment
-  local kept = try('HGET', K.mt, field) or ''
-  local before = #kept >= 10 and unpack_from('>I5', kept, #kept - 4) or -2
-  if first - before <= 1 or #kept >= GAPS_MAX * 10 then
-    if before == last then return end
-    kept = sub(kept, 1, #kept - 5) .. pack('>I5', last)
-  else
-    kept = kept .. pack('>I5I5', first, last)
-  end
-  try('HSET', K.mt, field, kept)
-end
--- Names what was appended to a list of runs, the first of it at this place: its ids, in pieces of which each is of one moment.
-local function note_runs(list, pieces, place)
-  local moment, since, till = nil, place, place
-  local function note()
-    if moment then note_moment(list, moment, math.floor(since / RUN), math.floor((till - 1) / RUN)) end
-  end
-  for _, ids in ipairs(pieces) do
-    local its_moment = sub(ids, 1, 5)
-    if its_moment ~= moment then
-      note()
-      moment, since = its_moment, till
-    end
-    till = till + #ids / 16
-  end
-  note()
-  local all, at = table.concat(pieces), 1
-  while at <= #all do
-    local field = pack('>BI5', list, math.floor(place / RUN))
-    local ids = sub(all, at, at + (RUN - place % RUN) * 16 - 1)
-    local kept = place % RUN > 0 and try('HGET', K.mr, field)
-    if not kept or #kept < 5 or unpack_from('>I5', kept) + (#kept - 5) / 16 ~= place then kept = pack('>I5', place) end
-    try('HSET', K.mr, field, kept .. ids)
-    at, place = at + #ids, place + #ids / 16
-  end
-end
 -- Forgets the runs that a list passed when it went from one length to another.
 local function drop_runs(list, before, after)
   local appended = appended_to(list)

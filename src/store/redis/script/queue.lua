@@ -18,13 +18,6 @@ local GAUGES = {'pending', 'scheduled', 'leased', 'dead', 'bytes_waiting', 'byte
 local q = call('HMGET', K.c, 'gen', 'paused', 'parked', 'settings', unpack(GAUGES))
 if q[1] ~= ARGV[2] then return {'gone'} end
 local held = q[2] or q[3]
--- Runs a command on what may be lost, the history and what was remembered: when its key is somebody else's, messages go their
--- way all the same.
-local function try(...)
-  local answer = redis.pcall(...)
-  if type(answer) == 'table' and answer.err then return nil end
-  return answer
-end
 -- Adds to a number; nothing when somebody else wrote over it what is none, or one that is as great as they come.
 local function add(field, by)
   local sum = redis.pcall('HINCRBY', K.c, field, by)

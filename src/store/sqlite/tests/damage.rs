@@ -83,7 +83,7 @@ fn what_was_damaged_while_leased_is_quarantined_when_it_comes_back() {
         stand.open();
         let connection = stand.connect();
         let verdicts = [Verdict::Retry { delay: Duration::ZERO }, Verdict::Release, Verdict::Ack];
-        let settle = |(index, verdict)| Settlement { index, verdict, attempt: None };
+        let settle = |(index, verdict)| Settlement { index, verdict, attempt: None, gist: None };
         let settlements = Arc::new((0..).zip(verdicts).map(settle).collect());
         let settled = connection.settle(leased.batch.clone(), settlements).await.expect("settled");
         assert_eq!(settled, [Settled::Settled; 3]);

@@ -160,6 +160,7 @@ fn a_purge_counts_at_once_and_removes_its_rows_in_steps_over_a_restart() {
             index: lease.index,
             verdict: Verdict::Release,
             attempt: None,
+            gist: None,
         };
         let released = Arc::new(held.leases[..5].iter().map(release).collect());
         connection.settle(held.batch.clone(), released).await.expect("settled");
@@ -323,8 +324,12 @@ fn of_what_an_earlier_version_settled_every_verdict_is_told_that_it_is_settled()
         let connection = stand.connect();
         for (batch, settled) in batches.iter().zip([1, 2]) {
             for verdict in [Verdict::Ack, Verdict::Release] {
-                let again =
-                    (0..settled).map(|index| Settlement { index, verdict: verdict.clone(), attempt: None });
+                let again = (0..settled).map(|index| Settlement {
+                    index,
+                    verdict: verdict.clone(),
+                    attempt: None,
+                    gist: None,
+                });
                 let again = Arc::new(again.collect::<Vec<_>>());
                 let results = connection.settle(batch.clone(), again.clone()).await.expect("settled");
                 assert_eq!(results, vec![Settled::Settled; again.len()]);

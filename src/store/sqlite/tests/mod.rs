@@ -175,6 +175,7 @@ fn acknowledge(leased: &Leased) -> Arc<Vec<Settlement>> {
         index: lease.index,
         verdict: Verdict::Ack,
         attempt: None,
+        gist: None,
     };
     Arc::new(leased.leases.iter().map(settle).collect())
 }

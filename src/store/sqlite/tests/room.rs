@@ -63,6 +63,7 @@ fn without_room_settling_goes_on_and_publishing_comes_back() {
             index: lease.index,
             verdict: verdict.clone(),
             attempt: None,
+            gist: None,
         };
         let retries = Arc::new(leased.leases.iter().map(retry).collect::<Vec<_>>());
         let refused = connection.settle(leased.batch.clone(), Arc::clone(&retries)).await;

@@ -1,0 +1,37 @@
+-- The way of most publishes: one lot of messages without options, into a queue that has room for all of them and whose numbers are
+-- as they were written. All else goes the long way behind it, which begins anew: nothing was written here. ARGV as in enqueue.
+local function number_of(value)
+  if not value then return 0 end
+  if #value < 16 and not value:find('%D') then return tonumber(value) end
+end
+-- Whether a wake-up went out; nothing where it is not the way.
+local function store_plain(messages, bytes, list, ids, first)
+  local appended_field = 'h' .. list
+  local kept = call('HMGET', K.c, 'gen', 'settings', 'pending', 'bytes_waiting', 'accepted', appended_field, 'scheduled',
+    'leased', 'bytes_leased')
+  local settings = kept[2] or ''
+  if kept[1] ~= ARGV[2] or #settings < 59 or #settings ~= 59 + unpack_from('>H', settings, 58) then return end
+  local pending, waiting, accepted, appended = number_of(kept[3]), number_of(kept[4]), number_of(kept[5]), number_of(kept[6])
+  local scheduled, leased, bytes_leased = number_of(kept[7]), number_of(kept[8]), number_of(kept[9])
+  if not (pending and waiting and accepted and appended and scheduled and leased and bytes_leased) then return end
+  local length_max, bytes_max = unpack_from('>I6I6', settings)
+  if pending + scheduled + leased + messages > length_max or waiting + bytes_leased + bytes > bytes_max then return end
+  local key, length, last = list == 3 and K.l3 or list == 2 and K.l2 or K.l4, 0, first + messages - 1
+  -- The first command that writes is the one that breaks off where the list is somebody else's.
+  for from = first, last, 4000 do
+    length = call('RPUSH', key, unpack(ARGV, from, math.min(from + 3999, last)))
+    is_writing = true
+  end
+  if byte(settings, 57) == 1 then note_runs(list, {ids}, appended) end
+  call('HSET', K.c, 'pending', pending + messages, 'bytes_waiting', waiting + bytes, 'accepted', accepted + messages,
+    appended_field, appended + messages)
+  call('SET', K.e, pack('>I6', now) .. 'A', 'PX', ARGV[5])
+  -- Who waits is told where there was nothing to be had, suspects apart.
+  if pending > 0 and length > messages then return 0 end
+  call('PUBLISH', ARGV[3], ARGV[4])
+  return 1
+end
+if ARGV[9] ~= 'g' and ARGV[8] == '1' and ARGV[6] == '0' then
+  local woken = store_plain(tonumber(ARGV[10]), tonumber(ARGV[11]), 2 + tonumber(ARGV[12]), ARGV[13], 14)
+  if woken then return {'ok', woken, 0, 'A'} end
+end
