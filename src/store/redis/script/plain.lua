@@ -1,5 +1,6 @@
--- The way of most publishes: one lot of messages without options, into a queue that has room for all of them and whose numbers are
--- as they were written. All else goes the long way behind it, which begins anew: nothing was written here. ARGV as in enqueue.
+-- The way of most publishes: one lot of messages without options, into a queue that has room for all of them and whose
+-- numbers are as they were written. All else goes the long way behind it, which begins anew: nothing was written here. ARGV as in
+-- enqueue.
 local function number_of(value)
   if not value then return 0 end
   if #value < 16 and not value:find('%D') then return tonumber(value) end
