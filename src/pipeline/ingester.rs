@@ -6,8 +6,8 @@
 //! until it is known or nobody waits for it any more.
 //!
 //! # What it waits for
-//! The first group after an idle time; then, once, for the tasks that are ready to publish as well (one yield, no
-//! timer); then for the store. One call is on its way at a time, so under load a call carries what came in meanwhile.
+//! The first group after an idle time; then, once, unless a call is full already, for the tasks that are ready to publish as
+//! well (one yield, no timer); then for the store. One call is on its way at a time, so under load a call carries what came in meanwhile.
 //!
 //! # What it guarantees
 //! No answer but the store's own is ever given as success. Nothing is stored twice: a call keeps its id for as long as
@@ -229,8 +229,11 @@ impl Actor for Gatherer {
                 continue;
             }
             if !self.intake.is_calling() {
-                // Whoever is ready to publish now joins this call.
-                tokio::task::yield_now().await;
+                // Whoever is ready to publish now joins this call. A full one leaves at once, so that the store has it before the
+                // answers of the last one are written.
+                if !self.intake.has_full_call() {
+                    tokio::task::yield_now().await;
+                }
                 self.intake.expire(Instant::now());
             }
             if let Some(sending) = self.intake.next_call(Instant::now()) {

@@ -238,6 +238,12 @@ impl Intake {
         self.lock().in_flight.is_some()
     }
 
+    /// Whether as much waits as one call carries: nothing more could join it.
+    pub(super) fn has_full_call(&self) -> bool {
+        let (messages, bytes) = self.depth();
+        messages >= self.settings.call_messages_max as usize || bytes >= self.settings.call_bytes_max
+    }
+
     /// Messages and bytes that wait for their call; a group that is larger than a call counts as one.
     pub(super) fn depth(&self) -> (usize, u64) {
         let state = self.lock();
