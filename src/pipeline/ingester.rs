@@ -6,8 +6,9 @@
 //! until it is known or nobody waits for it any more.
 //!
 //! # What it waits for
-//! The first group after an idle time; then, once, unless a call is full already, for the tasks that are ready to publish as
-//! well (one yield, no timer); then for the store. One call is on its way at a time, so under load a call carries what came in meanwhile.
+//! The first group after an idle time; then, unless a call is full already, for the tasks that are ready to publish as well
+//! (one yield, no timer), and while the call is small for those who came during that, as long as each turn brings some; then for
+//! the store. One call is on its way at a time, so under load a call carries what came in meanwhile.
 //!
 //! # What it guarantees
 //! No answer but the store's own is ever given as success. Nothing is stored twice: a call keeps its id for as long as
@@ -41,6 +42,9 @@ use crate::store::{CALL_MEMORY, MessageStore, Store};
 
 /// How often deadlines are looked at while a call is with the store.
 const DEADLINES_EVERY: Duration = Duration::from_millis(20);
+/// A call of fewer messages waits for others while each turn of the thread brings some, so many turns at most.
+const SMALL_BELOW: usize = 64;
+const TURNS_MAX: u32 = 5;
 /// How long after its first sending a call may be sent again: the store remembers it for [`CALL_MEMORY`] from the
 /// moment it worked on it, and a sending may take as long as a store call's own deadline.
 const RESEND_FOR: Duration = CALL_MEMORY.saturating_sub(Duration::from_secs(15));
@@ -203,6 +207,7 @@ impl Actor for Gatherer {
 
     async fn run(&mut self, _inbox: &mut Inbox<Infallible>, life: &Life) -> Exit {
         let mut stopping = pin!(life.stopping());
+        let mut has_hurried = false;
         loop {
             life.beat();
             let is_busy = self.intake.is_busy();
@@ -229,11 +234,7 @@ impl Actor for Gatherer {
                 continue;
             }
             if !self.intake.is_calling() {
-                // Whoever is ready to publish now joins this call. A full one leaves at once, so that the store has it before the
-                // answers of the last one are written.
-                if !self.intake.has_full_call() {
-                    tokio::task::yield_now().await;
-                }
+                self.gather(&mut has_hurried).await;
                 self.intake.expire(Instant::now());
             }
             if let Some(sending) = self.intake.next_call(Instant::now()) {
@@ -244,6 +245,25 @@ impl Actor for Gatherer {
 }
 
 impl Gatherer {
+    /// Lets whoever is ready to publish now join the call, and while it is small those who came meanwhile: what a call costs besides
+    /// is shared by its messages. A full one leaves at once, so that the store has it before the answers of the last one are
+    /// written; not twice in a row, since others want this thread too.
+    async fn gather(&self, has_hurried: &mut bool) {
+        *has_hurried = !*has_hurried && self.intake.has_full_call();
+        if *has_hurried {
+            return;
+        }
+        let mut before = 0;
+        for _ in 0..TURNS_MAX {
+            let (messages, _) = self.intake.depth();
+            if messages == before || (before > 0 && messages >= SMALL_BELOW) {
+                return;
+            }
+            before = messages;
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Sends the call once; after an unknown outcome pauses as well.
     async fn send(&mut self, sending: Sending, life: &Life) {
         let Some(results) = self.ask(&sending, life).await else { return };

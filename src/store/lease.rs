@@ -11,6 +11,8 @@ use crate::domain::retry::Verdict;
 use crate::domain::timestamp::Timestamp;
 use crate::store::QueueRef;
 
+/// The longest content type that a [`Gist`] has: what waits to be settled is not counted by its bytes.
+const CONTENT_TYPE_BYTES_MAX: usize = 255;
 /// Bytes of a [`Gist`]'s head: from the id to the moment of acceptance.
 pub const GIST_BYTES: usize = 27;
 
@@ -142,18 +144,22 @@ pub struct Gist {
 }
 
 impl Gist {
-    /// That of a message whose attempts, if there were any, are not to be cut.
+    /// That of a message without a log of attempts that would have to be cut, and with a content type of common length.
     fn of(record: &Record) -> Option<Self> {
         if record.attempts() > 0 || record.is_replayed() {
             return None;
         }
         let headers = record.headers();
+        let content_type = Headers::peek_content_type(&headers);
+        if content_type.len() > CONTENT_TYPE_BYTES_MAX {
+            return None;
+        }
         let charged_bytes = record.charged_bytes();
         Some(Self {
             head: *record.bytes()[1..].first_chunk()?,
             charged_bytes,
             payload_bytes: charged_bytes - headers.len() as u64,
-            content_type: Headers::peek_content_type(&headers).into(),
+            content_type: content_type.into(),
         })
     }
 }

@@ -4,6 +4,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use super::peer::{Act, Kind};
@@ -38,6 +40,37 @@ async fn publishes_that_are_ready_together_become_one_call() {
     let calls: Vec<_> = rig.peer.enqueues().iter().map(|(_, queues)| queues.len()).collect();
     assert_eq!(calls, [64]);
     rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_small_call_waits_for_those_who_come_a_turn_later_and_one_that_is_not_small_does_not() {
+    for (at_once, later, first) in [(1, 3, 4..=4), (64, 9, 64..=66)] {
+        let (rig, queue) = rig(IngestSettings::default()).await;
+        let (results, result) = mpsc::sync_channel(1);
+        let (pipeline, clock, queue_there) = (rig.pipeline.clone(), rig.clock.clone(), queue.clone());
+        let arbiter = rig.supervisor.arbiter("one-thread");
+        assert!(arbiter.spawn("publish", move || async move {
+            let ingester = pipeline.ingester();
+            // What a socket brings is seen a turn of the thread later, as the next requests are.
+            let (mut near, mut far) = UnixStream::pair().unwrap();
+            let mut publishes = Vec::new();
+            for turn in 0..=later {
+                let count = if turn == 0 { at_once } else { 1 };
+                publishes
+                    .extend((0..count).map(|_| ingester.publish(group(&clock, &queue_there, 1), soon())));
+                assert!(far.try_read(&mut [0]).is_err());
+                near.write_all(b"x").await.unwrap();
+                far.read_exact(&mut [0]).await.unwrap();
+            }
+            results.send(join_all(publishes).await).unwrap();
+        }));
+        let answers = result.recv_timeout(PATIENCE).unwrap();
+        assert!(answers.iter().all(|answer| *answer == Ok(GroupResult::Accepted)));
+        let carried: Vec<_> = rig.peer.enqueues().iter().map(|(_, queues)| queues.len()).collect();
+        assert!(first.contains(&carried[0]), "{carried:?}");
+        assert_eq!(carried.iter().sum::<usize>(), at_once + later);
+        rig.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use posthaste::store::dead::{DeadFilter, Selection};
 use posthaste::store::enqueue::{CallId, Due, Group, GroupResult, IdempotencyKey};
 use posthaste::store::error::StoreError;
 use posthaste::store::health::{FOREIGN_BESIDE, FOREIGN_TYPE};
-use posthaste::store::lease::{BatchId, LeaseRequest, Leased, Settled};
+use posthaste::store::lease::{BatchId, LeaseRequest, Leased, Settled, Settlement};
 use posthaste::store::stats::{Cancelled, QueueStats};
 use posthaste::store::{QueueRef, Scheduled};
 
@@ -32,11 +32,13 @@ const BESIDE: &str = "m mr mt bi a f y0 y1 y2 j";
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Operation {
     Enqueue,
+    EnqueuePlain,
     EnqueueLater,
     Lease,
     LeaseSuspects,
     LeaseDamaged,
     Acknowledge,
+    AcknowledgeAll,
     Settle,
     RetryNow,
     Extend,
@@ -51,13 +53,15 @@ enum Operation {
     Find,
 }
 
-const OPERATIONS: [Operation; 18] = [
+const OPERATIONS: [Operation; 20] = [
     Operation::Enqueue,
+    Operation::EnqueuePlain,
     Operation::EnqueueLater,
     Operation::Lease,
     Operation::LeaseSuspects,
     Operation::LeaseDamaged,
     Operation::Acknowledge,
+    Operation::AcknowledgeAll,
     Operation::Settle,
     Operation::RetryNow,
     Operation::Extend,
@@ -82,6 +86,8 @@ struct Life<'a> {
     cancelled: Vec<MessageId>,
     held: Leased,
     over: Leased,
+    /// What ends all of `over`, by the short way.
+    ends: Vec<(MessageId, Settlement)>,
     pending: MessageId,
     scheduled: MessageId,
     before: QueueStats,
@@ -105,7 +111,7 @@ impl<'a> Life<'a> {
         let (batch, attempt) = (died.batch.clone(), attempt(1, 500));
         let dies = |index| {
             let verdict = dead(DeadReason::Rejected);
-            posthaste::store::lease::Settlement { index, verdict, attempt: Some(attempt.clone()), gist: None }
+            Settlement { index, verdict, attempt: Some(attempt.clone()), gist: None }
         };
         stand.settle(&batch, vec![dies(0), dies(1)]).await;
         accepted.extend(stand.publish_plain(queue, 1).await);
@@ -117,7 +123,10 @@ impl<'a> Life<'a> {
         let held = lease(stand, queue, 5, 30).await;
         stand.pass(seconds(1)).await;
         accepted.extend(stand.publish_plain(queue, 2).await);
-        let over = lease(stand, queue, 2, 5).await;
+        let mut over = lease(stand, queue, 2, 5).await;
+        let leases = std::mem::take(&mut over.leases);
+        let ends = leases.into_iter().map(|lease| (lease.record.id(), lease.settle(Verdict::Ack, None)));
+        let ends: Vec<_> = ends.collect();
         accepted.extend(stand.publish_plain(queue, 2).await);
         let back = lease(stand, queue, 2, 30).await;
         let ways = vec![settlement(0, retry_after(seconds(1))), settlement(1, Verdict::Release)];
@@ -129,10 +138,23 @@ impl<'a> Life<'a> {
         let drafts = [draft(), large(), low, short, draft(), later(5), later(3_600)];
         let published = stand.publish(queue, &drafts).await;
         accepted.extend(&published);
-        assert_eq!((held.leases.len(), over.leases.len(), back.leases.len()), (5, 2, 2));
+        assert_eq!((held.leases.len(), ends.len(), back.leases.len()), (5, 2, 2));
         let (pending, scheduled) = (published[4], published[6]);
         let cancelled = Vec::new();
-        Self { server, stand, queue, accepted, delivered, cancelled, held, over, pending, scheduled, before }
+        Self {
+            server,
+            stand,
+            queue,
+            accepted,
+            delivered,
+            cancelled,
+            held,
+            over,
+            ends,
+            pending,
+            scheduled,
+            before,
+        }
     }
 
     /// The key by the name that the table has for it.
@@ -160,7 +182,7 @@ impl<'a> Life<'a> {
         let (stand, queue) = (self.stand, || self.queue.clone());
         let call = CallId(u128::from(self.stand.now().as_millis()));
         match operation {
-            Operation::Enqueue | Operation::EnqueueLater => {
+            Operation::Enqueue | Operation::EnqueuePlain | Operation::EnqueueLater => {
                 let results = stand.connection.enqueue(call, Arc::new(vec![group.clone()])).await?;
                 assert_eq!(results, [GroupResult::Accepted]);
                 self.accepted.extend(group.messages.iter().map(|message| message.id));
@@ -173,6 +195,14 @@ impl<'a> Life<'a> {
             }
             Operation::LeaseSuspects => stand.connection.lease(request(self.queue)).await.map(drop),
             Operation::Acknowledge => self.settle(vec![Verdict::Ack; 5]).await,
+            Operation::AcknowledgeAll => {
+                let (ids, all): (Vec<_>, Vec<_>) = self.ends.iter().cloned().unzip();
+                assert!(all.iter().all(|end| end.gist.is_some()));
+                let settled = stand.connection.settle(self.over.batch.clone(), Arc::new(all)).await?;
+                assert_eq!(settled, [Settled::Settled; 2]);
+                self.delivered.extend(ids);
+                Ok(())
+            }
             Operation::Settle => {
                 let dies = dead(DeadReason::Rejected);
                 let later = retry_after(seconds(9));
@@ -262,7 +292,10 @@ async fn suffer(mut life: Life<'_>, operation: Operation, name: &str, junk: &[&[
     let due = if operation == Operation::EnqueueLater { Due::After(seconds(3)) } else { Due::Now };
     let drafts = [draft(), large()].map(|draft| Draft { due, ..draft });
     let own = IdempotencyKey { key: what.as_bytes().to_vec(), fingerprint: [1; 16] };
-    let group = Group { key: Some(own), ..stand.group(life.queue, &drafts) };
+    let group = match operation {
+        Operation::EnqueuePlain => stand.group(life.queue, &[draft(), draft()]),
+        _ => Group { key: Some(own), ..stand.group(life.queue, &drafts) },
+    };
     match operation {
         Operation::Lease => stand.clock.advance(seconds(2)),
         Operation::Sweep => stand.clock.advance(seconds(6)),

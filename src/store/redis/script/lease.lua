@@ -143,7 +143,7 @@ local function take_plain(list)
       taken[read], ids[read] = record, sub(record, 2, 17)
     end
     is_full = is_full or #buffer < piece or read >= most
-    piece = #(buffer[1] or '') <= 2048 and 256 or 32
+    piece = math.min(most - read, #(buffer[1] or '') <= 2048 and 256 or 32)
   until is_odd or is_full
   if set.lookup and not is_in_runs(list) then
     for place, id in ipairs(ids) do indexed[place] = id end

@@ -17,6 +17,7 @@ local function store_plain(messages, bytes, list, ids, first)
   if not (pending and waiting and accepted and appended and scheduled and leased and bytes_leased) then return end
   local length_max, bytes_max = unpack_from('>I6I6', settings)
   if pending + scheduled + leased + messages > length_max or waiting + bytes_leased + bytes > bytes_max then return end
+  local suspects = pending > 0 and call('LLEN', K.l0)
   local key, length, last = list == 3 and K.l3 or list == 2 and K.l2 or K.l4, 0, first + messages - 1
   -- The first command that writes is the one that breaks off where the list is somebody else's.
   for from = first, last, 4000 do
@@ -28,7 +29,7 @@ local function store_plain(messages, bytes, list, ids, first)
     appended_field, appended + messages)
   call('SET', K.e, pack('>I6', now) .. 'A', 'PX', ARGV[5])
   -- Who waits is told where there was nothing to be had, suspects apart.
-  if pending > 0 and length > messages then return 0 end
+  if pending > 0 and length > messages and suspects ~= pending then return 0 end
   call('PUBLISH', ARGV[3], ARGV[4])
   return 1
 end

@@ -32,7 +32,7 @@ if not known or sub(known, 2, 9) ~= token then
 end
 
 local live, count_before = live_of(known), call('LLEN', K.x)
--- All that the batch ever held was delivered: none of it needs to be looked at.
+-- All that the batch ever held was delivered: none of it needs to be looked at, not even what somebody wrote over it since.
 if others == 0 and tonumber(ARGV[11] or '') == live and live == count_before and set.attempts > 0 then
   call('ZCARD', K.l)
   is_writing = true
