@@ -7,7 +7,7 @@
 //!
 //! # What it waits for
 //! The first group after an idle time; then, unless a call is full already, for the tasks that are ready to publish as well
-//! (one yield, no timer), and while the call is small for those who came during that, as long as each turn brings some; then for
+//! (one yield, no timer), and while the call is small for those who come during that, as long as each turn brings some; then for
 //! the store. One call is on its way at a time, so under load a call carries what came in meanwhile.
 //!
 //! # What it guarantees
@@ -42,9 +42,10 @@ use crate::store::{CALL_MEMORY, MessageStore, Store};
 
 /// How often deadlines are looked at while a call is with the store.
 const DEADLINES_EVERY: Duration = Duration::from_millis(20);
-/// A call of fewer messages waits for others while each turn of the thread brings some, so many turns at most.
+/// A call of fewer messages waits for others while each turn of the thread brings some, so many turns at most; where the last
+/// call carried more, one turn may bring none.
 const SMALL_BELOW: usize = 64;
-const TURNS_MAX: u32 = 5;
+const TURNS_MAX: u32 = 8;
 /// How long after its first sending a call may be sent again: the store remembers it for [`CALL_MEMORY`] from the
 /// moment it worked on it, and a sending may take as long as a store call's own deadline.
 const RESEND_FOR: Duration = CALL_MEMORY.saturating_sub(Duration::from_secs(15));
@@ -116,6 +117,8 @@ impl Ingester {
                 store: store.connect(),
                 backoff: Backoff::default(),
                 is_failing: false,
+                last_messages: 0,
+                has_hurried: false,
             }
         });
         Self { intake }
@@ -199,6 +202,10 @@ struct Gatherer {
     store: Rc<dyn MessageStore>,
     backoff: Backoff,
     is_failing: bool,
+    /// What the last call carried.
+    last_messages: usize,
+    /// Whether it left without a turn for others.
+    has_hurried: bool,
 }
 
 impl Actor for Gatherer {
@@ -207,7 +214,6 @@ impl Actor for Gatherer {
 
     async fn run(&mut self, _inbox: &mut Inbox<Infallible>, life: &Life) -> Exit {
         let mut stopping = pin!(life.stopping());
-        let mut has_hurried = false;
         loop {
             life.beat();
             let is_busy = self.intake.is_busy();
@@ -234,7 +240,7 @@ impl Actor for Gatherer {
                 continue;
             }
             if !self.intake.is_calling() {
-                self.gather(&mut has_hurried).await;
+                self.gather().await;
                 self.intake.expire(Instant::now());
             }
             if let Some(sending) = self.intake.next_call(Instant::now()) {
@@ -245,18 +251,24 @@ impl Actor for Gatherer {
 }
 
 impl Gatherer {
-    /// Lets whoever is ready to publish now join the call, and while it is small those who came meanwhile: what a call costs besides
-    /// is shared by its messages. A full one leaves at once, so that the store has it before the answers of the last one are
-    /// written; not twice in a row, since others want this thread too.
-    async fn gather(&self, has_hurried: &mut bool) {
-        *has_hurried = !*has_hurried && self.intake.has_full_call();
-        if *has_hurried {
+    /// Lets whoever is ready to publish now join the call, and while it is small those who come meanwhile: what a call costs besides
+    /// is shared by its messages. Where the last one carried more, who was in it is likely to be on the way again. A full one
+    /// leaves at once, so that the store has it before the answers of the last one are written; not twice in a row, since others
+    /// want this thread too.
+    async fn gather(&mut self) {
+        self.has_hurried = !self.has_hurried && self.intake.has_full_call();
+        if self.has_hurried {
             return;
         }
-        let mut before = 0;
-        for _ in 0..TURNS_MAX {
+        let expected = self.last_messages.min(SMALL_BELOW);
+        let (mut before, mut empty_turns) = (0, 0);
+        for turn in 0..TURNS_MAX {
             let (messages, _) = self.intake.depth();
-            if messages == before || (before > 0 && messages >= SMALL_BELOW) {
+            if turn > 0 && messages >= SMALL_BELOW {
+                return;
+            }
+            empty_turns = if messages == before { empty_turns + 1 } else { 0 };
+            if empty_turns > usize::from(messages < expected) {
                 return;
             }
             before = messages;
@@ -266,6 +278,7 @@ impl Gatherer {
 
     /// Sends the call once; after an unknown outcome pauses as well.
     async fn send(&mut self, sending: Sending, life: &Life) {
+        self.last_messages = sending.groups.iter().map(|group| group.messages.len()).sum();
         let Some(results) = self.ask(&sending, life).await else { return };
         let error = why_failed(&results).cloned();
         let is_last = sending.first_sent.elapsed() >= RESEND_FOR;

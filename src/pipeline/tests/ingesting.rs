@@ -42,35 +42,48 @@ async fn publishes_that_are_ready_together_become_one_call() {
     rig.stop().await;
 }
 
-#[tokio::test]
-async fn a_small_call_waits_for_those_who_come_a_turn_later_and_one_that_is_not_small_does_not() {
-    for (at_once, later, first) in [(1, 3, 4..=4), (64, 9, 64..=66)] {
-        let (rig, queue) = rig(IngestSettings::default()).await;
-        let (results, result) = mpsc::sync_channel(1);
-        let (pipeline, clock, queue_there) = (rig.pipeline.clone(), rig.clock.clone(), queue.clone());
-        let arbiter = rig.supervisor.arbiter("one-thread");
-        assert!(arbiter.spawn("publish", move || async move {
-            let ingester = pipeline.ingester();
-            // What a socket brings is seen a turn of the thread later, as the next requests are.
-            let (mut near, mut far) = UnixStream::pair().unwrap();
+/// What calls carry when so many publish in each turn of their thread; the rows follow each other, answered in between.
+async fn carried(rows: &'static [&'static [usize]]) -> Vec<usize> {
+    let (rig, queue) = rig(IngestSettings::default()).await;
+    let (done, is_done) = mpsc::sync_channel(1);
+    let (pipeline, clock, queue_there) = (rig.pipeline.clone(), rig.clock.clone(), queue.clone());
+    let arbiter = rig.supervisor.arbiter("one-thread");
+    assert!(arbiter.spawn("publish", move || async move {
+        let ingester = pipeline.ingester();
+        // What a socket brings is seen a turn of the thread later, as the next requests are.
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        for row in rows {
             let mut publishes = Vec::new();
-            for turn in 0..=later {
-                let count = if turn == 0 { at_once } else { 1 };
+            for count in *row {
                 publishes
-                    .extend((0..count).map(|_| ingester.publish(group(&clock, &queue_there, 1), soon())));
+                    .extend((0..*count).map(|_| ingester.publish(group(&clock, &queue_there, 1), soon())));
                 assert!(far.try_read(&mut [0]).is_err());
                 near.write_all(b"x").await.unwrap();
                 far.read_exact(&mut [0]).await.unwrap();
             }
-            results.send(join_all(publishes).await).unwrap();
-        }));
-        let answers = result.recv_timeout(PATIENCE).unwrap();
-        assert!(answers.iter().all(|answer| *answer == Ok(GroupResult::Accepted)));
-        let carried: Vec<_> = rig.peer.enqueues().iter().map(|(_, queues)| queues.len()).collect();
-        assert!(first.contains(&carried[0]), "{carried:?}");
-        assert_eq!(carried.iter().sum::<usize>(), at_once + later);
-        rig.stop().await;
-    }
+            let answers = join_all(publishes).await;
+            assert!(answers.iter().all(|answer| *answer == Ok(GroupResult::Accepted)));
+        }
+        done.send(()).unwrap();
+    }));
+    is_done.recv_timeout(PATIENCE).unwrap();
+    let carried = rig.peer.enqueues().iter().map(|(_, queues)| queues.len()).collect();
+    rig.stop().await;
+    carried
+}
+
+#[tokio::test]
+async fn a_small_call_waits_for_those_who_come_a_turn_later_and_one_that_is_not_small_does_not() {
+    assert_eq!(carried(&[&[1, 1, 1, 1]]).await, [4]);
+    let calls = carried(&[&[64, 1, 1, 1, 1, 1, 1, 1]]).await;
+    assert!(calls.len() > 1 && (64..=66).contains(&calls[0]), "{calls:?}");
+}
+
+#[tokio::test]
+async fn a_call_waits_a_turn_for_nobody_only_where_the_last_one_carried_more() {
+    assert_eq!(carried(&[&[4], &[1, 0, 3]]).await, [4, 4]);
+    let calls = carried(&[&[1], &[1, 0, 0, 3]]).await;
+    assert_eq!(calls[..2], [1, 1], "{calls:?}");
 }
 
 #[tokio::test]
