@@ -19,7 +19,7 @@ pub struct WorkerSettings {
     /// Messages that each thread leases before it has a slot for them, up to 65,536. Only queues whose attempts
     /// are short use it: no more is leased early than is begun within 50 ms.
     pub prefetch: u32,
-    /// Messages of one lease, 1–1,000. Half as many cost Redis half as much again a message; one batch holds the
+    /// Messages of one lease, 1–1,000. Half as many cost Redis a third more a message; one batch holds the
     /// settling of its mates for less long the smaller it is.
     pub lease_max: u16,
     /// Bytes of the messages that each thread holds leased, 64 KiB–1 TiB; one message may exceed it alone. 32 MiB
