@@ -33,6 +33,7 @@ impl Call {
         for key in ALL[script].keys {
             match (key, own) {
                 (Key::Batch | Key::Call, Some(own)) => call.command.arg(own),
+                (Key::Appended, Some(own)) => call.command.arg(Names::appended(own)),
                 _ => call.command.arg(Names::in_queue(&call.base, *key)),
             };
         }

@@ -57,6 +57,8 @@ pub(super) enum Key {
     Batch,
     /// STRING: the results of an enqueue call.
     Call,
+    /// LIST: a list of what is pending, as long as the transaction of one call appends to it.
+    Appended,
     /// HASH: name of a queue → entry.
     Queues,
     /// ZSET: name of a queue → when it is to be looked at.
@@ -95,6 +97,7 @@ impl Key {
             Self::Keys(slot) => format!("i{slot}"),
             Self::Batch => "x".to_owned(),
             Self::Call => "e".to_owned(),
+            Self::Appended => "w".to_owned(),
             Self::Queues => "queues".to_owned(),
             Self::Due => "due".to_owned(),
             Self::DueClock => "clock".to_owned(),
@@ -106,7 +109,9 @@ impl Key {
     /// The type that Redis says it has.
     pub(super) const fn kind(self) -> &'static str {
         match self {
-            Self::List(_) | Self::Finished | Self::Foreign | Self::Purged | Self::Batch => "list",
+            Self::List(_) | Self::Finished | Self::Foreign | Self::Purged | Self::Batch | Self::Appended => {
+                "list"
+            }
             Self::Scheduled | Self::Dead | Self::Deadlines | Self::Due => "zset",
             Self::Call | Self::Changes => "string",
             _ => "hash",
@@ -165,6 +170,11 @@ impl Names {
         let mut name = base.to_owned();
         write!(name, "e:{:032x}:{:x}", call.0, generation.0).expect("a string takes all");
         name
+    }
+
+    /// What a list is called while a call appends to it: a name that nobody else can have given to anything.
+    pub(super) fn appended(call: &str) -> String {
+        format!("{call}:w")
     }
 
     /// A key of the whole store.
@@ -241,6 +251,7 @@ mod tests {
                     key if is_of_store(*key) => names.of_store(*key),
                     Key::Batch => Names::batch(&base, BatchId(batch)),
                     Key::Call => Names::call(&base, CallId(call), Generation(generation)),
+                    Key::Appended => Names::appended(&Names::call(&base, CallId(call), Generation(generation))),
                     key => Names::in_queue(&base, *key),
                 });
                 let keys: Vec<_> = keys.collect();

@@ -60,6 +60,8 @@ pub(super) struct Link {
     /// Connections that were begun by all links, and which of them the last of this one was.
     all_begun: Arc<AtomicU64>,
     begun: Cell<u64>,
+    /// Whether the last connection carries transactions.
+    transacts: Cell<bool>,
     /// Where the connection of that number was found to lead.
     server: RefCell<Option<(u64, Server)>>,
 }
@@ -80,6 +82,7 @@ impl Link {
             moves_before: Cell::new(0),
             all_begun: Arc::clone(&state.begun),
             begun: Cell::new(0),
+            transacts: Cell::new(false),
             server: RefCell::default(),
         })
     }
@@ -102,6 +105,11 @@ impl Link {
     /// Whether the next call will use that connection.
     pub(super) fn is_on(&self, made: u64) -> bool {
         self.made.get() == made && self.connection.borrow().is_some()
+    }
+
+    /// Whether that connection is the next call's, and carried a transaction out.
+    pub(super) fn transacts(&self, made: u64) -> bool {
+        self.is_on(made) && self.transacts.get()
     }
 
     /// When its last connection was begun, among all of the process.
@@ -143,13 +151,15 @@ impl Link {
         let making = async {
             let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
             self.tails.look(&mut connection).await?;
-            Ok(connection)
+            let transacts = transacts(&mut connection).await?;
+            Ok((connection, transacts))
         };
         // What is said first on a connection has no deadline of its own.
         let made = timeout(CONNECT_WITHIN, making).await;
         match made.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())) {
-            Ok(connection) => {
+            Ok((connection, transacts)) => {
                 self.failed.set(None);
+                self.transacts.set(transacts);
                 let number = self.made.get() + 1;
                 self.made.set(number);
                 self.moves_before.set(moves_before);
@@ -265,31 +275,22 @@ impl Link {
         Ok((number, fates))
     }
 
-    /// Sends commands together on the connection of that number: whatever must be sent again for want of the scripts travels on
-    /// that one as well, or not at all.
+    /// Sends commands together on the connection of that number, and gives what Redis answers, its errors as well.
     ///
     /// # Errors
-    /// As for [`send_each`](Self::send_each); nothing was sent when that connection is no more.
-    pub(super) async fn send_each_on(
+    /// When the connection fails: that is every command's fate. Nothing was sent when that connection is no more.
+    pub(super) async fn exchange_on(
         &self,
         made: u64,
         commands: Vec<Cmd>,
         effect: Effect,
-    ) -> Result<Vec<Result<Value, StoreError>>, StoreError> {
+    ) -> Result<Vec<Value>, StoreError> {
         let pipeline = together(commands);
         let mut connection = self.very(made)?;
-        let answers = match connection.send_packed_commands(&pipeline, 0, pipeline.len()).await {
-            Ok(answers) => answers,
-            Err(error) => return Err(self.all_failed((&mut connection, made), &error, effect).await),
-        };
-        let mut fates = Vec::with_capacity(pipeline.len());
-        for (command, answer) in pipeline.cmd_iter().zip(answers) {
-            fates.push(match self.fate(answer, made, effect) {
-                None => self.send_on(made, command, effect).await,
-                Some(fate) => fate,
-            });
+        match connection.send_packed_commands(&pipeline, 0, pipeline.len()).await {
+            Ok(answers) => Ok(answers),
+            Err(error) => Err(self.all_failed((&mut connection, made), &error, effect).await),
         }
-        Ok(fates)
     }
 
     /// What all of them are told when they failed together.
@@ -304,7 +305,12 @@ impl Link {
     }
 
     /// What one of several commands is told; `None` when it is to be sent again.
-    fn fate(&self, answer: Value, number: u64, effect: Effect) -> Option<Result<Value, StoreError>> {
+    pub(super) fn fate(
+        &self,
+        answer: Value,
+        number: u64,
+        effect: Effect,
+    ) -> Option<Result<Value, StoreError>> {
         let error = match answer.extract_error() {
             Ok(answer) => return Some(Ok(answer)),
             Err(error) => error,
@@ -421,6 +427,13 @@ impl Link {
     pub(super) fn give_up(&self) {
         self.connection.borrow_mut().take();
     }
+}
+
+/// Whether a transaction without commands is carried out as one.
+async fn transacts(connection: &mut MultiplexedConnection) -> Result<bool, RedisError> {
+    let empty = together(vec![redis::cmd("MULTI"), redis::cmd("EXEC")]);
+    let answers = connection.send_packed_commands(&empty, 0, empty.len()).await?;
+    Ok(matches!(&answers[..], [Value::Okay, Value::Array(results)] if results.is_empty()))
 }
 
 fn together(commands: Vec<Cmd>) -> Pipeline {

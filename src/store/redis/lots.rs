@@ -56,15 +56,20 @@ impl Lot<'_> {
         match self {
             Self::Group(group) => push_group(call, group),
             Self::Plain(messages, is_one) => {
-                let priority = messages.first().map_or(Priority::Normal, |message| message.priority);
-                let ids: Vec<u8> = messages.iter().flat_map(|message| *message.id.as_bytes()).collect();
-                call.push(if *is_one { "b" } else { "p" }).push(messages.len());
-                call.push(charged(messages.iter().copied())).push(priority.index()).push(ids);
-                for message in messages {
-                    call.push(&message.record[..]);
-                }
+                push_plain(call, if *is_one { "b" } else { "p" }, messages, messages.len());
             }
         }
+    }
+}
+
+/// Adds plain messages, and so many of their records.
+pub(super) fn push_plain(call: &mut Call, kind: &str, messages: &[&NewMessage], records: usize) {
+    let priority = messages.first().map_or(Priority::Normal, |message| message.priority);
+    let ids: Vec<u8> = messages.iter().flat_map(|message| *message.id.as_bytes()).collect();
+    call.push(kind).push(messages.len());
+    call.push(charged(messages.iter().copied())).push(priority.index()).push(ids);
+    for message in &messages[..records] {
+        call.push(&message.record[..]);
     }
 }
 

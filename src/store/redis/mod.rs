@@ -22,6 +22,7 @@
 //! | `state` | what all connections share |
 
 mod answer;
+mod appended;
 mod call;
 mod calls;
 mod connection;

@@ -11,12 +11,13 @@ use crate::store::enqueue::{CallId, Group, GroupResult, NewMessage};
 use crate::store::error::{StoreError, Stored};
 use crate::store::health::FOREIGN_TYPE;
 use crate::store::redis::answer::{Answer, unexpected};
+use crate::store::redis::appended::{self, Fate};
 use crate::store::redis::call::Call;
 use crate::store::redis::calls::Sending;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::error::Effect;
 use crate::store::redis::keys::Names;
-use crate::store::redis::lots::lots;
+use crate::store::redis::lots::{Lot, lots};
 use crate::store::redis::state::lock;
 use crate::store::redis::{pack, script};
 use crate::store::{CALL_MEMORY, QueueRef};
@@ -29,6 +30,21 @@ const LATE: &str =
 struct Part {
     queue: QueueRef,
     places: Vec<usize>,
+}
+
+impl Part {
+    fn of<'g>(&self, groups: &'g [Group]) -> Vec<&'g Group> {
+        self.places.iter().map(|place| &groups[*place]).collect()
+    }
+}
+
+/// A call of the script with all of its lots.
+fn whole(mut script: Call, lots: &[Lot<'_>]) -> Cmd {
+    script.push(lots.len());
+    for lot in lots {
+        lot.push_to(&mut script);
+    }
+    script.finish()
 }
 
 impl Connection {
@@ -45,15 +61,10 @@ impl Connection {
         let full = self.why_full(record_bytes, messages.count() as u64).await?;
         let made = self.fit_to_write().await?;
         let sending = self.leaves(call);
-        let mut commands = Vec::with_capacity(parts.len() * 2);
-        for part in &parts {
-            commands.push(self.mark_due(&part.queue.name, 0));
-            commands.push(self.command(call, sending.until_ms, part, &groups, full.is_some()));
-        }
-        let answers = self.sending.send_each_on(made, commands, Effect::Writes).await?;
+        let told = self.send_parts((made, call, sending, full.is_some()), &parts, &groups).await?;
         let (mut gone, mut late) = (Vec::<usize>::new(), 0);
         let mut results: Vec<GroupResult> = vec![GroupResult::Gone; groups.len()];
-        for (part, answer) in parts.iter().zip(answers.into_iter().skip(1).step_by(2)) {
+        for (part, answer) in parts.iter().zip(told) {
             match answer.and_then(|answer| self.read(part, answer, full.as_deref()).map_err(misread)) {
                 Ok(read) => part.places.iter().zip(read).for_each(|(place, result)| results[*place] = result),
                 Err(StoreError::Gone) => gone.extend(&part.places),
@@ -107,6 +118,53 @@ impl Connection {
         Ok(results)
     }
 
+    /// Sends the parts together; what the script says of each.
+    async fn send_parts(
+        &self,
+        (made, call, sending, is_full): (u64, CallId, Sending, bool),
+        parts: &[Part],
+        groups: &[Group],
+    ) -> Result<Vec<Result<redis::Value, StoreError>>, StoreError> {
+        let may_append = sending.is_first && !is_full && self.sending.transacts(made);
+        let script_of = |part: &Part| {
+            let own = Names::call(&self.state.names.of_queue(&part.queue.name), call, part.queue.generation);
+            let mut script = Call::of_queue(&self.state, script::ENQUEUE, &part.queue, Some(&own));
+            script.push(millis(CALL_MEMORY)).push(u8::from(is_full)).push(sending.until_ms);
+            (script, own)
+        };
+        let mut commands = Vec::with_capacity(parts.len() * 2);
+        let mut are_appended = Vec::with_capacity(parts.len());
+        for part in parts {
+            commands.push(self.mark_due(&part.queue.name, 0));
+            let groups = part.of(groups);
+            let (lots, (script, own)) = (lots(&groups), script_of(part));
+            let appended = appended::of(&lots).filter(|_| may_append);
+            are_appended.push(appended.is_some());
+            match appended {
+                Some(messages) => commands.extend(appended::transaction(script, &own, messages)),
+                None => commands.push(whole(script, &lots)),
+            }
+        }
+        let mut answers = self.sending.exchange_on(made, commands, Effect::Writes).await?.into_iter();
+        let fate = |answer| self.sending.fate(answer, made, Effect::Writes);
+        let mut told = Vec::with_capacity(parts.len());
+        for (part, is_appended) in parts.iter().zip(are_appended) {
+            answers.next().map(fate);
+            let known = if is_appended {
+                self.fate_of_appended(made, answers.by_ref().take(appended::COMMANDS))
+            } else {
+                answers.next().and_then(fate)
+            };
+            told.push(if let Some(known) = known {
+                known
+            } else {
+                let whole = whole(script_of(part).0, &lots(&part.of(groups)));
+                self.sending.send_on(made, &whole, Effect::Writes).await
+            });
+        }
+        Ok(told)
+    }
+
     /// Notes that Redis answered, and whether it wrote.
     fn took(&self, span: Duration, results: &[GroupResult]) {
         if results.contains(&GroupResult::Accepted) {
@@ -124,17 +182,21 @@ impl Connection {
         calls.sending(call, now)
     }
 
-    fn command(&self, call: CallId, until_ms: u64, part: &Part, groups: &[Group], full: bool) -> Cmd {
-        let base = self.state.names.of_queue(&part.queue.name);
-        let own = Names::call(&base, call, part.queue.generation);
-        let mut call = Call::of_queue(&self.state, script::ENQUEUE, &part.queue, Some(&own));
-        let groups: Vec<&Group> = part.places.iter().map(|place| &groups[*place]).collect();
-        let lots = lots(&groups);
-        call.push(millis(CALL_MEMORY)).push(u8::from(full)).push(until_ms).push(lots.len());
-        for lot in lots {
-            lot.push_to(&mut call);
+    /// What became of a lot that Redis was to append by itself; `None` when it is to be sent whole.
+    fn fate_of_appended(
+        &self,
+        made: u64,
+        answers: impl Iterator<Item = redis::Value>,
+    ) -> Option<Result<redis::Value, StoreError>> {
+        match appended::fate(answers) {
+            Fate::Told(told) => Some(Ok(told)),
+            Fate::Undone => None,
+            Fate::Unclear(error) => {
+                log::error!("cause" = error.to_string().as_str(); "Redis did not carry a transaction out as one");
+                self.sending.is_broken(made);
+                Some(Err(error))
+            }
         }
-        call.finish()
     }
 
     fn read(

@@ -5,9 +5,9 @@ use std::sync::LazyLock;
 
 use crate::store::redis::keys::Key;
 use crate::store::redis::keys::Key::{
-    Attempts, Batch, BatchIds, Batches, Bodies, Call, Changes, Counters, Dead, DeadRecords, Deadlines, Due,
-    DueClock, Finished, Foreign, Index, Instances, Keys, Letters, List, Marks, Moments, Purged, Queues, Runs,
-    Scheduled, ScheduledRecords,
+    Appended, Attempts, Batch, BatchIds, Batches, Bodies, Call, Changes, Counters, Dead, DeadRecords,
+    Deadlines, Due, DueClock, Finished, Foreign, Index, Instances, Keys, Letters, List, Marks, Moments,
+    Purged, Queues, Runs, Scheduled, ScheduledRecords,
 };
 
 const TIME: &str = include_str!("script/time.lua");
@@ -80,7 +80,7 @@ macro_rules! scripts {
 scripts! {
     ENQUEUE "enqueue" Grows [TIME AGAIN RUNS PLAIN QUEUE INDEX LISTS KEYS] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
-        ScheduledRecords, Index, Runs, Moments, Bodies, Keys(0), Keys(1), Keys(2), Keys(3), Call,
+        ScheduledRecords, Index, Runs, Moments, Bodies, Keys(0), Keys(1), Keys(2), Keys(3), Call, Appended,
     ];
     LEASE "lease" Drains [TIME QUEUE RUNS INDEX LISTS DEAD BATCHES FOREIGN] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,

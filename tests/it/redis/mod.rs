@@ -1,5 +1,6 @@
 //! What only the store in Redis has: lost answers, other people's keys, a server that stands still, memory, what is left over.
 
+mod appended;
 mod at_rest;
 mod away;
 mod bounded;

@@ -33,6 +33,7 @@ const BESIDE: &str = "m mr mt bi a f y0 y1 y2 j";
 enum Operation {
     Enqueue,
     EnqueuePlain,
+    EnqueueMany,
     EnqueueLater,
     Lease,
     LeaseSuspects,
@@ -53,9 +54,10 @@ enum Operation {
     Find,
 }
 
-const OPERATIONS: [Operation; 20] = [
+const OPERATIONS: [Operation; 21] = [
     Operation::Enqueue,
     Operation::EnqueuePlain,
+    Operation::EnqueueMany,
     Operation::EnqueueLater,
     Operation::Lease,
     Operation::LeaseSuspects,
@@ -182,7 +184,10 @@ impl<'a> Life<'a> {
         let (stand, queue) = (self.stand, || self.queue.clone());
         let call = CallId(u128::from(self.stand.now().as_millis()));
         match operation {
-            Operation::Enqueue | Operation::EnqueuePlain | Operation::EnqueueLater => {
+            Operation::Enqueue
+            | Operation::EnqueuePlain
+            | Operation::EnqueueMany
+            | Operation::EnqueueLater => {
                 let results = stand.connection.enqueue(call, Arc::new(vec![group.clone()])).await?;
                 assert_eq!(results, [GroupResult::Accepted]);
                 self.accepted.extend(group.messages.iter().map(|message| message.id));
@@ -294,6 +299,7 @@ async fn suffer(mut life: Life<'_>, operation: Operation, name: &str, junk: &[&[
     let own = IdempotencyKey { key: what.as_bytes().to_vec(), fingerprint: [1; 16] };
     let group = match operation {
         Operation::EnqueuePlain => stand.group(life.queue, &[draft(), draft()]),
+        Operation::EnqueueMany => stand.group(life.queue, &vec![draft(); 20]),
         _ => Group { key: Some(own), ..stand.group(life.queue, &drafts) },
     };
     match operation {

@@ -8,15 +8,15 @@ use crate::store::redis::connection::Connection;
 use crate::store::redis::error::Effect;
 use crate::store::redis::script;
 
-/// What scripts call and what is sent beside them, on keys; `docs/OPERATIONS.md` has the same in its line.
+/// What scripts call and what is sent beside them; `docs/OPERATIONS.md` has the same in its line.
 const NEEDED: &[&str] = &[
-    "evalsha", "exists", "get", "hdel", "hexists", "hget", "hgetall", "hincrby", "hkeys", "hlen", "hmget",
-    "hscan", "hset", "incr", "lindex", "llen", "lpop", "lpush", "lrange", "lset", "ltrim", "pexpire",
-    "publish", "rename", "rpush", "set", "time", "type", "unlink", "zadd", "zcard", "zpopmin", "zrange",
-    "zrem", "zscore",
+    "evalsha", "exec", "exists", "get", "hdel", "hexists", "hget", "hgetall", "hincrby", "hkeys", "hlen",
+    "hmget", "hscan", "hset", "incr", "lindex", "llen", "lpop", "lpush", "lrange", "lset", "ltrim", "multi",
+    "pexpire", "publish", "rename", "renamenx", "rpush", "rpushx", "set", "time", "type", "unlink", "zadd",
+    "zcard", "zpopmin", "zrange", "zrem", "zscore",
 ];
 /// Those that need no key.
-const KEYLESS: [&str; 3] = ["evalsha", "publish", "time"];
+const KEYLESS: [&str; 5] = ["evalsha", "exec", "multi", "publish", "time"];
 
 impl Connection {
     /// What the user may not, in words, and how the rights are given; `None` when nothing is missing.
