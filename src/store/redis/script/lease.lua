@@ -135,17 +135,12 @@ local function take_plain(list)
     local buffer = call('LRANGE', LIST[list], read, read + piece - 1)
     for place = 1, math.min(#buffer, most - read) do
       local record = buffer[place]
-      local size = #record
-      is_odd = size < RECORD_MIN
-      if is_odd then break end
-      -- All at once, since each call costs: is_expired, charged and id_of say it one by one.
-      local version, id, flags, expiry = unpack_from('>Bc16xxxxBxxxxxxxxxxxxI6', record)
-      local bytes = flags < APART and size - RECORD_MIN or charged(record)
-      is_odd = version ~= 1 or expiry > 0 and expiry <= now
+      local bytes = charged(record)
+      is_odd = #record < RECORD_MIN or byte(record, 1) ~= 1 or is_expired(record)
       is_full = taken_bytes + bytes > bytes_most and read > 0
       if is_odd or is_full then break end
       taken_bytes, read = taken_bytes + bytes, read + 1
-      taken[read], ids[read] = record, id
+      taken[read], ids[read] = record, sub(record, 2, 17)
     end
     is_full = is_full or #buffer < piece or read >= most
     piece = math.min(most - read, #(buffer[1] or '') <= 2048 and 256 or 32)
