@@ -6,7 +6,7 @@
 //! until it is known or nobody waits for it any more.
 //!
 //! # What it waits for
-//! The first group after an idle time; then, unless a call is full already, for the tasks that are ready to publish as well
+//! The first group after an idle time; then, unless it has 64 messages already, for the tasks that are ready to publish as well
 //! (one yield, no timer), and while the call is small for those who come during that, as long as each turn brings some; then for
 //! the store. One call is on its way at a time, so under load a call carries what came in meanwhile.
 //!
@@ -252,11 +252,11 @@ impl Actor for Gatherer {
 
 impl Gatherer {
     /// Lets whoever is ready to publish now join the call, and while it is small those who come meanwhile: what a call costs besides
-    /// is shared by its messages. Where the last one carried more, who was in it is likely to be on the way again. A full one
-    /// leaves at once, so that the store has it before the answers of the last one are written; not twice in a row, since others
-    /// want this thread too.
+    /// is shared by its messages. Where the last one carried more, who was in it is likely to be on the way again. One that is not
+    /// small leaves at once, so that the store has it before the answers of the last one are written; not twice in a row, since
+    /// others want this thread too.
     async fn gather(&mut self) {
-        self.has_hurried = !self.has_hurried && self.intake.has_full_call();
+        self.has_hurried = !self.has_hurried && self.intake.depth().0 >= SMALL_BELOW;
         if self.has_hurried {
             return;
         }

@@ -238,14 +238,6 @@ impl Intake {
         self.lock().in_flight.is_some()
     }
 
-    /// Whether as much waits as one call carries. Not while some of it waits for the fate of others.
-    pub(super) fn has_full_call(&self) -> bool {
-        let state = self.lock();
-        state.aside.is_empty()
-            && (state.waiting_messages >= self.settings.call_messages_max as usize
-                || state.waiting_bytes >= self.settings.call_bytes_max)
-    }
-
     /// Messages and bytes that wait for their call; a group that is larger than a call counts as one.
     pub(super) fn depth(&self) -> (usize, u64) {
         let state = self.lock();

@@ -6,7 +6,7 @@
 //! which also says what is the matter.
 //!
 //! Between the commands nobody else may come. So nothing of this is sent on a connection that did not carry an empty transaction out,
-//! and the script asks whether its user may still begin and end one.
+//! and the script asks whether its user may still begin one.
 
 use redis::{Cmd, Value};
 

@@ -141,6 +141,10 @@ fn without_a_right_to_any_of_it_they_are_stored_all_the_same() {
             assert_eq!(published, Ok(vec![GroupResult::Accepted]), "{command}");
             server.order(&format!("ACL SETUSER gateway +{command}"));
         }
+        server.order("ACL SETUSER gateway -rpush");
+        let refused = publish(&stand, &queue).await;
+        assert!(refused != Ok(vec![GroupResult::Accepted]), "{refused:?}");
+        server.order("ACL SETUSER gateway +rpush");
         assert_eq!((stand.stats(&queue).await.gauges.pending, is_left(&server)), (120, false));
         stand.check().await;
     });

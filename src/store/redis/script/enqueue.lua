@@ -5,8 +5,8 @@
 -- '+ms', '@ms'), record, payload with checksum when the record says that it lies apart.
 -- 'p', that many groups of one message, or 'b', one of that many: without key, due now, of one priority, whose ids are of one
 -- moment: count of messages, bytes, priority, ids; and the records. 'a', as the only lot: `plain.lua`.
--- Gives {'late', now} or {'long'} with nothing stored, or {'ok', woken, soonest or 0, results}: 'A' when all groups were accepted, else for
--- each its length 4, a word and what belongs to it.
+-- Gives {'late', now} or {'long'} with nothing stored, or {'ok', woken, soonest or 0, results}: 'A' when all groups were
+-- accepted, else for each its length 4, a word and what belongs to it.
 local results, refused = {}, false
 local fresh, fresh_ids = {[0] = {}, {}, {}}, {[0] = {}, {}, {}}
 local bodies, scheduled = {}, {}

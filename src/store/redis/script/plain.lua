@@ -1,11 +1,8 @@
 -- The way of most publishes: one lot of messages without options, into a queue that has room for all of them and whose
 -- numbers are as they were written. All else goes the long way behind it, which begins anew: nothing was written here. ARGV as in
--- enqueue; of a lot that is 'a', which Redis appends by itself (`appended.rs`), there is the first record only. Its list is called K.w
--- then until the commands behind this script, in the same transaction, have put the others into it and given it its name back.
+-- enqueue; of a lot that is 'a', which Redis appends by itself (`appended.rs`), there is the first record only. Its list is called
+-- K.w until the commands behind this script, in the same transaction, have put the others into it and given it its name back.
 local is_appended = ARGV[9] == 'a'
-local function may_append()
-  return redis.acl_check_cmd('multi') and redis.acl_check_cmd('exec') and redis.acl_check_cmd('rename')
-end
 local function number_of(value)
   if not value then return 0 end
   if #value < 16 and not value:find('%D') then return tonumber(value) end
@@ -22,14 +19,15 @@ local function store_plain(messages, bytes, list, ids, first)
   if not (pending and waiting and accepted and appended and scheduled and leased and bytes_leased) then return end
   local length_max, bytes_max = unpack_from('>I6I6', settings)
   if pending + scheduled + leased + messages > length_max or waiting + bytes_leased + bytes > bytes_max then return end
-  if is_appended and not may_append() then return end
+  -- Outside of a transaction others would come between; and what follows must not end behind its first write.
+  if is_appended and not (redis.acl_check_cmd('multi') and redis.acl_check_cmd('rpush', K.w, '')) then return end
   local suspects = pending > 0 and call('LLEN', K.l0)
   local key, length, last = list == 3 and K.l3 or list == 2 and K.l2 or K.l4, 0, first + messages - 1
   -- The first command that writes is the one that breaks off where the list is somebody else's.
   if is_appended then
-    length = call('RPUSH', key, ARGV[first]) + messages - 1
+    if call('LLEN', key) > 0 then call('RENAME', key, K.w) end
     is_writing = true
-    call('RENAME', key, K.w)
+    length = call('RPUSH', K.w, ARGV[first]) + messages - 1
   else
     for from = first, last, 4000 do
       length = call('RPUSH', key, unpack(ARGV, from, math.min(from + 3999, last)))
