@@ -74,6 +74,36 @@ async fn a_call_waits_a_turn_for_nobody_only_where_the_last_one_carried_more() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_not_small_leaves_before_those_of_the_last_one_are_heard_again() {
+    let (rig, queue) = rig(IngestSettings::default()).await;
+    let (done, is_done) = mpsc::sync_channel(1);
+    let (pipeline, clock, peer, queue_there) =
+        (rig.pipeline.clone(), rig.clock.clone(), rig.peer.clone(), queue.clone());
+    let arbiter = rig.supervisor.arbiter("one-thread");
+    assert!(arbiter.spawn("publish", move || async move {
+        let ingester = pipeline.ingester();
+        let publish = || ingester.publish(group(&clock, &queue_there, 1), soon());
+        let gate = peer.hold(Kind::Enqueue);
+        let first = publish();
+        until("the first call is with the store", || peer.enqueues().len() == 1).await;
+        let others = join_all((0..64).map(|_| publish()));
+        gate.add_permits(1);
+        // Whoever was answered publishes again at once.
+        let again = async {
+            assert_eq!(first.await, Ok(GroupResult::Accepted));
+            publish().await
+        };
+        let (others, again) = futures_util::future::join(others, again).await;
+        assert!(others.into_iter().chain([again]).all(|answer| answer == Ok(GroupResult::Accepted)));
+        done.send(()).unwrap();
+    }));
+    is_done.recv_timeout(PATIENCE).unwrap();
+    let calls: Vec<_> = rig.peer.enqueues().iter().map(|(_, queues)| queues.len()).collect();
+    assert_eq!(calls, [1, 64, 1]);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn the_next_call_leaves_when_the_previous_has_returned_and_carries_all_that_came_meanwhile() {
     let (rig, queue) = rig(IngestSettings::default()).await;
     let gate = rig.peer.hold(Kind::Enqueue);

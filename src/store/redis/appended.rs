@@ -1,4 +1,4 @@
-//! A lot of many messages that Redis appends by itself: Lua would copy and hash each byte of what it only hands on.
+//! Many messages that Redis appends by itself: Lua would copy and hash each byte of what it only hands on.
 //!
 //! One transaction. The script checks and counts as for any lot; it appends the first record, and gives the list a name of this call.
 //! `RPUSHX` appends the others under that name, and `RENAMENX` gives the list its own back. So nothing is appended where the script
@@ -15,7 +15,7 @@ use crate::store::enqueue::NewMessage;
 use crate::store::error::StoreError;
 use crate::store::redis::call::Call;
 use crate::store::redis::keys::{Key, Names};
-use crate::store::redis::lots::{Lot, push_plain};
+use crate::store::redis::lots::{Lot, are_alike, push_plain};
 
 /// Below so many messages the commands around the script cost what they save.
 const MESSAGES_MIN: usize = 16;
@@ -34,12 +34,18 @@ pub(super) enum Fate {
     Unclear(StoreError),
 }
 
-/// The messages that Redis can append by itself: those of one lot that is large enough.
-pub(super) fn of<'l, 'g>(lots: &'l [Lot<'g>]) -> Option<&'l [&'g NewMessage]> {
-    match lots {
-        [Lot::Plain(messages, _)] if messages.len() >= MESSAGES_MIN => Some(messages),
-        _ => None,
+/// The messages that Redis can append by itself: enough of them, all without anything that is worth a look, of one kind. Where there
+/// is room for all of them each group gets the same answer, however many they are.
+pub(super) fn of<'g>(lots: &[Lot<'g>]) -> Option<Vec<&'g NewMessage>> {
+    let mut all: Vec<&NewMessage> = Vec::new();
+    for lot in lots {
+        let Lot::Plain(messages, _) = lot else { return None };
+        if all.first().is_some_and(|first| !are_alike(first, messages[0])) {
+            return None;
+        }
+        all.extend(messages);
     }
+    (all.len() >= MESSAGES_MIN).then_some(all)
 }
 
 /// The transaction that stores them, by a call of the script that has all arguments before its lots, and of which `own` is the key.

@@ -43,7 +43,8 @@ fn is_plain(group: &Group) -> bool {
             .all(|message| message.due == Due::Now && are_alike(first, message) && pack::is_element(message))
 }
 
-fn are_alike(one: &NewMessage, other: &NewMessage) -> bool {
+/// Whether they are of one priority and one moment.
+pub(super) fn are_alike(one: &NewMessage, other: &NewMessage) -> bool {
     let moment = |message: &NewMessage| -> [u8; MOMENT_BYTES] {
         std::array::from_fn(|place| message.id.as_bytes()[place])
     };

@@ -138,10 +138,10 @@ impl Connection {
             commands.push(self.mark_due(&part.queue.name, 0));
             let groups = part.of(groups);
             let (lots, (script, own)) = (lots(&groups), script_of(part));
-            let appended = appended::of(&lots).filter(|_| may_append);
+            let appended = may_append.then(|| appended::of(&lots)).flatten();
             are_appended.push(appended.is_some());
             match appended {
-                Some(messages) => commands.extend(appended::transaction(script, &own, messages)),
+                Some(messages) => commands.extend(appended::transaction(script, &own, &messages)),
                 None => commands.push(whole(script, &lots)),
             }
         }

@@ -32,9 +32,13 @@ fn many_messages_are_appended_by_redis_and_lie_there_like_all_others() {
         published.extend(singles.iter().map(|group| group.messages[0].id));
         assert_eq!(stand.enqueue(singles).await, vec![GroupResult::Accepted; MANY]);
         assert_eq!((server.calls("rpushx"), is_left(&server)), (2, false));
+        let batches: Vec<_> = [1, 300, 1].map(|count| stand.group(&queue, &vec![draft(); count])).into();
+        published.extend(batches.iter().flat_map(|group| group.messages.iter().map(|message| message.id)));
+        assert_eq!(stand.enqueue(batches).await, vec![GroupResult::Accepted; 3]);
+        assert_eq!(server.calls("rpushx"), 3);
         let low = Draft { priority: Priority::Low, ..draft() };
         let low = stand.publish(&queue, &vec![low; MANY]).await;
-        assert_eq!(server.calls("rpushx"), 3);
+        assert_eq!(server.calls("rpushx"), 4);
         let stats = stand.stats(&queue).await;
         let all = (published.len() + low.len()) as u64;
         assert_eq!((stats.counters.accepted, stats.gauges.pending), (all, all));
