@@ -43,9 +43,10 @@ use crate::store::{CALL_MEMORY, MessageStore, Store};
 /// How often deadlines are looked at while a call is with the store.
 const DEADLINES_EVERY: Duration = Duration::from_millis(20);
 /// A call of fewer messages waits for others while each turn of the thread brings some, so many turns at most; where the last
-/// call carried more, one turn may bring none.
+/// call carried more, so many turns in a row may bring none.
 const SMALL_BELOW: usize = 64;
-const TURNS_MAX: u32 = 8;
+const TURNS_MAX: u32 = 16;
+const EMPTY_TURNS_MAX: u32 = 4;
 /// How long after its first sending a call may be sent again: the store remembers it for [`CALL_MEMORY`] from the
 /// moment it worked on it, and a sending may take as long as a store call's own deadline.
 const RESEND_FOR: Duration = CALL_MEMORY.saturating_sub(Duration::from_secs(15));
@@ -268,7 +269,7 @@ impl Gatherer {
                 return;
             }
             empty_turns = if messages == before { empty_turns + 1 } else { 0 };
-            if empty_turns > usize::from(messages < expected) {
+            if empty_turns > if messages < expected { EMPTY_TURNS_MAX } else { 0 } {
                 return;
             }
             before = messages;

@@ -67,8 +67,10 @@ async fn a_small_call_waits_for_those_who_come_a_turn_later_and_one_that_is_not_
 }
 
 #[tokio::test]
-async fn a_call_waits_a_turn_for_nobody_only_where_the_last_one_carried_more() {
-    assert_eq!(carried(&[&[4], &[1, 0, 3]]).await, [4, 4]);
+async fn a_call_waits_some_turns_for_nobody_only_where_the_last_one_carried_more() {
+    assert_eq!(carried(&[&[4], &[1, 0, 0, 3]]).await, [4, 4]);
+    let calls = carried(&[&[4], &[1, 0, 0, 0, 0, 0, 0, 0, 3]]).await;
+    assert_eq!(calls[..2], [4, 1], "{calls:?}");
     let calls = carried(&[&[1], &[1, 0, 0, 3]]).await;
     assert_eq!(calls[..2], [1, 1], "{calls:?}");
 }

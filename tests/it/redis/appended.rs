@@ -12,7 +12,7 @@ use crate::conformance::stand::{Draft, START, Stand, draft, ids, refusal};
 use crate::support::redis::RedisServer;
 
 /// Enough for it.
-const MANY: usize = 20;
+const MANY: usize = 30;
 
 /// Whether a list has the name of a call still.
 fn is_left(server: &RedisServer) -> bool {
@@ -94,16 +94,16 @@ fn what_has_no_room_is_refused_whole_or_one_by_one() {
     run(async || {
         let server = RedisServer::start(&[]);
         let stand = stand_at(server.url(), &Clock::manual(START));
-        let queue = stand.queue_with("orders", |settings| settings.limits.length_max = 30).await;
+        let queue = stand.queue_with("orders", |settings| settings.limits.length_max = 40).await;
         stand.publish_plain(&queue, MANY).await;
-        let full = GroupResult::QueueFull { setting: "limits.length_max", limit: 30 };
+        let full = GroupResult::QueueFull { setting: "limits.length_max", limit: 40 };
         assert_eq!(stand.offer(stand.group(&queue, &vec![draft(); MANY])).await, full);
-        assert_eq!(stand.stats(&queue).await.gauges.pending, 20);
+        assert_eq!(stand.stats(&queue).await.gauges.pending, 30);
         let singles = (0..MANY).map(|_| stand.group(&queue, &[draft()])).collect();
         let results = stand.enqueue(singles).await;
         assert_eq!(results[..10], vec![GroupResult::Accepted; 10]);
-        assert_eq!(results[10..], vec![full; 10]);
-        assert_eq!((stand.stats(&queue).await.gauges.pending, is_left(&server)), (30, false));
+        assert_eq!(results[10..], vec![full; MANY - 10]);
+        assert_eq!((stand.stats(&queue).await.gauges.pending, is_left(&server)), (40, false));
         stand.check().await;
     });
 }
@@ -125,7 +125,7 @@ fn what_is_refused_while_the_transaction_is_put_together_is_refused_whole() {
         let error = refusal(publish(&stand, &queue).await);
         assert!(matches!(&error, StoreError::Full(why) if why.contains("no memory left")), "{error:?}");
         server.order("CONFIG SET maxmemory 0");
-        assert_eq!((stand.stats(&queue).await.gauges.pending, is_left(&server)), (20, false));
+        assert_eq!((stand.stats(&queue).await.gauges.pending, is_left(&server)), (30, false));
         assert_eq!(publish(&stand, &queue).await, Ok(vec![GroupResult::Accepted]));
         stand.check().await;
     });
@@ -149,7 +149,7 @@ fn without_a_right_to_any_of_it_they_are_stored_all_the_same() {
         let refused = publish(&stand, &queue).await;
         assert!(refused != Ok(vec![GroupResult::Accepted]), "{refused:?}");
         server.order("ACL SETUSER gateway +rpush");
-        assert_eq!((stand.stats(&queue).await.gauges.pending, is_left(&server)), (120, false));
+        assert_eq!((stand.stats(&queue).await.gauges.pending, is_left(&server)), (180, false));
         stand.check().await;
     });
 }
@@ -168,7 +168,7 @@ fn sent_again_they_are_stored_once() {
             let answer = connection.enqueue(call, Arc::clone(&groups)).await;
             assert_eq!(answer, Ok(vec![GroupResult::Accepted]));
         }
-        assert_eq!(stand.stats(&queue).await.gauges.pending, 20);
+        assert_eq!(stand.stats(&queue).await.gauges.pending, 30);
         stand.check().await;
     });
 }

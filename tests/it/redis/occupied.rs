@@ -299,7 +299,7 @@ async fn suffer(mut life: Life<'_>, operation: Operation, name: &str, junk: &[&[
     let own = IdempotencyKey { key: what.as_bytes().to_vec(), fingerprint: [1; 16] };
     let group = match operation {
         Operation::EnqueuePlain => stand.group(life.queue, &[draft(), draft()]),
-        Operation::EnqueueMany => stand.group(life.queue, &vec![draft(); 20]),
+        Operation::EnqueueMany => stand.group(life.queue, &vec![draft(); 30]),
         _ => Group { key: Some(own), ..stand.group(life.queue, &drafts) },
     };
     match operation {

@@ -1,7 +1,7 @@
 -- The way of most publishes: one lot of messages without options, into a queue that has room for all of them and whose
--- numbers are as they were written. All else goes the long way behind it, which begins anew: nothing was written here. ARGV as in
--- enqueue; of a lot that is 'a', which Redis appends by itself (`appended.rs`), there is the first record only. Its list is called
--- K.w until the commands behind this script, in the same transaction, have put the others into it and given it its name back.
+-- numbers are as they were written. All else goes the long way behind it, which begins anew: nothing was written here. ARGV as
+-- in enqueue; of a lot that is 'a', which Redis appends by itself (`appended.rs`), there is the first record only. Its list is
+-- called K.w until the commands behind this script, in the same transaction, have appended the others and named it as before.
 local is_appended = ARGV[9] == 'a'
 local function number_of(value)
   if not value then return 0 end
