@@ -6,7 +6,7 @@
 //! until it is known or nobody waits for it any more.
 //!
 //! # What it waits for
-//! The first group after an idle time; then, unless it has 64 messages already, for the tasks that are ready to publish as well
+//! The first group after an idle time; then, unless it has 64 messages already and the last one had not, for the tasks that are ready to publish as well
 //! (one yield, no timer), and while the call is small for those who come during that, as long as each turn brings some; then for
 //! the store. One call is on its way at a time, so under load a call carries what came in meanwhile.
 //!
@@ -257,17 +257,17 @@ impl Gatherer {
     /// small leaves at once, so that the store has it before the answers of the last one are written; not twice in a row, since
     /// others want this thread too.
     async fn gather(&mut self) {
-        self.has_hurried = !self.has_hurried && self.intake.depth().0 >= SMALL_BELOW;
+        self.has_hurried = !self.has_hurried && self.intake.has(SMALL_BELOW);
         if self.has_hurried {
             return;
         }
         let expected = self.last_messages.min(SMALL_BELOW);
         let (mut before, mut empty_turns) = (0, 0);
         for turn in 0..TURNS_MAX {
-            let (messages, _) = self.intake.depth();
-            if turn > 0 && messages >= SMALL_BELOW {
+            if turn > 0 && self.intake.has(SMALL_BELOW) {
                 return;
             }
+            let (messages, _) = self.intake.depth();
             empty_turns = if messages == before { empty_turns + 1 } else { 0 };
             if empty_turns > if messages < expected { EMPTY_TURNS_MAX } else { 0 } {
                 return;

@@ -238,6 +238,14 @@ impl Intake {
         self.lock().in_flight.is_some()
     }
 
+    /// Whether so many messages wait, or as many bytes as one call carries. Not while some of it waits for the fate of others.
+    pub(super) fn has(&self, messages: usize) -> bool {
+        let state = self.lock();
+        let is_enough =
+            state.waiting_messages >= messages || state.waiting_bytes >= self.settings.call_bytes_max;
+        is_enough && state.aside.is_empty()
+    }
+
     /// Messages and bytes that wait for their call; a group that is larger than a call counts as one.
     pub(super) fn depth(&self) -> (usize, u64) {
         let state = self.lock();

@@ -2,11 +2,11 @@
 //!
 //! One transaction. The script checks and counts as for any lot; it appends the first record, and gives the list a name of this call.
 //! `RPUSHX` appends the others under that name, and `RENAMENX` gives the list its own back. So nothing is appended where the script
-//! refused, broke off or was not there: then nothing has that name. What was not stored that way is sent again with all its records, as a script alone,
+//! refused, or was not there: then nothing has that name. What was not stored that way is sent again with all its records, as a script alone,
 //! which also says what is the matter.
 //!
 //! Between the commands nobody else may come. So nothing of this is sent on a connection that did not carry an empty transaction out,
-//! and the script asks whether its user may still begin one.
+//! and the script asks for the rights to all of it, which Redis looks at again when it carries a transaction out.
 
 use redis::{Cmd, Value};
 
@@ -76,10 +76,11 @@ pub(super) fn fate(answers: impl Iterator<Item = Value>) -> Fate {
     let Ok([told, appended, renamed]) = <[Value; 3]>::try_from(results) else {
         return unclear("a transaction gave something else");
     };
-    let is_there = matches!(&appended, Value::Int(length) if *length > 0);
+    let is_there = renamed == Value::Int(1) || matches!(&appended, Value::Int(length) if *length > 0);
+    let is_whole = renamed == Value::Int(1) && matches!(&appended, Value::Int(length) if *length > 0);
     match (first_word(&told), is_there) {
-        (Some(b"ok"), true) if renamed == Value::Int(1) => Fate::Told(told),
-        (Some(b"ok"), _) | (_, true) => unclear("half of a transaction was carried out"),
+        (Some(b"ok"), _) if is_whole => Fate::Told(told),
+        (Some(b"ok"), _) | (_, true) => unclear(&format!("half of a transaction was carried out: {told:?}")),
         (Some(b"long") | None, _) => Fate::Undone,
         (Some(_), _) => Fate::Told(told),
     }

@@ -60,8 +60,9 @@ pub(super) struct Link {
     /// Connections that were begun by all links, and which of them the last of this one was.
     all_begun: Arc<AtomicU64>,
     begun: Cell<u64>,
-    /// Whether the last connection carries transactions.
+    /// Whether the last connection carries transactions, and whether one was not carried out as such by any.
     transacts: Cell<bool>,
+    is_torn: Cell<bool>,
     /// Where the connection of that number was found to lead.
     server: RefCell<Option<(u64, Server)>>,
 }
@@ -83,6 +84,7 @@ impl Link {
             all_begun: Arc::clone(&state.begun),
             begun: Cell::new(0),
             transacts: Cell::new(false),
+            is_torn: Cell::new(false),
             server: RefCell::default(),
         })
     }
@@ -109,7 +111,13 @@ impl Link {
 
     /// Whether that connection is the next call's, and carried a transaction out.
     pub(super) fn transacts(&self, made: u64) -> bool {
-        self.is_on(made) && self.transacts.get()
+        self.is_on(made) && self.transacts.get() && !self.is_torn.get()
+    }
+
+    /// A transaction was not carried out as one: gives that connection up, and sends none any more.
+    pub(super) fn tore(&self, made: u64) {
+        self.is_torn.set(true);
+        self.is_broken(made);
     }
 
     /// When its last connection was begun, among all of the process.
@@ -433,7 +441,16 @@ impl Link {
 async fn transacts(connection: &mut MultiplexedConnection) -> Result<bool, RedisError> {
     let empty = together(vec![redis::cmd("MULTI"), redis::cmd("EXEC")]);
     let answers = connection.send_packed_commands(&empty, 0, empty.len()).await?;
-    Ok(matches!(&answers[..], [Value::Okay, Value::Array(results)] if results.is_empty()))
+    match &answers[..] {
+        [Value::Okay, Value::Array(results)] => Ok(results.is_empty()),
+        [Value::Okay, Value::ServerError(error)] if error.code() == "EXECABORT" => Ok(false),
+        // It was begun and is not over: all that follows would only be put into it.
+        [Value::Okay, _] => {
+            connection.send_packed_command(&redis::cmd("DISCARD")).await?.extract_error()?;
+            Ok(false)
+        }
+        _ => Ok(false),
+    }
 }
 
 fn together(commands: Vec<Cmd>) -> Pipeline {

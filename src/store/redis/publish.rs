@@ -193,7 +193,7 @@ impl Connection {
             Fate::Undone => None,
             Fate::Unclear(error) => {
                 log::error!("cause" = error.to_string().as_str(); "Redis did not carry a transaction out as one");
-                self.sending.is_broken(made);
+                self.sending.tore(made);
                 Some(Err(error))
             }
         }

@@ -120,7 +120,7 @@ fn a_request_whose_sender_is_gone_when_it_is_read_leases_nothing() {
             gateway.publish("jobs", &[], number.to_string().as_bytes());
         }
         // It stands still meanwhile, so that the end comes with the request.
-        gateway.signal(Signal::SIGSTOP);
+        gateway.freeze();
         for _ in 0..20 {
             drop(ask(&gateway.address(), &json!({"max": 1, "lease": "10m"})));
         }

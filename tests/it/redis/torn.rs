@@ -15,8 +15,8 @@ use crate::conformance::stand::{Stand, ids, request, seconds};
 use crate::support::redis::{RedisServer, STRICT};
 
 /// How the last transaction may be cut: bytes that are missing at its end, of which `EXEC` has fourteen.
-const MISSING: [u64; 3] = [3, 17, 60];
-const MESSAGES: usize = 20;
+const MISSING: [u64; 4] = [3, 17, 60, 1_000];
+const MESSAGES: usize = 30;
 const LEASED: u16 = 8;
 
 /// Ends the server as a crash does that comes while it writes its file, and starts it again.

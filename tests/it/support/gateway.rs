@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::client::{self, Answer};
 use super::invariants;
 use super::redis::RedisServer;
+use super::wait_until;
 
 /// How long a gateway may take to be ready on a busy machine before a test calls it stuck.
 pub(crate) const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -287,6 +288,19 @@ impl Gateway {
     pub(crate) fn signal(&self, signal: Signal) {
         assert!(self.process.is_some(), "it runs");
         self.whereabouts.signal(signal);
+    }
+
+    /// Lets it stand still, and waits until all of its threads do.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+        let tasks = format!("/proc/{}/task", self.process.as_ref().expect("it runs").id());
+        let stands = |task: std::io::Result<fs::DirEntry>| {
+            let stat = fs::read_to_string(task.expect("a thread").path().join("stat"));
+            stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+        };
+        wait_until("it stands still", END_WITHIN, || {
+            fs::read_dir(&tasks).expect("it runs").all(stands).then_some(())
+        });
     }
 
     /// `kill -9`, and waits for the end.
