@@ -58,6 +58,30 @@ fn many_messages_are_appended_by_redis_and_lie_there_like_all_others() {
 }
 
 #[test]
+fn in_one_call_each_queue_is_answered_for_its_own() {
+    run(async || {
+        let server = RedisServer::start(&[]);
+        let stand = stand_at(server.url(), &Clock::manual(START));
+        let many = stand.queue("orders").await;
+        let few = stand.queue("few").await;
+        let full = stand.queue_with("full", |settings| settings.limits.length_max = 10).await;
+        let gone = stand.queue("gone").await;
+        stand.connection.delete_queue(gone.clone(), true).await.expect("it is deleted");
+        let group = |queue, count| stand.group(queue, &vec![draft(); count]);
+        let groups =
+            vec![group(&full, MANY), group(&few, 2), group(&many, MANY), group(&gone, MANY), group(&few, 1)];
+        let too_many = GroupResult::QueueFull { setting: "limits.length_max", limit: 10 };
+        let accepted = GroupResult::Accepted;
+        let expected = [too_many, accepted.clone(), accepted.clone(), GroupResult::Gone, accepted];
+        assert_eq!(stand.enqueue(groups).await, expected);
+        for (queue, count) in [(&many, MANY), (&few, 3), (&full, 0)] {
+            assert_eq!(stand.stats(queue).await.gauges.pending, count as u64);
+        }
+        stand.check().await;
+    });
+}
+
+#[test]
 fn who_waits_is_told_of_them() {
     run(async || {
         let server = RedisServer::start(&[]);

@@ -32,9 +32,11 @@ fn a_publish_whose_answer_is_lost_is_unknown_and_sent_again_stored_once() {
     run(async || {
         let server = RedisServer::start(&[]);
         let (proxy, stand) = behind_a_proxy(&server).await;
-        let queue = stand.queue("orders").await;
-        for (round, fault) in (1..).zip(CUTS) {
-            let (call, groups) = (CallId::random(), Arc::new(vec![stand.group(&queue, &[draft(), draft()])]));
+        // Few as one script, many as a transaction.
+        for (count, fault) in [2, 40].into_iter().flat_map(|count| CUTS.map(|fault| (count, fault))) {
+            let queue = stand.queue(&format!("{count}-{fault:?}").to_lowercase()).await;
+            let (call, groups) =
+                (CallId::random(), Arc::new(vec![stand.group(&queue, &vec![draft(); count])]));
             proxy.arm(fault);
             let error = refusal(stand.connection.enqueue(call, Arc::clone(&groups)).await);
             assert!(proxy.has_struck(), "{fault:?}");
@@ -44,7 +46,8 @@ fn a_publish_whose_answer_is_lost_is_unknown_and_sent_again_stored_once() {
                 assert_eq!(again, Ok(vec![GroupResult::Accepted]), "{fault:?}");
             }
             let stats = stand.stats(&queue).await;
-            assert_eq!((stats.counters.accepted, stats.gauges.pending), (round * 2, round * 2), "{fault:?}");
+            let count = count as u64;
+            assert_eq!((stats.counters.accepted, stats.gauges.pending), (count, count), "{fault:?}");
         }
         stand.check().await;
     });

@@ -441,7 +441,10 @@ fn junk_of_the_right_type_breaks_nothing_off() {
             for field in ["number", "turn", "finished"] {
                 ask::<i64>(&server, &[b"HSET", key("orders", "c").as_bytes(), field.as_bytes(), b"junk"]);
             }
-            let group = stand.group(&queue, &[draft(), large()]);
+            let group = match operation {
+                Operation::EnqueueMany => stand.group(&queue, &vec![draft(); 30]),
+                _ => stand.group(&queue, &[draft(), large()]),
+            };
             let done = life.operate(operation, &letters, &group).await;
             assert!(done.is_ok(), "{operation:?}: {done:?}");
             stand.sweep().await;
