@@ -6,9 +6,9 @@
 //! until it is known or nobody waits for it any more.
 //!
 //! # What it waits for
-//! The first group after an idle time; then, unless it has 64 messages already and the last one had not, for the tasks that are ready to publish as well
-//! (one yield, no timer), and while the call is small for those who come during that, as long as each turn brings some; then for
-//! the store. One call is on its way at a time, so under load a call carries what came in meanwhile.
+//! The first group after an idle time; then, unless 64 messages wait already (and then every second time), for the tasks that are
+//! ready to publish as well (one yield, no timer), and while the call is small for those who come during that, as long as each turn
+//! brings some, or a few bring none where the last call carried more; then for the store. One call is on its way at a time, so under load a call carries what came in meanwhile.
 //!
 //! # What it guarantees
 //! No answer but the store's own is ever given as success. Nothing is stored twice: a call keeps its id for as long as
@@ -257,14 +257,14 @@ impl Gatherer {
     /// small leaves at once, so that the store has it before the answers of the last one are written; not twice in a row, since
     /// others want this thread too.
     async fn gather(&mut self) {
-        self.has_hurried = !self.has_hurried && self.intake.has(SMALL_BELOW);
+        self.has_hurried = !self.has_hurried && self.intake.has_enough(SMALL_BELOW);
         if self.has_hurried {
             return;
         }
         let expected = self.last_messages.min(SMALL_BELOW);
         let (mut before, mut empty_turns) = (0, 0);
         for turn in 0..TURNS_MAX {
-            if turn > 0 && self.intake.has(SMALL_BELOW) {
+            if turn > 0 && self.intake.has_enough(SMALL_BELOW) {
                 return;
             }
             let (messages, _) = self.intake.depth();

@@ -239,7 +239,7 @@ impl Intake {
     }
 
     /// Whether so many messages wait, or as many bytes as one call carries. Not while some of it waits for the fate of others.
-    pub(super) fn has(&self, messages: usize) -> bool {
+    pub(super) fn has_enough(&self, messages: usize) -> bool {
         let state = self.lock();
         let is_enough =
             state.waiting_messages >= messages || state.waiting_bytes >= self.settings.call_bytes_max;

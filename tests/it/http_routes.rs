@@ -275,6 +275,6 @@ fn every_route_knows_a_queue_that_another_gateway_made_or_deleted() {
             assert!(is_gone || may_lag.contains(&(method, path)), "{what}: {}", answer.text());
             is_gone.then_some(())
         };
-        wait_until("it is gone here too", Duration::from_secs(10), gone);
+        wait_until("it is gone here too", Duration::from_secs(2), gone);
     }
 }

@@ -1,9 +1,9 @@
 //! Many messages that Redis appends by itself: Lua would copy and hash each byte of what it only hands on.
 //!
-//! One transaction. The script checks and counts as for any lot; it appends the first record, and gives the list a name of this call.
-//! `RPUSHX` appends the others under that name, and `RENAMENX` gives the list its own back. So nothing is appended where the script
-//! refused, or was not there: then nothing has that name. What was not stored that way is sent again with all its records, as a script alone,
-//! which also says what is the matter.
+//! One transaction. The script checks and counts as for any lot; it appends the first record, and gives the list a name of this
+//! call. `RPUSHX` appends the others under that name, and `RENAMENX` gives the list its own back. So nothing is appended where the
+//! script refused, or was not there: then nothing has that name. What was not stored that way is sent again with all its records, as
+//! a script alone, which also says what is the matter.
 //!
 //! Between the commands nobody else may come. So nothing of this is sent on a connection that did not carry an empty transaction out,
 //! and the script asks for the rights to all of it, which Redis looks at again when it carries a transaction out.

@@ -11,6 +11,7 @@
 //! | `connection` | the trait's calls |
 //! | `calls` | publishes of unknown fate, and until when each may be carried out |
 //! | `lots` | groups as the script that stores them takes them |
+//! | `appended` | many messages that Redis appends by itself |
 //! | `publish` · `leasing` · `sweep` | the way of a message |
 //! | `repair` | what somebody else did to the keys of a queue |
 //! | `lookup` · `letters` · `queues` · `stats` | what is asked of it |

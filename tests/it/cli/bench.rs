@@ -233,7 +233,7 @@ fn with_a_stall(arguments: &[&str]) -> Value {
     wait_until("it is under way", WITHIN, || {
         (gateway.status()["totals"]["accepted"].as_u64() > Some(20)).then_some(())
     });
-    gateway.signal(Signal::SIGSTOP);
+    gateway.freeze();
     // What is shown is that this second is seen: it is the stimulus, and nothing is waited for.
     thread::sleep(Duration::from_secs(1));
     gateway.signal(Signal::SIGCONT);

@@ -3,13 +3,6 @@
 -- in enqueue; of a lot that is 'a', which Redis appends by itself (`appended.rs`), there is the first record only. Its list is
 -- called K.w until the commands behind this script, in the same transaction, have appended the others and named it as before.
 local is_appended = ARGV[9] == 'a'
-local LISTS = {[2] = K.l2, [3] = K.l3, [4] = K.l4}
--- Outside of a transaction others would come between; and of what follows nothing may be refused behind the first write: Redis
--- looks at rights again when it carries a transaction out.
-local function may_append(list)
-  local may = redis.acl_check_cmd
-  return may('multi') and may('rpush', K.w, '') and may('rpushx', K.w, '') and may('renamenx', K.w, list)
-end
 local function number_of(value)
   if not value then return 0 end
   if #value < 16 and not value:find('%D') then return tonumber(value) end
@@ -26,9 +19,15 @@ local function store_plain(messages, bytes, list, ids, first)
   if not (pending and waiting and accepted and appended and scheduled and leased and bytes_leased) then return end
   local length_max, bytes_max = unpack_from('>I6I6', settings)
   if pending + scheduled + leased + messages > length_max or waiting + bytes_leased + bytes > bytes_max then return end
-  if is_appended and not may_append(LISTS[list]) then return end
+  local key, length, last = list == 3 and K.l3 or list == 2 and K.l2 or K.l4, 0, first + messages - 1
+  -- Outside of a transaction others would come between; and of what follows nothing may be refused behind the first write: Redis
+  -- looks at rights again when it carries a transaction out.
+  local may = redis.acl_check_cmd
+  if is_appended
+    and not (may('multi') and may('rpush', K.w, '') and may('rpushx', K.w, '') and may('renamenx', K.w, key)) then
+    return
+  end
   local suspects = pending > 0 and call('LLEN', K.l0)
-  local key, length, last = LISTS[list], 0, first + messages - 1
   -- The first command that writes is the one that breaks off where the list is somebody else's.
   if is_appended then
     if call('LLEN', key) > 0 then call('RENAME', key, K.w) end
