@@ -1,9 +1,12 @@
 //! One connection: its timers, what came behind a request, and who takes nothing.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 
 use super::*;
+
+/// Bytes that the system holds at each end of a connection, or twice that.
+const BUFFER: u32 = 256 << 10;
 
 /// Both ends of a connection, ours guarded with five seconds for a head.
 async fn pair() -> (Guarded, TcpStream) {
@@ -11,8 +14,14 @@ async fn pair() -> (Guarded, TcpStream) {
 }
 
 async fn pair_within(limits: &ServerLimits) -> (Guarded, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connects");
+    let server = TcpSocket::new_v4().expect("a socket");
+    server.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+    let client = TcpSocket::new_v4().expect("a socket");
+    // Left alone, the system would have buffers grow to tens of MiB.
+    server.set_send_buffer_size(BUFFER).expect("a size");
+    client.set_recv_buffer_size(BUFFER).expect("a size");
+    let listener = server.listen(1).expect("listens");
+    let client = client.connect(listener.local_addr().expect("an address")).await.expect("connects");
     let (stream, _) = listener.accept().await.expect("accepts");
     (Guarded::new(stream, limits.into()), client)
 }
