@@ -26,7 +26,7 @@ pub(super) const COMMANDS: usize = 5;
 /// What became of a transaction.
 #[derive(PartialEq, Debug)]
 pub(super) enum Fate {
-    /// The script said so; where it stored, all is stored.
+    /// The script answered so, or with an error; where it stored, all is stored.
     Told(Value),
     /// Nothing was done.
     Undone,
@@ -79,7 +79,8 @@ pub(super) fn fate(answers: impl Iterator<Item = Value>) -> Fate {
     let is_there = renamed == Value::Int(1) || matches!(&appended, Value::Int(length) if *length > 0);
     let is_whole = renamed == Value::Int(1) && matches!(&appended, Value::Int(length) if *length > 0);
     match (first_word(&told), is_there) {
-        (Some(b"ok"), _) if is_whole => Fate::Told(told),
+        // The last thing that the script does is to wake others: that may have been refused.
+        (Some(b"ok") | None, _) if is_whole => Fate::Told(told),
         (Some(b"ok"), _) | (_, true) => unclear(&format!("half of a transaction was carried out: {told:?}")),
         (Some(b"long") | None, _) => Fate::Undone,
         (Some(_), _) => Fate::Told(told),
@@ -127,6 +128,13 @@ mod tests {
             let half = vec![told.clone(), Value::Int(appended), Value::Int(renamed)];
             assert!(matches!(fate(answers(half)), Fate::Unclear(_)), "{appended} {renamed}");
         }
+    }
+
+    #[test]
+    fn a_script_that_could_not_wake_others_stored_nevertheless() {
+        let told = refused("NOPERM this user has no permissions to access one of the channels");
+        let all = vec![told.clone(), Value::Int(300), Value::Int(1)];
+        assert_eq!(fate(answers(all)), Fate::Told(told));
     }
 
     #[test]

@@ -154,10 +154,13 @@ impl Connection {
             .push(order.acknowledgements(&settlements, forgets))
             .push(order.others.len());
         order.others.iter().for_each(|place| push_settlement(&mut call, &settlements[*place], forgets));
-        if order.others.is_empty()
+        if !settlements.is_empty()
+            && order.others.is_empty()
             && let Some((charged_bytes, entries)) = entries(&settlements, forgets)
         {
-            call.push(settlements.len()).push(charged_bytes).push(entries);
+            let count = settlements.len();
+            let are_first = settlements.iter().all(|settlement| usize::from(settlement.index) < count);
+            call.push(count).push(charged_bytes).push(entries).push(u8::from(are_first));
         }
         let answer = Answer::ok(self.link.send(&call.finish(), Effect::Writes).await?);
         let mut answer = match answer {
@@ -273,15 +276,11 @@ impl Order {
     }
 }
 
-/// What is charged for all of a batch, and what is remembered of each: where all of it was delivered by first attempts, and nothing
-/// of it lies apart.
+/// What all of them are charged, and what is remembered of each: where all were delivered by first attempts, and none lies apart.
 fn entries(settlements: &[Settlement], forgets: bool) -> Option<(u64, Vec<u8>)> {
     let (mut charged_bytes, mut out) = (0, Vec::with_capacity(settlements.len() * 80));
     for settlement in settlements {
         let gist = settlement.gist.as_ref().filter(|gist| pack::is_together(gist.charged_bytes))?;
-        if usize::from(settlement.index) >= settlements.len() {
-            return None;
-        }
         charged_bytes += gist.charged_bytes;
         pack::push_finished(&mut out, gist, settlement.attempt.as_ref().filter(|_| !forgets));
     }

@@ -149,17 +149,20 @@ impl Connection {
         let fate = |answer| self.sending.fate(answer, made, Effect::Writes);
         let mut told = Vec::with_capacity(parts.len());
         for (part, is_appended) in parts.iter().zip(are_appended) {
-            answers.next().map(fate);
+            let marked = answers.next().and_then(fate);
             let known = if is_appended {
                 self.fate_of_appended(made, answers.by_ref().take(appended::COMMANDS))
             } else {
                 answers.next().and_then(fate)
             };
-            told.push(if let Some(known) = known {
-                known
-            } else {
-                let whole = whole(script_of(part).0, &lots(&part.of(groups)));
-                self.sending.send_on(made, &whole, Effect::Writes).await
+            told.push(match (known, marked) {
+                (Some(known), _) => known,
+                // Why that connection was given up.
+                (None, Some(Err(error))) if !self.sending.is_on(made) => Err(error),
+                (None, _) => {
+                    let whole = whole(script_of(part).0, &lots(&part.of(groups)));
+                    self.sending.send_on(made, &whole, Effect::Writes).await
+                }
             });
         }
         Ok(told)
@@ -189,7 +192,7 @@ impl Connection {
         answers: impl Iterator<Item = redis::Value>,
     ) -> Option<Result<redis::Value, StoreError>> {
         match appended::fate(answers) {
-            Fate::Told(told) => Some(Ok(told)),
+            Fate::Told(told) => self.sending.fate(told, made, Effect::Writes),
             Fate::Undone => None,
             Fate::Unclear(error) => {
                 log::error!("cause" = error.to_string().as_str(); "Redis did not carry a transaction out as one");

@@ -13,6 +13,9 @@ use crate::store::redis::keys::Key::{
 const TIME: &str = include_str!("script/time.lua");
 const AGAIN: &str = include_str!("script/again.lua");
 const PLAIN: &str = include_str!("script/plain.lua");
+const PLAIN_LEASE: &str = include_str!("script/plain_lease.lua");
+const PLAIN_SETTLE: &str = include_str!("script/plain_settle.lua");
+const RECORD: &str = include_str!("script/record.lua");
 const QUEUE: &str = include_str!("script/queue.lua");
 const RUNS: &str = include_str!("script/runs.lua");
 const INDEX: &str = include_str!("script/index.lua");
@@ -78,62 +81,62 @@ macro_rules! scripts {
 }
 
 scripts! {
-    ENQUEUE "enqueue" Grows [TIME AGAIN RUNS PLAIN QUEUE INDEX LISTS KEYS] [
+    ENQUEUE "enqueue" Grows [TIME AGAIN RUNS PLAIN RECORD QUEUE INDEX LISTS KEYS] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Runs, Moments, Bodies, Keys(0), Keys(1), Keys(2), Keys(3), Call, Appended,
     ];
-    LEASE "lease" Drains [TIME QUEUE RUNS INDEX LISTS DEAD BATCHES FOREIGN] [
+    LEASE "lease" Drains [TIME RECORD RUNS PLAIN_LEASE QUEUE INDEX LISTS DEAD BATCHES FOREIGN] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Batches, BatchIds, Deadlines, Marks(0), Marks(1),
         Marks(2), Foreign, Batch,
     ];
-    SETTLE "settle" Drains [TIME QUEUE RUNS INDEX LISTS DEAD FINISHED BATCHES] [
+    SETTLE "settle" Drains [TIME PLAIN_SETTLE RECORD QUEUE RUNS INDEX LISTS DEAD FINISHED BATCHES] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, BatchIds, Deadlines, Marks(0),
         Marks(1), Marks(2), Batch,
     ];
-    QUARANTINE "quarantine" Drains [TIME QUEUE RUNS INDEX LISTS DEAD BATCHES] [
+    QUARANTINE "quarantine" Drains [TIME RECORD QUEUE RUNS INDEX LISTS DEAD BATCHES] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Batches, BatchIds, Deadlines, Marks(0), Marks(1),
         Marks(2), Batch,
     ];
-    EXTEND "extend" Drains [TIME QUEUE] [Counters, Batches, Deadlines, Batch];
-    SWEEP "sweep" Drains [TIME QUEUE RUNS INDEX LISTS DEAD FINISHED BATCHES FOREIGN LAWS] [
+    EXTEND "extend" Drains [TIME RECORD QUEUE] [Counters, Batches, Deadlines, Batch];
+    SWEEP "sweep" Drains [TIME RECORD QUEUE RUNS INDEX LISTS DEAD FINISHED BATCHES FOREIGN LAWS] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, BatchIds, Deadlines, Marks(0),
         Marks(1), Marks(2), Foreign, Purged,
     ];
-    REPAIR "repair" Drains [TIME QUEUE RUNS INDEX LISTS DEAD BATCHES FOREIGN LAWS] [
+    REPAIR "repair" Drains [TIME RECORD QUEUE RUNS INDEX LISTS DEAD BATCHES FOREIGN LAWS] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Batches, BatchIds, Deadlines, Marks(0), Marks(1),
         Marks(2), Foreign,
     ];
-    FIND "find" Reads [TIME QUEUE RUNS INDEX LISTS LEASED] [
+    FIND "find" Reads [TIME RECORD QUEUE RUNS INDEX LISTS LEASED] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Runs, Moments, Bodies, Letters, DeadRecords, Attempts, Finished, BatchIds,
     ];
-    CANCEL "cancel" Drains [TIME QUEUE RUNS INDEX LISTS DEAD FINISHED] [
+    CANCEL "cancel" Drains [TIME RECORD QUEUE RUNS INDEX LISTS DEAD FINISHED] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Finished,
     ];
-    PROMOTE "promote" Drains [TIME QUEUE RUNS INDEX LISTS] [
+    PROMOTE "promote" Drains [TIME RECORD QUEUE RUNS INDEX LISTS] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Runs, Moments,
     ];
-    LETTERS "letters" Reads [TIME QUEUE] [Counters, Dead, Letters, DeadRecords];
-    REPLAY "replay" Drains [TIME QUEUE RUNS INDEX LISTS DEAD] [
+    LETTERS "letters" Reads [TIME RECORD QUEUE] [Counters, Dead, Letters, DeadRecords];
+    REPLAY "replay" Drains [TIME RECORD QUEUE RUNS INDEX LISTS DEAD] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts,
     ];
-    DISCARD "discard" Drains [TIME QUEUE RUNS INDEX LISTS DEAD] [
+    DISCARD "discard" Drains [TIME RECORD QUEUE RUNS INDEX LISTS DEAD] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts,
     ];
-    PURGE "purge" Drains [TIME QUEUE RUNS INDEX LISTS] [
+    PURGE "purge" Drains [TIME RECORD QUEUE RUNS INDEX LISTS] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Attempts, Batches, Purged,
     ];
-    HOLD "hold" Drains [TIME QUEUE RUNS INDEX LISTS] [
+    HOLD "hold" Drains [TIME RECORD QUEUE RUNS INDEX LISTS] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Runs, Moments,
     ];
@@ -145,12 +148,12 @@ scripts! {
         ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, BatchIds, Deadlines, Marks(0),
         Marks(1), Marks(2), Foreign, Purged, Keys(0), Keys(1), Keys(2), Keys(3),
     ];
-    DELETE "delete" Drains [TIME QUEUE WIPE] [
+    DELETE "delete" Drains [TIME RECORD QUEUE WIPE] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Finished, Batches, BatchIds, Deadlines, Marks(0),
         Marks(1), Marks(2), Foreign, Purged, Keys(0), Keys(1), Keys(2), Keys(3),
     ];
-    AUDIT "audit" Reads [TIME QUEUE RUNS INDEX LISTS BATCHES] [
+    AUDIT "audit" Reads [TIME RECORD QUEUE RUNS INDEX LISTS BATCHES] [
         Counters, List(0), List(1), List(2), List(3), List(4), List(5), List(6), List(7), Scheduled,
         ScheduledRecords, Index, Runs, Moments, Bodies, Dead, Letters, DeadRecords, Attempts, Batches, BatchIds, Deadlines, Marks(0), Marks(1), Marks(2),
         Purged,

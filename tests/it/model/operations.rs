@@ -168,6 +168,24 @@ fn offer() -> impl Strategy<Value = Offer> {
     })
 }
 
+/// Many without options, of one kind: what Redis appends by itself.
+fn plenty() -> impl Strategy<Value = Offer> {
+    let plain = (prop::sample::select(Priority::ALL.to_vec()), 0_usize..40);
+    let plain = plain.prop_map(|(priority, bytes)| Draft {
+        priority,
+        attempts_max: 3,
+        ttl: None,
+        due: Due::Now,
+        headers: Headers::default(),
+        payload: vec![b'm'; bytes],
+    });
+    (pick(), plain, 24_usize..32).prop_map(|(queue, draft, count)| Offer {
+        queue,
+        key: None,
+        drafts: vec![draft; count],
+    })
+}
+
 fn verdict() -> impl Strategy<Value = Verdict> {
     let reason =
         prop::sample::select(vec![DeadReason::Rejected, DeadReason::Exhausted, DeadReason::Undeliverable]);
@@ -194,12 +212,18 @@ fn sent() -> impl Strategy<Value = Sent> {
 fn lease() -> impl Strategy<Value = Operation> {
     let kind = prop::sample::select(vec![LeaseKind::Worker, LeaseKind::Worker, LeaseKind::Pull]);
     let bytes_max = prop_oneof![3 => Just(1_u64 << 20), 1 => 0_u64..100];
-    (pick(), kind, 1_u16..8, bytes_max, 1_u64..60, prop::bool::weighted(0.7)).prop_map(
-        |(queue, kind, max, bytes_max, lease, suspects)| {
+    (
+        pick(),
+        kind,
+        prop_oneof![9 => 1_u16..8, 1 => 8_u16..40],
+        bytes_max,
+        1_u64..60,
+        prop::bool::weighted(0.7),
+    )
+        .prop_map(|(queue, kind, max, bytes_max, lease, suspects)| {
             let lease = seconds(lease);
             Operation::Lease { queue, kind, max, bytes_max, lease, suspects }
-        },
-    )
+        })
 }
 
 fn chosen() -> impl Strategy<Value = Chosen> {
@@ -221,11 +245,13 @@ fn hold() -> impl Strategy<Value = Hold> {
 
 /// Settings with limits that a few operations reach.
 pub(super) fn settings() -> impl Strategy<Value = QueueSettings> {
-    let limits = (6_u64..40, 100_u64..1_500, 1_u64..6);
+    let room = prop_oneof![3 => (6_u64..40, 100_u64..1_500), 1 => (40_u64..300, 1_500_u64..10_000)];
+    let limits = (room, 1_u64..6);
     let dead = (1_u64..12, 40_u64..400, any::<bool>(), 50_u64..1_000);
     (limits, dead, 0_u8..5, 20_u64..200).prop_map(|(limits, dead, attempts, window)| {
         let mut settings = plain_settings();
-        (settings.limits.length_max, settings.limits.bytes_max, settings.idempotency.keys_max) = limits;
+        (settings.limits.length_max, settings.limits.bytes_max) = limits.0;
+        settings.idempotency.keys_max = limits.1;
         settings.idempotency.window = seconds(window);
         (settings.dead.length_max, settings.dead.bytes_max) = (dead.0, dead.1);
         settings.dead.when_full = if dead.2 { WhenFull::Trim } else { WhenFull::Park };
@@ -252,6 +278,7 @@ pub(super) fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         1 => Just(Operation::Nothing),
         18 => prop::collection::vec(offer(), 1..4).prop_map(Operation::Enqueue),
+        2 => plenty().prop_map(|offer| Operation::Enqueue(vec![offer])),
         2 => Just(Operation::EnqueueAgain),
         20 => lease(),
         3 => past().prop_map(Operation::LeaseAgain),
@@ -266,7 +293,7 @@ pub(super) fn operation() -> impl Strategy<Value = Operation> {
         6 => prop::collection::vec((past(), attempts), 1..8).prop_map(Operation::Promote),
         1 => pick().prop_map(Operation::Purge),
         5 => (pick(), hold()).prop_map(|(queue, hold)| Operation::Hold { queue, hold }),
-        6 => (pick(), chosen(), prop::bool::weighted(0.2))
+        9 => (pick(), chosen(), prop::bool::weighted(0.2))
             .prop_map(|(queue, chosen, dry_run)| Operation::Replay { queue, chosen, dry_run }),
         2 => (pick(), chosen()).prop_map(|(queue, chosen)| Operation::Discard { queue, chosen }),
         2 => (0..QUEUES.len(), settings().prop_map(Box::new))

@@ -163,7 +163,7 @@ fn without_a_right_to_any_of_it_they_are_stored_all_the_same() {
         let stand = stand_at(format!("{}?user=gateway&pass=first", server.url()), &Clock::manual(START));
         let queue = stand.queue("orders").await;
         stand.publish_plain(&queue, MANY).await;
-        for command in ["multi", "exec", "rename", "rpushx", "renamenx"] {
+        for command in ["multi", "exec", "rename", "rpushx", "renamenx", "bgrewriteaof"] {
             server.order(&format!("ACL SETUSER gateway -{command}"));
             let published = publish(&stand, &queue).await;
             assert_eq!(published, Ok(vec![GroupResult::Accepted]), "{command}");
@@ -173,7 +173,7 @@ fn without_a_right_to_any_of_it_they_are_stored_all_the_same() {
         let refused = publish(&stand, &queue).await;
         assert!(refused != Ok(vec![GroupResult::Accepted]), "{refused:?}");
         server.order("ACL SETUSER gateway +rpush");
-        assert_eq!((stand.stats(&queue).await.gauges.pending, is_left(&server)), (180, false));
+        assert_eq!((stand.stats(&queue).await.gauges.pending, is_left(&server)), (210, false));
         stand.check().await;
     });
 }
@@ -193,6 +193,21 @@ fn sent_again_they_are_stored_once() {
             assert_eq!(answer, Ok(vec![GroupResult::Accepted]));
         }
         assert_eq!(stand.stats(&queue).await.gauges.pending, 30);
+        stand.check().await;
+    });
+}
+
+#[test]
+fn where_the_file_cannot_be_asked_to_be_written_anew_no_list_goes_by_another_name() {
+    run(async || {
+        let server = RedisServer::start(&["--rename-command", "BGREWRITEAOF", ""]);
+        let stand = stand_at(server.url(), &Clock::manual(START));
+        let queue = stand.queue("orders").await;
+        stand.publish_plain(&queue, 2 * MANY).await;
+        let scripts = server.calls("evalsha");
+        stand.publish_plain(&queue, MANY).await;
+        assert_eq!((server.calls("rename"), is_left(&server)), (0, false));
+        assert!(server.calls("evalsha") <= scripts + 2);
         stand.check().await;
     });
 }

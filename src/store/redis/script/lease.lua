@@ -49,19 +49,16 @@ local function advance(source)
   until record ~= CANCELLED and record ~= nil or source.size == 0
   source.record = record
 end
--- Where a list is read from, of which something was taken already.
-local begun = {}
 local function feed(list)
   local length = call('LLEN', LIST[list])
   if length == 0 then return nil end
-  local source = {list = list, length = length, read = begun[list] or 0, buffer = {}, size = 0, at = 0}
+  local source = {list = list, length = length, read = 0, buffer = {}, size = 0, at = 0}
   source.piece = math.min(most, 32)
   advance(source)
   return source
 end
 -- How many elements of a list are done with.
 local function passed(source)
-  if source.passed then return source.passed end
   if source.stopped then return source.read - source.size + source.at end
   return source.record == nil and source.read or source.read - source.size + source.at - 1
 end
@@ -107,57 +104,8 @@ end
 local turn = call('HGET', K.c, 'turn')
 if not turn or #turn ~= 4 then turn = '\0\0\0\0' end
 local slot, returned_next = byte(turn, 1), {[0] = byte(turn, 2), byte(turn, 3), byte(turn, 4)}
--- The first slot from here on of a priority, 16 : 4 : 1 over 21.
-local function next_slot(priority)
-  if priority == 2 then return 20 end
-  if priority == 1 then return slot <= 19 and slot + 4 - slot % 5 or 25 end
-  if slot >= 19 then return 21 end
-  return slot % 5 == 4 and slot + 1 or slot
-end
-
--- The way of most leases: all that waits lies in one list, and what that begins with is taken as it is. What is to be looked at
--- goes the long way, and so does all behind it.
-local sources, ids, is_done = {}, {}, false
-local function only_list()
-  if suspects and call('LLEN', S) > 0 then return nil end
-  local only
-  for list = 1, 7 do
-    if call('LLEN', LIST[list]) > 0 then
-      if only or list == 1 then return nil end
-      only = list
-    end
-  end
-  return only
-end
-local function take_plain(list)
-  local read, piece, is_odd, is_full = 0, math.min(most, 32), false, false
-  repeat
-    local buffer = call('LRANGE', LIST[list], read, read + piece - 1)
-    for place = 1, math.min(#buffer, most - read) do
-      local record = buffer[place]
-      local bytes = charged(record)
-      is_odd = #record < RECORD_MIN or byte(record, 1) ~= 1 or is_expired(record)
-      is_full = taken_bytes + bytes > bytes_most and read > 0
-      if is_odd or is_full then break end
-      taken_bytes, read = taken_bytes + bytes, read + 1
-      taken[read], ids[read] = record, sub(record, 2, 17)
-    end
-    is_full = is_full or #buffer < piece or read >= most
-    piece = math.min(most - read, #(buffer[1] or '') <= 2048 and 256 or 32)
-  until is_odd or is_full
-  if set.lookup and not is_in_runs(list) then
-    for place, id in ipairs(ids) do indexed[place] = id end
-  end
-  local priority = list < 5 and list - 2 or list - 5
-  if read > 0 then returned_next[priority] = list < 5 and 1 or 0 end
-  -- The slots of a priority come again after 16 turns at most.
-  for _ = 1, read < 32 and read or 16 + read % 16 do slot = (next_slot(priority) + 1) % 21 end
-  begun[list], is_done = read, not is_odd
-  if is_done then sources[1] = {list = list, passed = read} end
-end
-local only = only_list()
-if only then take_plain(only) end
-if suspects and not only then
+local sources = {}
+if suspects then
   local source = feed(0)
   sources[1] = source
   while source and source.record and #taken < most and not ends() do
@@ -180,7 +128,7 @@ if suspects and not only then
   end
 end
 
-if not is_done and (only or not taken[1]) and not newer then
+if not taken[1] and not newer then
   local head, fresh, returned, levels, level = feed(1), {}, {}, 0, nil
   sources[#sources + 1] = head
   for priority = 0, 2 do
@@ -203,12 +151,12 @@ if not is_done and (only or not taken[1]) and not newer then
     if head and head.record then return head end
     if levels <= 1 then
       local source = level and chosen_of(level)
-      return source, level, source and next_slot(level)
+      return source, level, source and next_slot(slot, level)
     end
     local best, best_priority, best_slot
     for priority = 0, 2 do
       local source = chosen_of(priority)
-      local at = source and next_slot(priority)
+      local at = source and next_slot(slot, priority)
       if source and (not best or at < best_slot) then best, best_priority, best_slot = source, priority, at end
     end
     return best, best_priority, best_slot
@@ -249,7 +197,8 @@ if #dying > 0 then look_at_dead() end
 is_writing = true
 in_chunks(try, 'HDEL', K.m, indexed)
 if set.lookup and #taken > 0 then
-  for place = #ids + 1, #taken do ids[place] = id_of(taken[place]) end
+  local ids = {}
+  for place, record in ipairs(taken) do ids[place] = id_of(record) end
   try('HSET', K.bi, batch, table.concat(ids))
 end
 local deadline = now + tonumber(ARGV[10])

@@ -48,7 +48,7 @@ local function shorten(list, gone)
     call('LTRIM', LIST[list], holes, -1)
     holes_left = holes_left - holes
   end
-  if set.lookup and is_in_runs(list) then drop_runs(list, before, call('LLEN', LIST[list])) end
+  if set.lookup and is_in_runs(list) then drop_runs(list, appended_to(list), before, call('LLEN', LIST[list])) end
 end
 
 local woken = false

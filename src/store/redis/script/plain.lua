@@ -3,10 +3,6 @@
 -- in enqueue; of a lot that is 'a', which Redis appends by itself (`appended.rs`), there is the first record only. Its list is
 -- called K.w until the commands behind this script, in the same transaction, have appended the others and named it as before.
 local is_appended = ARGV[9] == 'a'
-local function number_of(value)
-  if not value then return 0 end
-  if #value < 16 and not value:find('%D') then return tonumber(value) end
-end
 -- Whether a wake-up went out; nothing where it is not the way.
 local function store_plain(messages, bytes, list, ids, first)
   local appended_field = 'h' .. list
@@ -21,11 +17,14 @@ local function store_plain(messages, bytes, list, ids, first)
   if pending + scheduled + leased + messages > length_max or waiting + bytes_leased + bytes > bytes_max then return end
   local key, length, last = list == 3 and K.l3 or list == 2 and K.l2 or K.l4, 0, first + messages - 1
   -- Outside of a transaction others would come between; and of what follows nothing may be refused behind the first write: Redis
-  -- looks at rights again when it carries a transaction out.
+  -- looks at rights again when it carries a transaction out. Where a crash may leave half of one, no list goes by another name.
   local may = redis.acl_check_cmd
-  if is_appended
-    and not (may('multi') and may('rpush', K.w, '') and may('rpushx', K.w, '') and may('renamenx', K.w, key)) then
-    return
+  if is_appended then
+    local is_known, may_rewrite = pcall(may, 'bgrewriteaof')
+    if not (is_known and may_rewrite and may('multi') and may('rpush', K.w, '') and may('rpushx', K.w, '')
+      and may('renamenx', K.w, key)) then
+      return
+    end
   end
   local suspects = pending > 0 and call('LLEN', K.l0)
   -- The first command that writes is the one that breaks off where the list is somebody else's.

@@ -39,3 +39,21 @@ local function note_runs(list, pieces, place)
     at, place = at + #ids, place + #ids / 16
   end
 end
+-- Forgets the runs that a list passed when it went from one length to another; so many were ever appended to it.
+local function drop_runs(list, appended, before, after)
+  local last = math.floor((after == 0 and appended - 1 or appended - after - RUN) / RUN)
+  for run = math.max(math.floor((appended - before) / RUN), 0), last do
+    local field = pack('>BI5', list, run)
+    local kept, moment = try('HGET', K.mr, field) or '', nil
+    for at = 6, #kept, 16 do
+      local its_moment = sub(kept, at, at + 4)
+      if its_moment ~= moment then
+        moment = its_moment
+        local runs = try('HGET', K.mt, string.char(list) .. moment)
+        local is_last = runs and #runs >= 10 and unpack_from('>I5', runs, #runs - 4) <= run
+        if is_last then try('HDEL', K.mt, string.char(list) .. moment) end
+      end
+    end
+    try('HDEL', K.mr, field)
+  end
+end

@@ -2,8 +2,8 @@
 -- ARGV: 5 batch, 6 token, 7 how long the mark of an ended batch holds (ms), 8 whether memory is short, 9 acknowledgements: for
 -- each an index in two bytes and the entry of its attempt (length 0: none), 10 count of others; then for each: index, verdict
 -- (a acknowledge, r retry, x dead, d defer, p the same but not counted, l release), delay (ms) or reason, words, status, entry of
--- its attempt ('' none; of a retry it ends with six bytes for when the next is due). Where there are no others and whoever
--- leased it all says what is to be remembered: 11 how many acknowledgements, 12 what they are charged, 13 the entries.
+-- its attempt ('' none; of a retry it ends with six bytes for when the next is due). Behind them, for `plain_settle.lua`, what is
+-- remembered of those acknowledged, where whoever leased them says it.
 -- Gives {'ok', woken, soonest or 0, parked, bytes remembered, results}: a letter each, S settled or L lost, acknowledgements
 -- first. What was settled before is so again by the same verdict, and lost for another.
 local batch, token, acks = ARGV[5], ARGV[6], ARGV[9]
@@ -32,18 +32,6 @@ if not known or sub(known, 2, 9) ~= token then
 end
 
 local live, count_before = live_of(known), call('LLEN', K.x)
--- All that the batch ever held was delivered: none of it needs to be looked at, not even what somebody wrote over it since.
-if others == 0 and tonumber(ARGV[11] or '') == live and live == count_before and set.attempts > 0 then
-  call('ZCARD', K.l)
-  is_writing = true
-  forget_batch(batch, known, K.x, pack('>I2I2', live, REST * 4096 + FATE.a))
-  move('leased', 'bytes_leased', -live, -tonumber(ARGV[12]))
-  count('delivered', live)
-  flush()
-  entries, entry_count = {ARGV[13]}, live
-  write_finished()
-  return {'ok', 0, 0, '', 0, ('S'):rep(live)}
-end
 -- What the batch holds; read as a whole unless little of it ends now. What ends here is marked in it at once.
 local each = #acks >= 4 and 4 + unpack_from('>I2', acks, 3) or 4
 local whole = (#acks / each + others) * 2 >= count_before

@@ -14,3 +14,8 @@ local function try(...)
   if type(answer) == 'table' and answer.err then return nil end
   return answer
 end
+-- A number as the short ways take it, 0 where none is; nothing for what one of them is not to reckon with.
+local function number_of(value)
+  if not value then return 0 end
+  if #value < 16 and not value:find('%D') then return tonumber(value) end
+end
