@@ -7,8 +7,9 @@
 //!
 //! # What it waits for
 //! The first group after an idle time; then, unless 64 messages wait already (and then every second time), for the tasks that are
-//! ready to publish as well (one yield, no timer), and while the call is small for those who come during that, as long as each turn
-//! brings some, or a few bring none where the last call carried more; then for the store. One call is on its way at a time, so under load a call carries what came in meanwhile.
+//! ready to publish as well, and while the call is small for those who come during that, as long as each turn brings some, or a few
+//! bring none where the last call carried more: turns of the thread, sixteen at most, and no timer; then for the store. One call is on
+//! its way at a time, so under load a call carries what came in meanwhile.
 //!
 //! # What it guarantees
 //! No answer but the store's own is ever given as success. Nothing is stored twice: a call keeps its id for as long as
