@@ -40,6 +40,7 @@ FIGURES = {
     "pending": waiting.pending,
     "backlog": waiting.backlog,
     "growth-payload": waiting.growth_payload,
+    "growth-rate": accepting.growth_rate,
     "growth-connections": waiting.growth_connections,
     "growth-queues": waiting.growth_queues,
     "growth-backlog": waiting.growth_backlog,
@@ -57,7 +58,7 @@ class Bench:
     warmup: int = 1
     pending: int = 1_000_000
     queues: int = 10_000
-    drained: int = 200_000
+    drained: int = 1_000_000
     delivered: int = 100_000
     posts: int = 1_000
     soak_minutes: int = 30

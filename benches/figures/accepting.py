@@ -2,6 +2,7 @@
 
 import load
 import subjects
+from machine import Failed
 from report import Figure, Line, at_least, at_most, ratio, value
 
 
@@ -117,6 +118,26 @@ def in_batches(bench):
     return Figure("batch", "publishing in batches, per message", measured, lines)
 
 
+def growth_rate(bench):
+    """A message by how many come a second: the fewer share a call, the more of it each pays."""
+
+    def measure(store, rate):
+        def run():
+            words = ["--rate", str(rate), "--seconds", str(bench.seconds), "--warmup", str(bench.warmup), "--payload-bytes", "200"]
+            if store == "SQLite":
+                return from_bench(load.bench(bench.tools.posthaste, "accept", *words))
+            with subjects.redis_alone("no fsync") as redis:
+                of_store = ["--store", redis.url, "--durability", "relaxed"]
+                return from_bench(load.bench(bench.tools.posthaste, "accept", *of_store, *words))
+
+        return run
+
+    rates = (100, 1_000, 5_000, 20_000, 40_000)
+    measured = {f"{store}, {rate:,} a second": measure(store, rate) for store in ("Redis", "SQLite") for rate in rates}
+    note = "Open loop; Redis without fsync, SQLite with `synchronous=FULL`."
+    return Figure("growth-rate", "cost by how many come a second, 64 connections", measured, [], note)
+
+
 def tail(bench):
     """Latencies at a rate that both can easily take."""
     rate = []
@@ -154,6 +175,11 @@ def tail(bench):
 def from_bench(told):
     """What `posthaste bench` prints, by the names of these tables."""
     cpu, latency, memory = told["cpu_us_per_message"], told["latency_ms"] or {}, told["memory_bytes"]
+    requests = told["requests"]
+    if requests is not None:
+        others = {status: count for status, count in requests["answers"].items() if status != "202"}
+        if others or requests["unanswered"]:
+            raise Failed(f"posthaste bench: {requests['unanswered']} were not answered, others with {others}")
     found = {"rate_per_s": told["rate_per_s"]}
     if cpu["gateway"] is not None:
         found["server_us"], found["redis_us"] = cpu["gateway"], cpu["store"] or 0.0
@@ -164,6 +190,8 @@ def from_bench(told):
     if memory["gateway_after"] is not None:
         found["rss_mb"] = memory["gateway_after"] / 1e6
     generator = told["generator"]
-    if generator is not None and generator["is_the_limit"]:
-        found["generator_is_the_limit"] = True
+    if generator is not None:
+        found["generator_percent"] = generator["cpu_percent"]
+        if generator["is_the_limit"]:
+            found["generator_is_the_limit"] = True
     return found

@@ -33,6 +33,8 @@ class Figure:
     subjects: dict
     lines: list
     note: str = ""
+    # What lasts too long to be measured again.
+    is_once: bool = False
 
 
 def at_most(limit):
@@ -59,6 +61,7 @@ class Found:
         self.figure, self.rounds, self.missing, self.remarks = figure, [], {}, set()
 
     def measure(self, rounds):
+        rounds = 1 if self.figure.is_once else rounds
         for number in range(rounds):
             self.rounds.append({})
             for name, subject in self.figure.subjects.items():
@@ -155,10 +158,12 @@ COLUMNS = {
     "server_us": "server, µs",
     "redis_us": "Redis, µs",
     "cpu_us": "CPU, µs",
-    "lease_us": "lease + settle, µs",
+    "lease_us": "lease + settle, one a call, µs",
+    "lease_hundred_us": "a hundred a call, µs",
     "rss_mb": "RSS, MB",
     "per_pending_b": "Redis over payload and headers, B",
     "idle_rss_mb": "RSS before, MB",
+    "generator_percent": "generator, % of a core",
     "post_to_function_p50_ms": "until it starts p50, ms",
     "post_to_function_p99_ms": "p99, ms",
     "post_to_202_p50_ms": "until 202 p50, ms",
@@ -212,8 +217,7 @@ def show(all_found, versions, rounds, as_markdown, is_ended=False):
     for found in all_found:
         title = f"{found.figure.name}: {found.figure.title}"
         parts.append(f"### {title}" if as_markdown else title)
-        if found.figure.note:
-            parts.append(found.figure.note)
+        parts.append(" ".join(filter(None, [found.figure.note, f"Measured with {versions['posthaste']}."])))
         parts.append(table(*table_of_subjects(found)))
         remarks = [*found.missing.values(), *sorted(found.remarks)]
         if remarks:

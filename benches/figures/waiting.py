@@ -12,8 +12,8 @@ PAYLOAD_BYTES = 200
 NONE = "–"
 # How the fsync of each store is called.
 STORES = {"Redis": ("redis", "no fsync"), "SQLite": ("sqlite", "FULL")}
-# Calls that lease a message and settle it, each for one: among many queues each has few.
-LEASES = 2_000
+# Messages that are leased and settled, and how many a call takes: among many queues each has few.
+LEASED = {1: 2_000, 100: 50_000}
 
 
 def pending(bench):
@@ -62,7 +62,7 @@ class Beside:
     def measure(self, store, waiting=0, queues=1, used=None):
         """With so many messages in the first queue, and so many queues, of which so many are used: all, if that is not said."""
 
-        def run():
+        def made(action):
             kind, durability = STORES[store]
             with subjects.gateway(self.bench.tools.posthaste, kind, durability) as subject:
                 names = [f"bench-{number}" for number in range(queues)]
@@ -70,19 +70,27 @@ class Beside:
                     subject.make_queue(name)
                 if waiting:
                     subject.fill(waiting, PAYLOAD_BYTES, names[0])
-                message = load.message_of(PAYLOAD_BYTES)
-                found = load.post(subject, 64, self.bench.seconds, self.bench.warmup, message, used or queues)
-                return {**found, "lease_us": lease(subject, names[:used])}
+                return action(subject, names[:used])
 
-        return run
+        def post_and_lease(subject, names):
+            message = load.message_of(PAYLOAD_BYTES)
+            found = load.post(subject, 64, self.bench.seconds, self.bench.warmup, message, len(names))
+            return {**found, "lease_us": lease(subject, names, 1)}
+
+        def lease_hundreds(subject, names):
+            # Nothing but these waits beside what waits anyway.
+            subject.fill(LEASED[100], PAYLOAD_BYTES, names[0])
+            return {"lease_hundred_us": lease(subject, names[:1], 100)}
+
+        return lambda: {**made(post_and_lease), **made(lease_hundreds)}
 
 
-def lease(subject, names):
-    """Leases and settles, one message a call; gives processor time of a message."""
+def lease(subject, names, at_once):
+    """Leases and settles, so many a call; gives processor time of a message."""
     before, leased = sum(subject.cpu_s()), 0
-    for turn in range(LEASES):
+    for turn in range(LEASED[at_once] // at_once):
         base = f"/v1/queues/{names[turn * 7919 % len(names)]}/leases"
-        receipts = [item["receipt"] for item in subject.ask("POST", base, {"max": 1})["items"]]
+        receipts = [item["receipt"] for item in subject.ask("POST", base, {"max": at_once})["items"]]
         if receipts:
             subject.ask("POST", f"{base}/settle", {"ack": receipts})
         leased += len(receipts)
@@ -98,13 +106,16 @@ def backlog(bench):
         f"{bench.queues:,} queues, one used": beside.measure("Redis", queues=bench.queues, used=1),
         f"{bench.queues:,} queues, all used": beside.measure("Redis", queues=bench.queues),
     }
-    alone, *others = measured
+    alone, waiting, one_used, all_used = measured
     lines = [
         Line(f"CPU of {word} with {name}, over {alone}", "no fsync", ratio(key, name, alone), at_most(1.15))
-        for name in others
-        for word, key in (("accepting", "cpu_us"), ("lease and settle", "lease_us"))
+        for name, at_once in ((waiting, "lease_hundred_us"), (one_used, "lease_hundred_us"), (all_used, "lease_us"))
+        for word, key in (("accepting", "cpu_us"), ("lease and settle", at_once))
     ]
-    note = "All used: each post, and each call that leases and settles one message, is of another queue than the one before."
+    note = (
+        "A hundred a call are taken from a gateway to which nothing else was posted, one a call behind the posts. All used: each "
+        "post, and each call that leases and settles one message, is of another queue than the one before."
+    )
     return Figure("backlog", "a message beside many that wait, and among many queues", measured, lines, note)
 
 
@@ -115,7 +126,8 @@ def growth_queues(bench):
         for store in STORES
         for queues in (1, 100, bench.queues)
     }
-    return Figure("growth-queues", "cost by queues, 64 connections", measured, [])
+    lines = over_first(measured, [(store, [f"{store}, {queues:,}" for queues in (1, 100, bench.queues)]) for store in STORES])
+    return Figure("growth-queues", "cost by queues that are used in turn, 64 connections", measured, lines)
 
 
 def growth_backlog(bench):
@@ -125,7 +137,18 @@ def growth_backlog(bench):
         for store in STORES
         for waiting in (0, bench.pending)
     }
-    return Figure("growth-backlog", "cost by what waits already, 64 connections", measured, [])
+    lines = over_first(measured, [(store, [f"{store}, {waiting:,}" for waiting in (0, bench.pending)]) for store in STORES])
+    return Figure("growth-backlog", "cost by what waits already, 64 connections", measured, lines)
+
+
+def over_first(measured, stores):
+    """What publishing costs in all of a store's subjects but the first, over that one."""
+    return [
+        Line(f"{name}: CPU over {names[0]}", STORES[store][1], ratio("cpu_us", name, names[0]))
+        for store, names in stores
+        for name in names[1:]
+        if name in measured
+    ]
 
 
 def growth_payload(bench):

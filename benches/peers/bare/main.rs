@@ -11,6 +11,10 @@ use posthaste::api::status::{DurabilityStatus, ProcessStatus, Status, StoreStatu
 use posthaste::domain::timestamp::Timestamp;
 use serde_json::json;
 
+/// What it allocates is little and short-lived: with this it is as fast as it gets.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// As many as the fastest peers have: on two cores more are no faster.
 const THREADS: usize = 2;
 const ANSWER: &str = r#"{"id":"0192f0c1-5e3a-7c4d-9b21-3f6a52e8d400","queue":"bench"}"#;
