@@ -178,8 +178,9 @@ def from_bench(told):
     requests = told["requests"]
     if requests is not None:
         others = {status: count for status, count in requests["answers"].items() if status != "202"}
-        if others or requests["unanswered"]:
-            raise Failed(f"posthaste bench: {requests['unanswered']} were not answered, others with {others}")
+        unanswered = {cause: count for cause, count in requests["unanswered"].items() if count}
+        if others or unanswered:
+            raise Failed(f"posthaste bench: answers other than 202: {others}, none: {unanswered}")
     found = {"rate_per_s": told["rate_per_s"]}
     if cpu["gateway"] is not None:
         found["server_us"], found["redis_us"] = cpu["gateway"], cpu["store"] or 0.0
