@@ -204,12 +204,12 @@ fn signing(criterion: &mut Criterion) {
 fn batches(criterion: &mut Criterion) {
     const LINES: usize = 1_000;
     let line = format!("{{\"x\":\"{}\"}}\n", "x".repeat(PAYLOAD.len() - 8));
-    let body = line.repeat(LINES).into_bytes();
+    let body = Bytes::from(line.repeat(LINES));
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let mut group = criterion.benchmark_group("walk over NDJSON");
     group.throughput(Throughput::Elements(1_000));
     group.bench_function("1000 lines of 200 B", |bencher| {
-        bencher.iter(|| assert_eq!(runtime.block_on(pure::walk_lines(black_box(&body))), LINES));
+        bencher.iter(|| assert_eq!(runtime.block_on(pure::walk_lines(black_box(body.clone()))), LINES));
     });
     group.finish();
 }

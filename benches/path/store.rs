@@ -143,7 +143,7 @@ impl Bench {
         let head = Head { id, attempts_max: 12, priority: Priority::Normal, accepted_at: now, ttl: None };
         let record = encode(&head, &[], &PAYLOAD);
         let message = NewMessage { id, priority: Priority::Normal, due: Due::Now, record };
-        Group { queue: self.queue.clone(), key: None, messages: vec![message] }
+        Group { queue: self.queue.clone(), key: None, messages: Arc::new([message]) }
     }
 
     /// Leases and settles some batches, once what the publishes left to do is done.

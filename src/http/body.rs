@@ -29,7 +29,7 @@ pub(super) struct Body {
     /// Its bytes.
     pub(super) bytes: Bytes,
     /// Its part of the budget, for as long as this is kept.
-    _share: Share,
+    pub(super) share: Share,
 }
 
 /// Refuses what is to be stored when nothing says how long it is, and be it 0: somebody lost the body on its way (RFC 9110, 15.5.12).
@@ -75,8 +75,7 @@ pub(super) fn declared(headers: &HeaderMap) -> Option<u64> {
 
 /// Reads a body of at most `limit`.
 ///
-/// The first chunk is used as it is when it is all there is. What is too large is refused before it is read where its length
-/// is declared, and at the first byte too many where it is not. Dropping the future gives all memory back.
+/// The first chunk is used as it is when it is all there is. Dropping the future gives all memory back.
 pub(super) async fn read(
     payload: Payload,
     headers: &HeaderMap,
@@ -85,28 +84,7 @@ pub(super) async fn read(
     budget: &Arc<Budget>,
     connection: &Connection,
 ) -> Result<Body, Refusal> {
-    let declared = declared(headers);
-    if declared.is_some_and(|length| length > limit.bytes_max) {
-        return Err(limit.refusal().unread(payload));
-    }
-    let share = budget.share();
-    let mut reading = Reading {
-        payload,
-        declared,
-        limit,
-        limits,
-        connection,
-        share,
-        started: None,
-        gathered: Gathered::None,
-    };
-    match poll_fn(|context| reading.poll(context)).await {
-        Ok(()) => {
-            let bytes = reading.gathered.into_bytes();
-            Ok(Body { bytes, _share: reading.share })
-        }
-        Err(refusal) => Err(refusal.unread(reading.payload)),
-    }
+    Chunks::open(payload, headers, limit, limits, budget, connection)?.whole().await
 }
 
 enum Gathered {
@@ -116,15 +94,6 @@ enum Gathered {
 }
 
 impl Gathered {
-    fn length(&self) -> u64 {
-        let length = match self {
-            Self::None => 0,
-            Self::One(chunk) => chunk.len(),
-            Self::Many(all) => all.len(),
-        };
-        length as u64
-    }
-
     fn push(&mut self, chunk: Bytes, declared: Option<u64>) {
         match self {
             Self::None => *self = Self::One(chunk),
@@ -151,45 +120,98 @@ impl Gathered {
     }
 }
 
-struct Reading<'r> {
-    payload: Payload,
+/// A body as it comes, within its limits.
+pub(super) struct Chunks<'r> {
+    /// `None` once it was refused.
+    payload: Option<Payload>,
     declared: Option<u64>,
     limit: SizeLimit,
     limits: &'r ServerLimits,
     connection: &'r Connection,
+    /// Of all that came, kept or not.
     share: Share,
-    /// When it was first found that there is something to wait for.
-    started: Option<Instant>,
-    gathered: Gathered,
+    length: u64,
+    /// How long chunks were waited for, but for the present wait, and when that began: what is done with them in between is not the
+    /// client's time.
+    waited: Duration,
+    waits_since: Option<Instant>,
 }
 
-impl Reading<'_> {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
-        loop {
-            match Pin::new(&mut self.payload).poll_next(context) {
-                Poll::Ready(Some(Ok(chunk))) => {
-                    if let Err(refusal) = self.take(chunk) {
-                        return Poll::Ready(Err(refusal));
-                    }
-                    // Not waiting for the end as well: where a client asks for an upgrade, the server sees none.
-                    if self.declared == Some(self.gathered.length()) {
-                        return Poll::Ready(Ok(()));
-                    }
-                }
-                Poll::Ready(None) => return Poll::Ready(self.whole()),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(broken(&error))),
-                Poll::Pending => return self.poll_slow(context).map(Err),
-            }
+impl<'r> Chunks<'r> {
+    /// Of a body of at most `limit`. What is too large is refused here where its length is declared, and at the first byte too many
+    /// where it is not.
+    pub(super) fn open(
+        payload: Payload,
+        headers: &HeaderMap,
+        limit: SizeLimit,
+        limits: &'r ServerLimits,
+        budget: &Arc<Budget>,
+        connection: &'r Connection,
+    ) -> Result<Self, Refusal> {
+        let declared = declared(headers);
+        if declared.is_some_and(|length| length > limit.bytes_max) {
+            return Err(limit.refusal().unread(payload));
+        }
+        Ok(Self {
+            payload: Some(payload),
+            declared,
+            limit,
+            limits,
+            connection,
+            share: budget.share(),
+            length: 0,
+            waited: Duration::ZERO,
+            waits_since: None,
+        })
+    }
+
+    /// The next chunk; `None` at the end, and behind a refusal. Dropping the future loses nothing.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+        poll_fn(|context| self.poll(context)).await.map_err(|refusal| match self.payload.take() {
+            Some(rest) => refusal.unread(rest),
+            None => refusal,
+        })
+    }
+
+    /// The whole body.
+    pub(super) async fn whole(mut self) -> Result<Body, Refusal> {
+        let mut gathered = Gathered::None;
+        while let Some(chunk) = self.next().await? {
+            gathered.push(chunk, self.declared);
+        }
+        Ok(Body { bytes: gathered.into_bytes(), share: self.share })
+    }
+
+    /// The part of the budget that the body has.
+    pub(super) fn into_share(self) -> Share {
+        self.share
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Refusal>> {
+        // Not waiting for the end as well: where a client asks for an upgrade, the server sees none.
+        let is_whole = self.declared == Some(self.length);
+        let Some(payload) = self.payload.as_mut().filter(|_| !is_whole) else { return Poll::Ready(Ok(None)) };
+        let polled = Pin::new(payload).poll_next(context);
+        if polled.is_ready()
+            && let Some(since) = self.waits_since.take()
+        {
+            self.waited += since.elapsed();
+        }
+        match polled {
+            Poll::Ready(Some(Ok(chunk))) => Poll::Ready(self.take(&chunk).map(|()| Some(chunk))),
+            Poll::Ready(None) => Poll::Ready(self.ended().map(|()| None)),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Err(broken(&error))),
+            Poll::Pending => self.poll_slow(context).map(Err),
         }
     }
 
-    fn take(&mut self, chunk: Bytes) -> Result<(), Refusal> {
+    fn take(&mut self, chunk: &Bytes) -> Result<(), Refusal> {
         let length = chunk.len() as u64;
-        let whole = self.gathered.length() + length;
-        if whole > self.limit.bytes_max {
+        self.length += length;
+        if self.length > self.limit.bytes_max {
             return Err(self.limit.refusal());
         }
-        if self.declared.is_some_and(|declared| whole > declared) {
+        if self.declared.is_some_and(|declared| self.length > declared) {
             return Err(Refusal::new(Code::Malformed, "the body is longer than its Content-Length"));
         }
         if !self.share.grow(length) {
@@ -199,23 +221,22 @@ impl Reading<'_> {
                 Refusal::new(Code::Overloaded, detail).setting(setting, Some(self.limits.bodies_bytes_max))
             );
         }
-        self.gathered.push(chunk, self.declared);
         Ok(())
     }
 
     /// The server ends a body that is too short with an error; this is the last line before a truncated message.
-    fn whole(&self) -> Result<(), Refusal> {
+    fn ended(&self) -> Result<(), Refusal> {
         match self.declared {
-            Some(declared) if declared != self.gathered.length() => Err(ended_early()),
+            Some(declared) if declared != self.length => Err(ended_early()),
             _ => Ok(()),
         }
     }
 
     /// Ready when the client is too slow; else the task is woken to look again.
     fn poll_slow(&mut self, context: &mut Context<'_>) -> Poll<Refusal> {
-        let started = *self.started.get_or_insert_with(Instant::now);
-        let (limits, now) = (self.limits, Instant::now());
-        let so_far = now.duration_since(started);
+        let now = Instant::now();
+        let since = *self.waits_since.get_or_insert(now);
+        let (limits, so_far) = (self.limits, self.waited + now.duration_since(since));
         if so_far >= limits.body_timeout {
             let detail = format!("the body did not arrive within {}", duration::show(limits.body_timeout));
             return Poll::Ready(
@@ -223,14 +244,14 @@ impl Reading<'_> {
             );
         }
         let least = limits.body_bytes_per_s_min.saturating_mul(so_far.as_secs());
-        if so_far >= limits.body_rate_after && self.gathered.length() < least {
+        if so_far >= limits.body_rate_after && self.length < least {
             let rate = limits.body_bytes_per_s_min;
             let detail = format!("the body arrives at less than {}/s", bytes::show(rate));
             let setting = "server.limits.body_bytes_per_s_min";
             return Poll::Ready(Refusal::new(Code::RequestTimeout, detail).setting(setting, Some(rate)));
         }
         let next_look = (so_far + LOOK_EVERY).max(limits.body_rate_after).min(limits.body_timeout);
-        match self.connection.poll_until(context, started + next_look) {
+        match self.connection.poll_until(context, now + (next_look - so_far)) {
             // It passed while we looked: look again at once.
             Poll::Ready(()) => {
                 context.waker().wake_by_ref();

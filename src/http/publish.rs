@@ -196,7 +196,7 @@ fn group(
         .key
         .as_ref()
         .map(|key| IdempotencyKey { key: key.clone(), fingerprint: Fingerprint::of(options, payload) });
-    Ok((Group { queue: entry.queue_ref(), key, messages: vec![message] }, id))
+    Ok((Group { queue: entry.queue_ref(), key, messages: Arc::new([message]) }, id))
 }
 
 /// What is kept of the headers of a message.

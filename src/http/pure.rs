@@ -1,6 +1,7 @@
 //! The pure parts of the edge as `benches/pure.rs` calls them. No interface: it changes with what it measures.
 
 use actix_http::header::HeaderMap;
+use bytes::Bytes;
 
 use crate::domain::timestamp::Timestamp;
 use crate::http::batch::lines_of;
@@ -25,6 +26,6 @@ pub fn read_options(headers: &HeaderMap, limits: &ServerLimits, now: Timestamp) 
 }
 
 /// Walks over a batch of NDJSON to its end; gives how many lines are JSON.
-pub async fn walk_lines(body: &[u8]) -> usize {
+pub async fn walk_lines(body: Bytes) -> usize {
     lines_of(body).await
 }

@@ -1,6 +1,7 @@
 //! What a publish hands to the store, and what it gets back.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::id::MessageId;
@@ -67,8 +68,8 @@ pub struct Group {
     pub queue: QueueRef,
     /// The key of the request, if it had one.
     pub key: Option<IdempotencyKey>,
-    /// At least one.
-    pub messages: Vec<NewMessage>,
+    /// At least one. Shared, so that whoever publishes may keep them until their fate is known.
+    pub messages: Arc<[NewMessage]>,
 }
 
 /// What became of a group.

@@ -1,74 +1,96 @@
-//! A batch as NDJSON: one payload a line.
+//! A batch as NDJSON: one payload a line, taken out of the body as it comes.
 //!
 //! A line ends with LF, with CRLF, or with the body. The CR before the LF belongs to the end of the line; every other byte
 //! of a line is one of the payload, blanks at its ends included. A line of blanks alone is none.
+//!
+//! A line that lies in one chunk is a part of it; only one whose end did not come with its beginning is put together.
 
-use std::ops::Range;
+use ::bytes::{Bytes, BytesMut};
 
 use crate::http::batch::walk::{LEVELS_MAX, NoJson, Walk};
 use crate::http::pace::Pace;
 
-/// One line: its number from 1, where it is, and what is wrong with it.
+/// One line: its number from 1, and what is wrong with it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Line {
     /// Its number in the body, blank lines counted.
     pub(super) number: u64,
-    /// Its bytes in the body, without its end.
-    pub(super) range: Range<usize>,
+    /// Its bytes, without its end.
+    pub(super) bytes: Bytes,
     /// Whether it is JSON.
     pub(super) judged: Result<(), NoJson>,
 }
 
 /// The lines of a body that are not blank.
-pub(super) struct Lines<'b> {
-    body: &'b [u8],
-    at: usize,
+#[derive(Default)]
+pub(super) struct Lines {
+    /// What came and is not cut yet.
+    chunk: Bytes,
+    /// The beginning of a line whose end did not come yet.
+    begun: BytesMut,
     number: u64,
 }
 
-impl<'b> Lines<'b> {
-    /// Of this body.
-    pub(super) fn new(body: &'b [u8]) -> Self {
-        Self { body, at: 0, number: 0 }
+impl Lines {
+    /// Takes the next chunk of the body, once all lines of the last one were taken.
+    pub(super) fn feed(&mut self, chunk: Bytes) {
+        self.chunk = chunk;
     }
 
-    /// The next one; `None` at the end.
+    /// The next line that came whole; `None` when there is none until more comes.
     pub(super) async fn next(&mut self, pace: &mut Pace) -> Option<Line> {
-        while self.at < self.body.len() {
-            let range = self.cut(pace).await;
-            self.number += 1;
-            let line = &self.body[range.clone()];
-            let mut walk = Walk::new(line, LEVELS_MAX);
-            walk.blanks(pace).await;
-            if walk.next().is_none() {
-                pace.spend(1).await;
-                continue;
+        while let Some(bytes) = self.cut(pace).await {
+            if let Some(line) = self.judge(bytes, pace).await {
+                return Some(line);
             }
-            let judged = judge(&mut walk, pace).await;
-            return Some(Line { number: self.number, range, judged });
         }
         None
     }
 
-    /// Goes past the next line and its end.
-    async fn cut(&mut self, pace: &mut Pace) -> Range<usize> {
-        let start = self.at;
-        let mut end = self.body.len();
-        while self.at < self.body.len() {
-            let rest = &self.body[self.at..];
+    /// The line that ends with the body, which came to its end.
+    pub(super) async fn last(&mut self, pace: &mut Pace) -> Option<Line> {
+        let bytes = std::mem::take(&mut self.begun).freeze();
+        if bytes.is_empty() { None } else { self.judge(bytes, pace).await }
+    }
+
+    /// Goes past the next line and its LF, or keeps what has none yet.
+    async fn cut(&mut self, pace: &mut Pace) -> Option<Bytes> {
+        let mut at = 0;
+        while at < self.chunk.len() {
+            let rest = &self.chunk[at..];
             let piece = &rest[..rest.len().min(Pace::BYTES)];
-            if let Some(place) = piece.iter().position(|byte| *byte == b'\n') {
-                end = self.at + place;
-                self.at = end + 1;
-                break;
+            let Some(place) = memchr::memchr(b'\n', piece) else {
+                at += piece.len();
+                pace.spend(piece.len()).await;
+                continue;
+            };
+            let end = at + place;
+            let mut line = self.chunk.split_to(end + 1);
+            line.truncate(end);
+            if !self.begun.is_empty() {
+                self.begun.extend_from_slice(&line);
+                line = std::mem::take(&mut self.begun).freeze();
             }
-            self.at += piece.len();
-            pace.spend(piece.len()).await;
+            return Some(line);
         }
-        if self.body[start..end].ends_with(b"\r") {
-            end -= 1;
+        self.begun.extend_from_slice(&std::mem::take(&mut self.chunk));
+        None
+    }
+
+    /// Counts a line; gives it unless it is blank.
+    async fn judge(&mut self, mut bytes: Bytes, pace: &mut Pace) -> Option<Line> {
+        self.number += 1;
+        if bytes.ends_with(b"\r") {
+            bytes.truncate(bytes.len() - 1);
         }
-        start..end
+        let mut walk = Walk::new(&bytes, LEVELS_MAX);
+        walk.blanks(pace).await;
+        if walk.next().is_none() {
+            pace.spend(1).await;
+            return None;
+        }
+        let judged = judge(&mut walk, pace).await;
+        Some(Line { number: self.number, bytes, judged })
     }
 }
 
@@ -89,16 +111,27 @@ mod tests {
     use super::*;
     use crate::http::batch::tests::block_on;
 
-    /// The payloads, or the number of the first line that is none with what is wrong.
-    fn split(body: &[u8]) -> Result<Vec<&[u8]>, (u64, NoJson)> {
+    /// The lines of a body that comes in these chunks.
+    fn lines<'b>(chunks: impl IntoIterator<Item = &'b [u8]>) -> Vec<Line> {
         block_on(async {
-            let (mut lines, mut pace, mut found) = (Lines::new(body), Pace::default(), Vec::new());
-            while let Some(line) = lines.next(&mut pace).await {
-                line.judged.map_err(|wrong| (line.number, wrong))?;
-                found.push(&body[line.range]);
+            let (mut lines, mut pace, mut found) = (Lines::default(), Pace::default(), Vec::new());
+            for chunk in chunks {
+                lines.feed(Bytes::copy_from_slice(chunk));
+                while let Some(line) = lines.next(&mut pace).await {
+                    found.push(line);
+                }
             }
-            Ok(found)
+            found.extend(lines.last(&mut pace).await);
+            found
         })
+    }
+
+    /// The payloads, or the number of the first line that is none with what is wrong.
+    fn split(body: &[u8]) -> Result<Vec<Bytes>, (u64, NoJson)> {
+        lines([body])
+            .into_iter()
+            .map(|line| line.judged.map(|()| line.bytes).map_err(|no| (line.number, no)))
+            .collect()
     }
 
     #[test]
@@ -115,7 +148,8 @@ mod tests {
             (b"1e999", &[b"1e999"]),
             (b"\"\\ud83d\\ude00\"", &[b"\"\\ud83d\\ude00\""]),
         ] {
-            assert_eq!(split(body).as_deref(), Ok(expected), "{:?}", String::from_utf8_lossy(body));
+            let expected = expected.iter().map(|line| Bytes::from_static(line)).collect();
+            assert_eq!(split(body), Ok(expected), "{:?}", String::from_utf8_lossy(body));
         }
     }
 
@@ -140,10 +174,26 @@ mod tests {
         let deep = "[".repeat(129) + &"]".repeat(129);
         assert!(split(deep.as_bytes()).expect_err("too deep").1.what.contains("128 levels"));
         let deep = "[".repeat(128) + &"]".repeat(128);
-        assert_eq!(split(deep.as_bytes()), Ok(vec![deep.as_bytes()]));
+        assert_eq!(split(deep.as_bytes()), Ok(vec![Bytes::copy_from_slice(deep.as_bytes())]));
+    }
+
+    /// A body of the bytes that lines are about.
+    fn bodies() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(prop::sample::select(b"\n\n\r \"[]1,a\xc3\xa4".as_slice()), 0..60)
     }
 
     proptest! {
+        #[test]
+        fn it_does_not_matter_where_a_body_is_cut(body in bodies(), cuts in prop::collection::vec(0..60_usize, 0..6)) {
+            let whole = lines([&body[..]]);
+            prop_assert_eq!(&lines(body.chunks(1)), &whole, "byte by byte");
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(body.len())).collect();
+            cuts.extend([0, body.len()]);
+            cuts.sort_unstable();
+            let chunks = cuts.windows(2).map(|ends| &body[ends[0]..ends[1]]);
+            prop_assert_eq!(lines(chunks), whole);
+        }
+
         #[test]
         fn no_bytes_make_it_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
             drop(split(&body));
@@ -156,7 +206,7 @@ mod tests {
         ) {
             let lines: Vec<String> = texts.iter().map(|text| Value::from(text.as_str()).to_string()).collect();
             let body: String = lines.iter().zip(&ends).flat_map(|(line, end)| [line.as_str(), end]).collect();
-            let expected: Vec<&[u8]> = lines.iter().map(String::as_bytes).collect();
+            let expected = lines.into_iter().map(Bytes::from).collect();
             prop_assert_eq!(split(body.as_bytes()), Ok(expected));
         }
     }

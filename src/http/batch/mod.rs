@@ -2,7 +2,7 @@
 //!
 //! A batch is one unit: one group for the store, which keeps all of it or nothing. With `?atomic=false` each item is a group of
 //! its own and has an answer of its own. In both cases the body is read through before anything is stored, in pieces, so that
-//! the other requests of the thread are served in between.
+//! the other requests of the thread are served in between. Messages are made of NDJSON while it comes: it is never there whole.
 //!
 //! | file | noun |
 //! |---|---|
@@ -23,6 +23,7 @@ mod walk;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use ::bytes::Bytes;
 use actix_http::{Payload, RequestHead, StatusCode};
 use tokio::time::Instant;
 
@@ -31,22 +32,23 @@ use crate::api::code::Code;
 use crate::domain::id::MessageId;
 use crate::domain::timestamp::Timestamp;
 use crate::http::answer::{self, Answer, RequestId};
-use crate::http::batch::reader::{Format, Reader};
-use crate::http::body::{self, BATCH_BYTES_MAX, Body, SizeLimit};
+use crate::http::batch::reader::{Format, Items, Origin, Reader};
+use crate::http::body::{self, BATCH_BYTES_MAX, Chunks, SizeLimit};
 use crate::http::connection::Connection;
 use crate::http::destination;
 use crate::http::error::{Accepted, NotAccepted, Refusal, of_publish};
 use crate::http::extract::{once, parameters, queue_name, shown};
 use crate::http::options::{Options, check_loop};
 use crate::http::pace::Pace;
-use crate::http::publish::{PUBLISH_TIMEOUT, allow};
+use crate::http::publish::{PUBLISH_TIMEOUT, allow, encode};
 use crate::http::state::Desk;
 use crate::store::QueueEntry;
-use crate::store::enqueue::{Group, IdempotencyKey};
+use crate::store::enqueue::{Group, IdempotencyKey, NewMessage};
 
 /// Walks over NDJSON to its end; gives how many lines are JSON.
-pub(super) async fn lines_of(body: &[u8]) -> usize {
-    let (mut lines, mut pace, mut valid) = (lines::Lines::new(body), Pace::default(), 0);
+pub(super) async fn lines_of(body: Bytes) -> usize {
+    let (mut lines, mut pace, mut valid) = (lines::Lines::default(), Pace::default(), 0);
+    lines.feed(body);
     while let Some(line) = lines.next(&mut pace).await {
         valid += usize::from(line.judged.is_ok());
     }
@@ -79,6 +81,8 @@ struct Plan {
     format: Format,
     /// What the request says of every item.
     common: Options,
+    /// The headers that are kept of an item that says nothing of itself.
+    headers: Vec<u8>,
     /// The key of the whole batch.
     key: Option<Vec<u8>>,
     is_atomic: bool,
@@ -100,15 +104,11 @@ impl Batch<'_> {
             Ok(plan) => plan,
             Err(refusal) => return Err(refusal.unread(payload)),
         };
-        let state = &self.desk.state;
-        let limits = state.limits();
-        let limit = SizeLimit { bytes_max: limits.batch_bytes_max, setting: Some(BATCH_BYTES_MAX) };
-        let headers = &self.head.headers;
-        let body = body::read(payload, headers, limit, limits, &state.bodies, self.connection).await?;
+        let items = self.read(&plan, payload).await?;
         if plan.is_atomic {
-            self.publish_whole(plan, &body).await
+            self.publish_whole(plan, items).await
         } else {
-            self.publish_each(plan, &body).await
+            self.publish_each(plan, items).await
         }
     }
 
@@ -135,28 +135,54 @@ impl Batch<'_> {
         let entry = self.desk.queue(&name).await?;
         allow(&common, &entry)?;
         destination::reach(state, &common).await?;
-        Ok(Plan { entry, format, common, key, is_atomic })
+        let headers = encode(&common.headers)?;
+        Ok(Plan { entry, format, common, headers, key, is_atomic })
     }
 
-    fn reader<'a>(&'a self, plan: &'a Plan, body: &'a Body) -> Result<Reader<'a>, Refusal> {
-        Reader::new(plan, &body.bytes, &self.desk.state, self.now)
+    /// Reads the body through.
+    async fn read(&self, plan: &Plan, payload: Payload) -> Result<Items, Refusal> {
+        let (state, headers) = (&self.desk.state, &self.head.headers);
+        let limits = state.limits();
+        let limit = SizeLimit { bytes_max: limits.batch_bytes_max, setting: Some(BATCH_BYTES_MAX) };
+        let chunks = Chunks::open(payload, headers, limit, limits, &state.bodies, self.connection)?;
+        match plan.format {
+            Format::Lines => Reader::lines(plan, chunks, state, self.now).all().await,
+            Format::Array => {
+                let body = chunks.whole().await?;
+                Reader::array(plan, &body.bytes, body.share, state, self.now).all().await
+            }
+        }
     }
 
     /// Publishes the batch as one unit. A queue that was deleted and made again meanwhile is tried once more.
-    async fn publish_whole(&self, mut plan: Plan, body: &Body) -> Result<Answer, Refusal> {
+    async fn publish_whole(&self, mut plan: Plan, items: Items) -> Result<Answer, Refusal> {
+        let key = plan.key.take().zip(items.fingerprint);
+        let key = key.map(|(key, fingerprint)| IdempotencyKey { key, fingerprint });
+        let (mut messages, mut origins) = (Vec::new(), Vec::new());
+        for read in items.read {
+            let made = read?;
+            messages.push(made.message);
+            origins.push(made.origin);
+        }
+        let mut messages: Arc<[NewMessage]> = messages.into();
         let mut is_second_try = false;
         loop {
-            let group = self.group(&plan, body).await?;
-            let ids: Vec<MessageId> = group.messages.iter().map(|message| message.id).collect();
+            let group = Group { queue: plan.entry.queue_ref(), key: key.clone(), messages: messages.clone() };
             let in_flight = self.desk.state.begin_publish()?;
             let result = self.desk.ingester.publish(group, Instant::now() + PUBLISH_TIMEOUT).await;
             drop(in_flight);
             match of_publish(result) {
-                Ok(Accepted::New) => return Ok(published(StatusCode::ACCEPTED, ids, false)),
+                Ok(Accepted::New) => {
+                    let ids = messages.iter().map(|message| message.id).collect();
+                    return Ok(published(StatusCode::ACCEPTED, ids, false));
+                }
                 Ok(Accepted::Duplicate(first)) => return Ok(published(StatusCode::OK, first, true)),
                 Err(NotAccepted::Refused(refusal)) => return Err(refusal),
                 Err(NotAccepted::Gone) if is_second_try => return Err(gone()),
-                Err(NotAccepted::Gone) => plan.entry = self.made_again(&plan).await?,
+                Err(NotAccepted::Gone) => {
+                    plan.entry = self.made_again(&plan).await?;
+                    messages = remake_all(&plan, &messages, &origins).await?;
+                }
             }
             is_second_try = true;
         }
@@ -171,21 +197,19 @@ impl Batch<'_> {
         allow(&plan.common, &asked)?;
         Ok(asked)
     }
+}
 
-    async fn group(&self, plan: &Plan, body: &Body) -> Result<Group, Refusal> {
-        let (mut reader, mut pace) = (self.reader(plan, body)?, Pace::default());
-        let mut messages = Vec::new();
-        while let Some(item) = reader.next(&mut pace).await? {
-            messages.push(item?.message);
-        }
-        if messages.is_empty() {
-            return Err(empty());
-        }
-        let fingerprint = reader.fingerprint();
-        let key = plan.key.clone().zip(fingerprint);
-        let key = key.map(|(key, fingerprint)| IdempotencyKey { key, fingerprint });
-        Ok(Group { queue: plan.entry.queue_ref(), key, messages })
+/// The messages of a batch for the queue that is there now.
+async fn remake_all(
+    plan: &Plan,
+    before: &[NewMessage],
+    origins: &[Origin],
+) -> Result<Arc<[NewMessage]>, Refusal> {
+    let (mut pace, mut messages) = (Pace::default(), Vec::with_capacity(before.len()));
+    for (index, (message, origin)) in (0..).zip(before.iter().zip(origins)) {
+        messages.push(reader::remake(plan, message, origin, index, &mut pace).await?);
     }
+    Ok(messages.into())
 }
 
 fn published(status: StatusCode, ids: Vec<MessageId>, duplicate: bool) -> Answer {

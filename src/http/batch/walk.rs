@@ -12,6 +12,15 @@ pub(super) const LEVELS_MAX: usize = 128;
 /// What some editors put before a text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
+/// Bytes up to the first one that is more than a byte of a string: its end, an escape, or a control character.
+fn plain(piece: &[u8]) -> usize {
+    let run = memchr::memchr2(b'"', b'\\', piece).unwrap_or(piece.len());
+    let is_control = |byte: &u8| *byte < 0x20;
+    // Seldom there, and so looked for by a loop that goes over many bytes at once.
+    let has_control = piece[..run].iter().fold(false, |has, byte| has | is_control(byte));
+    if has_control { piece.iter().position(is_control).unwrap_or(run) } else { run }
+}
+
 /// Text that is no JSON.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct NoJson {
@@ -161,8 +170,7 @@ impl<'t> Walk<'t> {
         loop {
             let rest = &self.text[self.at..];
             let piece = &rest[..rest.len().min(Pace::BYTES)];
-            let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
-            let run = piece.iter().position(is_special).unwrap_or(piece.len());
+            let run = plain(piece);
             let valid = match std::str::from_utf8(&piece[..run]) {
                 Ok(_) => run,
                 // The end of the piece may be in the middle of a character.

@@ -324,7 +324,7 @@ async fn beyond_its_bounds_an_ingester_refuses_and_names_the_setting() {
     let first = rig.ingester.publish(group(&rig.clock, &queue, 1), soon());
     until("the call is with the store", || rig.peer.enqueues().len() == 3).await;
     let mut large = group(&rig.clock, &queue, 0);
-    large.messages.push(super::rig::message(&rig.clock, 3, &vec![0; 100 << 10]));
+    large.messages = std::sync::Arc::new([super::rig::message(&rig.clock, 3, &vec![0; 100 << 10])]);
     let large = rig.ingester.publish(large, soon());
     let refused = rig.ingester.publish(group(&rig.clock, &queue, 1), soon()).await;
     assert_eq!(refused, Err(Refused::Overloaded { setting: "ingest.waiting_bytes_max", limit: 64 << 10 }));

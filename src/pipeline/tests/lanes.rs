@@ -160,7 +160,7 @@ async fn in_a_queue_with_many_destinations_the_healthy_ones_go_on_while_others_a
         messages.push(bringing(&rig, "https://hangs.example/"));
         messages.extend((0..17).map(|host| bringing(&rig, &format!("https://{host}.example/{number}"))));
     }
-    rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages }).await;
+    rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages: messages.into() }).await;
     rig.until(&queue, "the healthy ones are delivered", |stats| stats.counters.delivered == 1_700).await;
     let stats = rig.stats(&queue).await.counters;
     assert!(stats.deferred > 0 && stats.dead_lettered == 0, "{stats:?}");
@@ -195,7 +195,7 @@ async fn in_a_queue_with_many_destinations_one_that_answered_is_sent_to_at_once_
     let publish = async |messages| {
         rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages }).await;
     };
-    publish(vec![bringing(&rig, "https://healthy.example/")]).await;
+    publish(Arc::new([bringing(&rig, "https://healthy.example/")])).await;
     rig.until(&queue, "it has answered", |stats| stats.counters.delivered == 1).await;
     let to_hanging = |number| bringing(&rig, &format!("https://hangs-{}.example/", number % 8));
     publish((0..1_600).map(to_hanging).collect()).await;
@@ -203,7 +203,7 @@ async fn in_a_queue_with_many_destinations_one_that_answered_is_sent_to_at_once_
     rig.until(&queue, "all have met their lane once", is_done).await;
     assert_eq!(rig.stats(&queue).await.counters.deferred, 0, "their lanes are open");
     for number in 0..10 {
-        publish(vec![bringing(&rig, "https://healthy.example/")]).await;
+        publish(Arc::new([bringing(&rig, "https://healthy.example/")])).await;
         rig.until(&queue, "it is delivered", |stats| stats.counters.delivered == 2 + number).await;
     }
     let (inside, most) = (hanging.inside(), hanging.most());
@@ -255,7 +255,7 @@ async fn a_queue_with_many_destinations_waits_for_them_only_while_all_are_shut_a
     assert!(all.key.starts_with("https://dead-"), "{all:?}");
     assert_eq!(all.why, Why::Breaker("connect: refused".to_owned()));
     let one = vec![bringing(&rig, "https://hangs.example/")];
-    rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages: one }).await;
+    rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages: one.into() }).await;
     until("another one is under way", || hanging.inside() == 1).await;
     assert_eq!(lanes.why_all_shut(&awaited()), None);
     rig.supervisor.shutdown(Some(Duration::from_millis(100))).await;

@@ -126,7 +126,7 @@ async fn what_can_never_be_settled_ends_by_its_lost_leases_and_the_gateway_lives
     let away = Act::Refuse(StoreError::Unavailable("told so".to_owned()));
     rig.peer.tell(Kind::Settle, vec![away; 10_000]);
     let messages = vec![message(&rig.clock, 2, b"")];
-    rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages }).await;
+    rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages: messages.into() }).await;
     rig.until(&queue, "it is dead", |stats| stats.gauges.dead == 1 && stats.counters.recovered == 2).await;
     assert!(rig.supervisor.watch().iter().all(|actor| actor.restarts == 0));
     rig.stop().await;

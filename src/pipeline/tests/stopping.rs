@@ -89,7 +89,7 @@ async fn settlements_are_sent_before_the_end_although_their_batch_is_not_whole()
     let rig = bed.start();
     rig.peer.tell(Kind::Settle, [Act::LoseAnswer]);
     let messages = [&b"fast"[..], b"slow", b"fast"].map(|payload| message(&rig.clock, 3, payload)).to_vec();
-    rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages }).await;
+    rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages: messages.into() }).await;
     until("the fast ones are done", || done.len() == 2).await;
     rig.shut_down().await;
     let stats = rig.stats(&queue).await;

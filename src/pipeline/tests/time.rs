@@ -19,11 +19,11 @@ async fn what_is_delayed_is_processed_when_it_is_due_and_not_before() {
     let queue = bed.queue("orders", process).await;
     let rig = bed.start();
     let mut first = group(&rig.clock, &queue, 1);
-    first.messages[0].due = Due::After(Duration::from_mins(10));
+    Arc::make_mut(&mut first.messages)[0].due = Due::After(Duration::from_mins(10));
     rig.publish_group(first).await;
     let mut second = group(&rig.clock, &queue, 1);
     let due = rig.clock.now().saturating_add(Duration::from_millis(200));
-    second.messages[0].due = Due::At(due);
+    Arc::make_mut(&mut second.messages)[0].due = Due::At(due);
     rig.publish_group(second).await;
     rig.until(&queue, "one is delivered", |stats| stats.counters.delivered == 1).await;
     assert_eq!(rig.stats(&queue).await.gauges.scheduled, 1);

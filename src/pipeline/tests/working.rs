@@ -137,11 +137,12 @@ async fn a_message_whose_processor_panics_is_dead_after_its_attempts_and_the_oth
     let schedule = vec![Duration::from_millis(1); 2];
     let queue = bed.queue_with("orders", process, |settings| settings.retry.schedule = schedule).await;
     let rig = bed.start();
-    let mut group = Group { queue: queue.queue_ref(), key: None, messages: Vec::new() };
+    let mut messages = Vec::new();
     for payload in [b"good", b"bad_" as &[u8; 4], b"good"] {
         let payload = payload.strip_suffix(b"_").unwrap_or(payload);
-        group.messages.push(message(&rig.clock, 3, payload));
+        messages.push(message(&rig.clock, 3, payload));
     }
+    let group = Group { queue: queue.queue_ref(), key: None, messages: messages.into() };
     let ids = rig.publish_group(group).await;
     rig.until(&queue, "one is dead", |stats| stats.gauges.dead == 1 && stats.counters.delivered == 2).await;
     let found = rig.find(&queue, ids[1]).await;
@@ -221,7 +222,8 @@ async fn headers_that_cannot_be_read_are_damage_and_the_neighbours_are_delivered
     let queue = bed.queue("orders", process).await;
     let rig = bed.start();
     let messages = vec![message(&rig.clock, 3, b""), message_with(&rig.clock, 3, &[1, 0], b"")];
-    let ids = rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages }).await;
+    let ids =
+        rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages: messages.into() }).await;
     rig.until(&queue, "both have ended", |stats| stats.gauges.dead + stats.counters.delivered == 2).await;
     assert_eq!(rig.find(&queue, ids[1]).await.reason, Some(DeadReason::Damaged));
     assert_eq!(seen.all(), [(ids[0], 1)]);
@@ -312,7 +314,8 @@ async fn a_message_that_used_up_its_attempts_when_its_worker_broke_is_poison() {
     let rig = bed.start();
     rig.peer.tell(Kind::Extend, [Act::Panic]);
     let messages = vec![message(&rig.clock, 1, b"")];
-    let ids = rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages }).await;
+    let ids =
+        rig.publish_group(Group { queue: queue.queue_ref(), key: None, messages: messages.into() }).await;
     rig.until(&queue, "it is dead", |stats| stats.gauges.dead == 1).await;
     assert_eq!(rig.find(&queue, ids[0]).await.reason, Some(DeadReason::Poison));
     rig.stop().await;

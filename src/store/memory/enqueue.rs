@@ -42,7 +42,7 @@ impl Queue {
             let until = now.wall.saturating_add(self.entry.settings.idempotency.window);
             self.keys.remember(&key.key, key.fingerprint, ids, until);
         }
-        for message in &group.messages {
+        for message in group.messages.iter() {
             self.store(message, now);
         }
         GroupResult::Accepted

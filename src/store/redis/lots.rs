@@ -83,7 +83,7 @@ fn push_group(call: &mut Call, group: &Group) {
     let elements: Vec<_> =
         group.messages.iter().map(|message| (message.due, pack::element(message))).collect();
     let apart = elements.iter().filter(|(_, (_, body))| body.is_some()).count();
-    call.push(elements.len()).push(elements.len() * 2 + apart).push(charged(&group.messages));
+    call.push(elements.len()).push(elements.len() * 2 + apart).push(charged(&*group.messages));
     for (due, (record, body)) in &elements {
         match due {
             Due::Now => call.push(""),
@@ -124,7 +124,7 @@ mod tests {
 
     fn group(messages: Vec<NewMessage>) -> Group {
         let queue = QueueRef { name: "orders".parse().expect("a name"), generation: Generation(1) };
-        Group { queue, key: None, messages }
+        Group { queue, key: None, messages: messages.into() }
     }
 
     /// How many messages each lot has, 0 for a group that is looked at by itself.

@@ -56,7 +56,7 @@ impl Connection {
         self.state.check_open()?;
         let begun = Instant::now();
         let parts = parts(&groups);
-        let messages = groups.iter().flat_map(|group| &group.messages);
+        let messages = groups.iter().flat_map(|group| group.messages.iter());
         let record_bytes = messages.clone().map(|message| message.record.len() as u64).sum();
         let full = self.why_full(record_bytes, messages.count() as u64).await?;
         let made = self.fit_to_write().await?;

@@ -171,7 +171,7 @@ impl Enqueue {
     ) -> (Box<dyn Operation>, Reply<Vec<GroupResult>>) {
         let (reply, answer) = oneshot::channel();
         let results = vec![None; groups.len()];
-        let messages = groups.iter().flat_map(|group| &group.messages);
+        let messages = groups.iter().flat_map(|group| group.messages.iter());
         let weight = messages.fold(Weight::default(), |weight, message| Weight {
             messages: weight.messages + 1,
             bytes: weight.bytes + record::charged_bytes(&message.record),

@@ -65,7 +65,7 @@ impl Work<'_> {
         if let Some(key) = &group.key {
             self.remember_key(number, key, &group.messages)?;
         }
-        for message in &group.messages {
+        for message in group.messages.iter() {
             self.store(number, message)?;
         }
         Ok(GroupResult::Accepted)

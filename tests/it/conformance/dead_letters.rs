@@ -1,5 +1,7 @@
 //! Dead letters: browsing, limits, parking and trimming.
 
+use std::sync::Arc;
+
 use posthaste::domain::id::MessageId;
 use posthaste::domain::outcome::DeadReason;
 use posthaste::domain::queue::{ParkReason, QueueSettings, WhenFull};
@@ -428,7 +430,7 @@ pub(super) async fn the_dead_of_every_kind_obey_both_laws(stand: &mut Stand) {
     let queue = trimming_queue(stand, 2, 1 << 30).await;
     let short = Draft { ttl: Some(seconds(5)), attempts_max: 1, ..draft() };
     let mut group = stand.group(&queue, &vec![short; 6]);
-    group.messages[0].record[50] ^= 1;
+    Arc::make_mut(&mut group.messages)[0].record[50] ^= 1;
     assert_eq!(stand.offer(group).await, posthaste::store::enqueue::GroupResult::Accepted);
     let leased = stand.take(posthaste::store::lease::LeaseRequest { max: 3, ..request(&queue) }).await;
     let verdicts = [retry_after(seconds(0)), dead(DeadReason::Undeliverable)];

@@ -1,5 +1,7 @@
 //! Leasing: what a batch is, when it is found again, what is never handed out.
 
+use std::sync::Arc;
+
 use posthaste::domain::outcome::DeadReason;
 use posthaste::domain::queue::ParkReason;
 use posthaste::domain::retry::Verdict;
@@ -223,9 +225,10 @@ pub(super) async fn a_lease_puts_only_so_many_expired_messages_away(stand: &mut 
 pub(super) async fn a_damaged_record_dies_alone_and_its_neighbours_stay(stand: &mut Stand) {
     let queue = stand.queue("orders").await;
     let mut group = stand.group(&queue, &vec![draft(); 5]);
-    group.messages[1].record[50] ^= 4;
-    group.messages[2].record.truncate(50);
-    group.messages[3].record = b"junk".to_vec();
+    let messages = Arc::make_mut(&mut group.messages);
+    messages[1].record[50] ^= 4;
+    messages[2].record.truncate(50);
+    messages[3].record = b"junk".to_vec();
     let all: Vec<_> = group.messages.iter().map(|message| message.id).collect();
     assert_eq!(stand.offer(group).await, GroupResult::Accepted);
     assert_eq!(stand.drain(&queue).await, [all[0], all[4]]);
@@ -241,7 +244,7 @@ pub(super) async fn a_record_of_a_newer_version_stops_the_lease_and_stays_where_
     let queue = stand.queue("orders").await;
     let expired = stand.publish_one(&queue, Draft { ttl: Some(seconds(1)), ..draft() }).await;
     let mut group = stand.group(&queue, &vec![draft(); 3]);
-    group.messages[1].record[0] = 2;
+    Arc::make_mut(&mut group.messages)[1].record[0] = 2;
     let all: Vec<_> = group.messages.iter().map(|message| message.id).collect();
     assert_eq!(stand.offer(group).await, GroupResult::Accepted);
     stand.clock.advance(seconds(1));

@@ -208,9 +208,10 @@ pub(super) async fn what_cannot_be_read_is_lost_by_no_one_who_would_bring_it_for
     let queue = stand.queue("orders").await;
     let mut group = stand.group(&queue, &[later(), later(), later()]);
     let all: Vec<MessageId> = group.messages.iter().map(|message| message.id).collect();
-    let last = group.messages[0].record.len() - 5;
-    group.messages[0].record[last] ^= 1;
-    group.messages[1].record[0] = 2;
+    let messages = Arc::make_mut(&mut group.messages);
+    let last = messages[0].record.len() - 5;
+    messages[0].record[last] ^= 1;
+    messages[1].record[0] = 2;
     assert_eq!(stand.offer(group).await, GroupResult::Accepted);
     let promoted = promote(stand, &queue, &all, 0).await;
     assert_eq!(promoted[1..], [false, true], "what is of a newer version waits");

@@ -1,5 +1,7 @@
 //! Replaying dead letters.
 
+use std::sync::Arc;
+
 use posthaste::domain::message::State;
 use posthaste::domain::outcome::{AttemptOutcome, DeadReason};
 use posthaste::domain::retry::Verdict;
@@ -167,7 +169,7 @@ pub(super) async fn a_replay_takes_a_bounded_step(stand: &mut Stand) {
 pub(super) async fn a_damaged_letter_cannot_be_replayed_but_discarded(stand: &mut Stand) {
     let queue = stand.queue("orders").await;
     let mut group = stand.group(&queue, &[draft(), draft()]);
-    group.messages[0].record[50] ^= 1;
+    Arc::make_mut(&mut group.messages)[0].record[50] ^= 1;
     let damaged = group.messages[0].id;
     assert_eq!(stand.offer(group).await, GroupResult::Accepted);
     stand.run(&queue, 2, dead(DeadReason::Rejected)).await;

@@ -317,8 +317,12 @@ impl Twin {
             let key = offer
                 .key
                 .map(|(key, fingerprint)| IdempotencyKey { key: vec![key], fingerprint: [fingerprint; 16] });
-            groups.subject.push(Group { queue: queue.subject, key: key.clone(), messages: messages.clone() });
-            groups.model.push(Group { queue: queue.model, key, messages });
+            groups.subject.push(Group {
+                queue: queue.subject,
+                key: key.clone(),
+                messages: messages.clone().into(),
+            });
+            groups.model.push(Group { queue: queue.model, key, messages: messages.into() });
         }
         let groups = Both { subject: Arc::new(groups.subject), model: Arc::new(groups.model) };
         self.call = Some(Call { id: CallId::random(), groups, at: self.stands.model.clock.tick() });

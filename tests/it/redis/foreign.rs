@@ -151,7 +151,7 @@ fn a_key_of_another_type_costs_its_own_queue_nothing_that_was_kept_and_its_neigh
                 stand.pass(seconds(40)).await;
                 ended.extend(stand.drain(&queue).await);
             }
-            for message in &groups[0].messages {
+            for message in groups[0].messages.iter() {
                 let dead = stand.connection.dead(queue.clone(), message.id).await.expect("the store answers");
                 assert!(ended.contains(&message.id) || dead.is_some(), "{name}: a message was lost");
             }

@@ -26,7 +26,7 @@ async fn publish_of(stand: &Stand, queue: &QueueRef, drafts: &[Draft], made: &[T
     let messages: Vec<_> =
         drafts.iter().zip(made.iter().cycle()).map(|(draft, at)| draft.build(*at)).collect();
     let ids = messages.iter().map(|message| message.id).collect();
-    let group = Group { messages, ..stand.group(queue, &[]) };
+    let group = Group { messages: messages.into(), ..stand.group(queue, &[]) };
     let results = stand.connection.enqueue(CallId::random(), Arc::new(vec![group])).await;
     assert_eq!(results, Ok(vec![GroupResult::Accepted]));
     ids

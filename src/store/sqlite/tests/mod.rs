@@ -142,7 +142,7 @@ fn message(number: u64, payload: &[u8]) -> NewMessage {
 }
 
 fn group(queue: &QueueRef, messages: Vec<NewMessage>) -> Group {
-    Group { queue: queue.clone(), key: None, messages }
+    Group { queue: queue.clone(), key: None, messages: messages.into() }
 }
 
 /// Publishes messages numbered from `first` on, `batch` of them a call.
