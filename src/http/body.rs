@@ -251,7 +251,7 @@ impl<'r> Chunks<'r> {
             return Poll::Ready(Refusal::new(Code::RequestTimeout, detail).setting(setting, Some(rate)));
         }
         let next_look = (so_far + LOOK_EVERY).max(limits.body_rate_after).min(limits.body_timeout);
-        match self.connection.poll_until(context, now + (next_look - so_far)) {
+        match self.connection.poll_until(context, now + next_look.saturating_sub(so_far)) {
             // It passed while we looked: look again at once.
             Poll::Ready(()) => {
                 context.waker().wake_by_ref();
@@ -361,6 +361,40 @@ mod tests {
         assert_eq!(read_parts(Some("5"), [data("abc"), End]).await, Err("malformed"));
         assert_eq!(read_parts(Some("5"), [data("abc"), Reset]).await, Err("malformed"));
         assert_eq!(read_parts(None, [data("abc"), Reset]).await, Err("malformed"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn chunks_come_one_by_one_and_only_waiting_for_them_is_the_time_of_the_client() {
+        let (budget, connection) = (Budget::new(16), Connection::default());
+        let limits = ServerLimits { body_bytes_per_s_min: 0, ..ServerLimits::default() };
+        let (mut sender, payload) = h1::Payload::create(false);
+        let payload = Payload::H1 { payload };
+        let headers = HeaderMap::new();
+        let mut chunks =
+            Chunks::open(payload, &headers, LIMIT, &limits, &budget, &connection).expect("within");
+        let seconds = async |count| tokio::time::sleep(Duration::from_secs(count)).await;
+        for text in ["ab", "cde", "f"] {
+            let ((), chunk) = tokio::join!(
+                async {
+                    seconds(3).await;
+                    sender.feed_data(Bytes::from_static(text.as_bytes()));
+                },
+                chunks.next()
+            );
+            assert_eq!(chunk.expect("in time").as_deref(), Some(text.as_bytes()));
+            seconds(100).await;
+        }
+        assert_eq!(budget.used(), 6, "what was handed on counts");
+        let before = Instant::now();
+        let refusal = chunks.next().await.expect_err("cut");
+        assert_eq!((refusal.code(), before.elapsed().as_secs()), (Code::RequestTimeout, 1), "ten in all");
+        assert_eq!(
+            chunks.next().await.map_err(|refusal| refusal.code()),
+            Ok(None),
+            "there is no more to come"
+        );
+        drop(chunks);
+        assert_eq!(budget.used(), 0);
     }
 
     #[tokio::test]

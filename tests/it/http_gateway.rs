@@ -348,7 +348,7 @@ impl Client {
         std::iter::from_fn(|| self.reply(false)).collect()
     }
 
-    fn reply(&mut self, head_only: bool) -> Option<Reply> {
+    pub(super) fn reply(&mut self, head_only: bool) -> Option<Reply> {
         let head_end = loop {
             if let Some(at) = find(&self.read, b"\r\n\r\n") {
                 break at;

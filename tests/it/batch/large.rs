@@ -104,6 +104,7 @@ fn others_are_served_while_sixty_four_mebibytes_are_read_through() {
     over_both(|home| {
         let gateway = start(home);
         let blank = b" \t\r\n".repeat(16 << 20);
+        let wrong_first = [b"{\n".to_vec(), b"\"x\"\n".repeat((16 << 20) - 1)].concat();
         let mut items = Vec::with_capacity(64 << 20);
         items.push(b'[');
         let item = format!("{{\"payload\":\"{}\\n\"}},", "y".repeat(13_000));
@@ -116,6 +117,7 @@ fn others_are_served_while_sixty_four_mebibytes_are_read_through() {
         // The number is a quarter of the others, and given up at its limit: soon, also where little is served meanwhile.
         for (name, headers, body, status, code, beside_min) in [
             ("blank lines", &[NDJSON][..], &blank, 400, Some("invalid_value"), 11),
+            ("wrong from the first line on", &[NDJSON], &wrong_first, 400, Some("malformed"), 11),
             ("one long number", &[NDJSON], &one_number, 413, Some("payload_too_large"), 3),
             ("items", &[JSON], &items, 202, None, 11),
         ] {

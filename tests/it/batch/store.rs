@@ -13,6 +13,7 @@ use crate::support::stores::on_both_stores;
 
 on_both_stores! {
     a_queue_that_was_made_again_meanwhile_takes_the_batch_by_its_new_settings
+    what_a_queue_that_was_made_again_does_not_take_is_refused_by_its_place
     a_delivery_of_this_store_does_not_come_back_as_a_batch
 }
 
@@ -101,32 +102,117 @@ fn a_store_that_never_answers_leaves_it_unknown_and_a_retry_with_the_keys_stores
     });
 }
 
-fn a_queue_that_was_made_again_meanwhile_takes_the_batch_by_its_new_settings(home: &Home) {
-    let gateway = TestGateway::start(home);
-    assert_eq!(gateway.put("again", &json!({"processor": "log"})).status, 201);
-    let delete = || {
-        let known = gateway.queue("again");
-        gateway.with_store(async |store| store.delete_queue(known, true).await).expect("it is deleted");
-    };
-    for (query, path) in [("", "/ids"), ("?atomic=false", "/items")] {
-        // As another gateway does it: this one does not know yet.
-        delete();
-        let settings: QueueSettings =
-            serde_json::from_value(json!({"processor": "log", "priority": "high"})).expect("settings");
-        let name = "again".parse().expect("a name");
-        gateway.with_store(async |store| store.put_queue(name, settings.into()).await).expect("it is made");
-        let reply = gateway.send(&format!("POST /v1/queues/again/messages/batch{query}"), &[NDJSON], b"1\n2");
-        assert_eq!((reply.status, &reply.json()["accepted"]), (202, &json!(2)), "{reply:?}");
-        let first = reply.json().pointer(&format!("{path}/0")).expect("the first").clone();
-        let id = first.as_str().or_else(|| first["id"].as_str()).expect("an id").to_owned();
-        assert_eq!(gateway.look(&format!("/v1/queues/again/messages/{id}")).json()["priority"], "high");
+/// A gateway that does not know yet what becomes of its queue `again`.
+struct Again(TestGateway);
+
+impl Again {
+    fn start(home: &Home) -> Self {
+        let gateway = TestGateway::start(home);
+        assert_eq!(gateway.put("again", &json!({"processor": "log"})).status, 201);
+        Self(gateway)
     }
-    delete();
+
+    /// As another gateway does it.
+    fn delete(&self) {
+        let known = self.0.queue("again");
+        self.0.with_store(async |store| store.delete_queue(known, true).await).expect("it is deleted");
+    }
+
+    fn make(&self, settings: Value) {
+        self.delete();
+        let settings: QueueSettings = serde_json::from_value(settings).expect("settings");
+        let name = "again".parse().expect("a name");
+        self.0.with_store(async |store| store.put_queue(name, settings.into()).await).expect("it is made");
+    }
+
+    fn send(&self, query: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+        self.0.send(&format!("POST /v1/queues/again/messages/batch{query}"), headers, body)
+    }
+}
+
+fn a_queue_that_was_made_again_meanwhile_takes_the_batch_by_its_new_settings(home: &Home) {
+    let again = Again::start(home);
+    let items = br#"[{"payload":"1"},{"payload":"2","priority":"low","content_type":"text/own"}]"#;
+    for (query, path) in [("", "/ids"), ("?atomic=false", "/items")] {
+        for (form, body, second) in [(NDJSON, &b"1\n2"[..], "high"), (JSON, items, "low")] {
+            again.make(json!({"processor": "pull", "priority": "high"}));
+            let reply = again.send(query, &[form], body);
+            assert_eq!((reply.status, &reply.json()["accepted"]), (202, &json!(2)), "{reply:?}");
+            for (place, payload, priority) in [(0, "1", "high"), (1, "2", second)] {
+                let item = reply.json().pointer(&format!("{path}/{place}")).expect("an item").clone();
+                let id = item.as_str().or_else(|| item["id"].as_str()).expect("an id").to_owned();
+                let found = again.0.look(&format!("/v1/queues/again/messages/{id}?payload=true")).json();
+                let expected = (&json!(priority), &json!(payload));
+                assert_eq!((&found["priority"], &found["payload"]), expected, "{found}");
+                assert_eq!(found["content_type"] == "text/own", priority == "low", "{found}");
+            }
+        }
+    }
+    again.make(json!({"processor": "pull"}));
+    let [first, second] = [(); 2].map(|()| again.send("", &[NDJSON, ("Idempotency-Key", "k")], b"1\n2"));
+    assert_eq!((first.status, second.status), (202, 200), "{second:?}");
+    assert_eq!(first.json()["ids"], second.json()["ids"]);
+    again.delete();
     for query in ["", "?atomic=false"] {
-        let gone = gateway.send(&format!("POST /v1/queues/again/messages/batch{query}"), &[NDJSON], b"1\n2");
+        let gone = again.send(query, &[NDJSON], b"1\n2");
         assert_eq!((gone.status, gone.code().as_str()), (404, "queue_unknown"), "{gone:?}");
         assert_eq!(gone.header("posthaste-stored"), Some("no"));
     }
+}
+
+fn what_a_queue_that_was_made_again_does_not_take_is_refused_by_its_place(home: &Home) {
+    let again = Again::start(home);
+    let items = &br#"[{"payload":"1"},{"payload":"22"}]"#[..];
+    for (form, body, line, pointer) in
+        [(NDJSON, &b"1\n22"[..], Some(2), None), (JSON, items, None, Some("/1/payload"))]
+    {
+        for (query, problem, stored) in [("", "", 0), ("?atomic=false", "/items/1/error", 1)] {
+            again.make(json!({"processor": "pull", "limits": {"payload_max": 1}}));
+            let reply = again.send(query, &[form], body);
+            let told = reply.json().pointer(problem).cloned().unwrap_or_default();
+            assert_eq!(
+                (&told["code"], &told["index"]),
+                (&json!("payload_too_large"), &json!(1)),
+                "{reply:?}"
+            );
+            assert_eq!((told["line"].as_u64(), told["pointer"].as_str()), (line, pointer), "{reply:?}");
+            assert_eq!(again.0.accepted_by("again"), stored, "{reply:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_with_the_body_is_told_before_what_is_wrong_with_an_item() {
+    let mut server = ServerSettings::default();
+    server.listen.0.set_port(0);
+    server.threads = 1;
+    server.limits.body_timeout = Duration::from_millis(200);
+    server.limits.batch_bytes_max = 1 << 20;
+    server.limits.batch_messages_max = 2;
+    let gateway = TestGateway::in_memory_as(Plan { server, ..Plan::default() });
+    let lines = |count: usize| [b"{\n".to_vec(), b"1\n".repeat(count)].concat();
+    let chunked = |body: &[u8]| crate::http_gateway::chunked(body, 1 << 14);
+    let streamed = [NDJSON, ("Transfer-Encoding", "chunked")];
+    for query in ["", "?atomic=false"] {
+        let path = format!("{PATH}{query}");
+        let large = gateway.send(&path, &streamed, &chunked(&lines(1 << 20)));
+        assert_eq!((large.status, large.code().as_str()), (413, "batch_too_large"), "{large:?}");
+        assert_eq!(large.json()["setting"], "server.limits.batch_bytes_max", "{large:?}");
+        let slow = gateway.send(&path, &[NDJSON, ("Content-Length", "50")], &lines(5));
+        assert_eq!((slow.status, slow.code().as_str()), (408, "request_timeout"), "{slow:?}");
+        // All of it came: the answer is read by a client that sends it whole first, and the connection goes on.
+        let mut client = gateway.connect();
+        client.send(&request(&path, &streamed, &chunked(&lines(1 << 18))));
+        let wrong = client.reply(false).expect("an answer");
+        let (code, setting) = match query {
+            "" => ("malformed", Value::Null),
+            _ => ("batch_too_large", json!("server.limits.batch_messages_max")),
+        };
+        assert_eq!((wrong.code().as_str(), &wrong.json()["setting"]), (code, &setting), "{wrong:?}");
+        client.send(&request(&path, &[NDJSON], b"1"));
+        assert_eq!(client.reply(false).expect("an answer").status, 202);
+    }
+    assert_eq!(gateway.accepted(), 2);
 }
 
 #[test]
