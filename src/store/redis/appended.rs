@@ -18,7 +18,7 @@ use crate::store::redis::keys::{Key, Names};
 use crate::store::redis::lots::{Lot, are_alike, push_plain};
 
 /// Below so many messages the commands around the script cost what they save.
-const MESSAGES_MIN: usize = 24;
+pub(super) const MESSAGES_MIN: usize = 24;
 
 /// The commands of one such transaction.
 pub(super) const COMMANDS: usize = 5;

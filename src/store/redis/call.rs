@@ -18,7 +18,7 @@ pub(super) struct Call {
 impl Call {
     /// Begins a call of a script that is of no queue.
     pub(super) fn of_store(state: &State, script: usize) -> Self {
-        let mut call = Self::begin(script, String::new());
+        let mut call = Self::of_keys(script, ALL[script].keys.len());
         for key in ALL[script].keys {
             call.push(state.names.of_store(*key));
         }
@@ -29,7 +29,7 @@ impl Call {
     /// `enqueue` has for itself.
     pub(super) fn of_name(state: &State, script: usize, queue: &QueueName, own: Option<&str>) -> Self {
         let base = state.names.of_queue(queue);
-        let mut call = Self::begin(script, base);
+        let mut call = Self { base, ..Self::of_keys(script, ALL[script].keys.len()) };
         for key in ALL[script].keys {
             match (key, own) {
                 (Key::Batch | Key::Call, Some(own)) => call.command.arg(own),
@@ -48,12 +48,13 @@ impl Call {
         call
     }
 
-    fn begin(script: usize, base: String) -> Self {
+    /// Begins a call with so many keys, which are to follow.
+    pub(super) fn of_keys(script: usize, keys: usize) -> Self {
         let mut command = Cmd::new();
         let reads = LOADED[script].is_read_only;
         command.arg(if reads { "EVALSHA_RO" } else { "EVALSHA" });
-        command.arg(&LOADED[script].hash).arg(ALL[script].keys.len());
-        Self { command, base }
+        command.arg(&LOADED[script].hash).arg(keys);
+        Self { command, base: String::new() }
     }
 
     /// Adds an argument.

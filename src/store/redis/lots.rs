@@ -66,9 +66,8 @@ impl Lot<'_> {
 /// Adds plain messages, and so many of their records.
 pub(super) fn push_plain(call: &mut Call, kind: &str, messages: &[&NewMessage], records: usize) {
     let priority = messages.first().map_or(Priority::Normal, |message| message.priority);
-    let ids: Vec<u8> = messages.iter().flat_map(|message| *message.id.as_bytes()).collect();
     call.push(kind).push(messages.len());
-    call.push(charged(messages.iter().copied())).push(priority.index()).push(ids);
+    call.push(charged(messages.iter().copied())).push(priority.index()).push(ids(messages));
     for message in &messages[..records] {
         call.push(&message.record[..]);
     }
@@ -97,7 +96,13 @@ fn push_group(call: &mut Call, group: &Group) {
     }
 }
 
-fn charged<'g>(messages: impl IntoIterator<Item = &'g NewMessage>) -> u64 {
+/// Their ids, one behind the other.
+pub(super) fn ids(messages: &[&NewMessage]) -> Vec<u8> {
+    messages.iter().flat_map(|message| *message.id.as_bytes()).collect()
+}
+
+/// What they count in `limits.bytes_max`.
+pub(super) fn charged<'g>(messages: impl IntoIterator<Item = &'g NewMessage>) -> u64 {
     messages.into_iter().map(|message| record::charged_bytes(&message.record)).sum()
 }
 

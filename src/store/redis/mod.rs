@@ -44,6 +44,7 @@ mod queues;
 mod repair;
 mod script;
 mod shared;
+mod spread;
 mod state;
 mod stats;
 mod sweep;

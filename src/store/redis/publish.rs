@@ -1,4 +1,4 @@
-//! `enqueue`: the groups of a call, by queue; one script for each queue, all sent together.
+//! `enqueue`: the groups of a call, by queue, all sent together.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use crate::store::redis::connection::Connection;
 use crate::store::redis::error::Effect;
 use crate::store::redis::keys::Names;
 use crate::store::redis::lots::{Lot, lots};
+use crate::store::redis::spread::{self, Share};
 use crate::store::redis::state::lock;
 use crate::store::redis::{pack, script};
 use crate::store::{CALL_MEMORY, QueueRef};
@@ -125,47 +126,93 @@ impl Connection {
         parts: &[Part],
         groups: &[Group],
     ) -> Result<Vec<Result<redis::Value, StoreError>>, StoreError> {
-        let may_append = sending.is_first && !is_full && self.sending.transacts(made);
-        let script_of = |part: &Part| {
-            let own = Names::call(&self.state.names.of_queue(&part.queue.name), call, part.queue.generation);
-            let mut script = Call::of_queue(&self.state, script::ENQUEUE, &part.queue, Some(&own));
-            script.push(millis(CALL_MEMORY)).push(u8::from(is_full)).push(sending.until_ms);
-            (script, own)
+        let own = |part: &Part| {
+            Names::call(&self.state.names.of_queue(&part.queue.name), call, part.queue.generation)
         };
-        let mut commands = Vec::with_capacity(parts.len() * 2);
-        let mut are_appended = Vec::with_capacity(parts.len());
-        for part in parts {
-            commands.push(self.mark_due(&part.queue.name, 0));
-            let groups = part.of(groups);
-            let (lots, (script, own)) = (lots(&groups), script_of(part));
-            let appended = may_append.then(|| appended::of(&lots)).flatten();
-            are_appended.push(appended.is_some());
+        let script_of = |part: &Part| {
+            let mut script = Call::of_queue(&self.state, script::ENQUEUE, &part.queue, Some(&own(part)));
+            script.push(millis(CALL_MEMORY)).push(u8::from(is_full)).push(sending.until_ms);
+            script
+        };
+        let is_plain = sending.is_first && !is_full;
+        let may_append = is_plain && self.sending.transacts(made);
+        let all_lots: Vec<Vec<Lot<'_>>> = parts.iter().map(|part| lots(&part.of(groups))).collect();
+        let mut shares = Vec::new();
+        if is_plain && parts.len() > 1 {
+            let all = parts.iter().zip(&all_lots).enumerate();
+            shares.extend(all.filter_map(|(at, (part, lots))| Share::of(at, &part.queue, own(part), lots)));
+        }
+        let spread = spread::calls(&self.state, &shares, sending.until_ms);
+        let is_shared = |place| shares.binary_search_by_key(&place, |share| share.place).is_ok();
+        let mut commands = vec![self.mark_due(parts.iter().map(|part| &part.queue.name))];
+        commands.extend(spread.iter().map(|(command, _)| command.clone()));
+        let mut are_appended = Vec::new();
+        for (place, (part, lots)) in
+            parts.iter().zip(&all_lots).enumerate().filter(|(place, _)| !is_shared(*place))
+        {
+            let appended = may_append.then(|| appended::of(lots)).flatten();
+            are_appended.push((place, appended.is_some()));
             match appended {
-                Some(messages) => commands.extend(appended::transaction(script, &own, &messages)),
-                None => commands.push(whole(script, &lots)),
+                Some(messages) => {
+                    commands.extend(appended::transaction(script_of(part), &own(part), &messages));
+                }
+                None => commands.push(whole(script_of(part), lots)),
             }
         }
         let mut answers = self.sending.exchange_on(made, commands, Effect::Writes).await?.into_iter();
         let fate = |answer| self.sending.fate(answer, made, Effect::Writes);
-        let mut told = Vec::with_capacity(parts.len());
-        for (part, is_appended) in parts.iter().zip(are_appended) {
-            let marked = answers.next().and_then(fate);
-            let known = if is_appended {
+        let marked = answers.next().and_then(fate);
+        let mut told: Vec<Option<Result<redis::Value, StoreError>>> = vec![None; parts.len()];
+        for (_, shares) in &spread {
+            let Some(answer) = answers.next() else { break };
+            for (share, answer) in shares.iter().zip(spread::told(answer, shares.len())) {
+                told[share.place] = answer.and_then(fate);
+            }
+        }
+        for (place, is_appended) in are_appended {
+            told[place] = if is_appended {
                 self.fate_of_appended(made, answers.by_ref().take(appended::COMMANDS))
             } else {
                 answers.next().and_then(fate)
             };
-            told.push(match (known, marked) {
-                (Some(known), _) => known,
-                // Why that connection was given up.
-                (None, Some(Err(error))) if !self.sending.is_on(made) => Err(error),
-                (None, _) => {
-                    let whole = whole(script_of(part).0, &lots(&part.of(groups)));
-                    self.sending.send_on(made, &whole, Effect::Writes).await
-                }
+        }
+        // What is not known yet was not carried out.
+        let left: Vec<usize> = (0..parts.len()).filter(|place| told[*place].is_none()).collect();
+        if let (false, true, Some(Err(error))) = (left.is_empty(), !self.sending.is_on(made), marked) {
+            // Why that connection was given up.
+            for place in left {
+                told[place] = Some(Err(error.clone()));
+            }
+        } else if !left.is_empty() {
+            let whole =
+                left.iter().map(|place| whole(script_of(&parts[*place]), &all_lots[*place])).collect();
+            for (place, fate) in left.iter().zip(self.send_whole(made, whole).await) {
+                told[*place] = Some(fate);
+            }
+        }
+        Ok(told.into_iter().map(|told| told.unwrap_or_else(|| Err(unexpected()))).collect())
+    }
+
+    /// Sends calls of the script together; where it is not there, loads it and sends each once more.
+    async fn send_whole(&self, made: u64, calls: Vec<Cmd>) -> Vec<Result<redis::Value, StoreError>> {
+        let answers = match &calls[..] {
+            [_] => vec![None],
+            _ => match self.sending.exchange_on(made, calls.clone(), Effect::Writes).await {
+                Ok(answers) => answers
+                    .into_iter()
+                    .map(|answer| self.sending.fate(answer, made, Effect::Writes))
+                    .collect(),
+                Err(error) => vec![Some(Err(error)); calls.len()],
+            },
+        };
+        let mut told = Vec::with_capacity(calls.len());
+        for (call, answer) in calls.iter().zip(answers) {
+            told.push(match answer {
+                Some(known) => known,
+                None => self.sending.send_on(made, call, Effect::Writes).await,
             });
         }
-        Ok(told)
+        told
     }
 
     /// Notes that Redis answered, and whether it wrote.

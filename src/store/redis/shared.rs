@@ -116,7 +116,7 @@ impl Connection {
             self.touch().await;
         } else if is(Key::Due) {
             for entries in self.listed().await?.chunks(MARKS_AT_ONCE) {
-                let marks = entries.iter().map(|entry| self.mark_due(&entry.name, 0)).collect();
+                let marks = vec![self.mark_due(entries.iter().map(|entry| &entry.name))];
                 for mark in self.link.send_each(marks, Effect::Reads).await? {
                     mark?;
                 }

@@ -123,10 +123,13 @@ impl Look {
 }
 
 impl Connection {
-    /// Says that there may be something to do for a queue from that moment on; 0: now. Refused when memory is full.
-    pub(super) fn mark_due(&self, queue: &QueueName, at_ms: u64) -> Cmd {
+    /// Says that there may be something to do for these queues now. Refused when memory is full.
+    pub(super) fn mark_due<'q>(&self, queues: impl IntoIterator<Item = &'q QueueName>) -> Cmd {
         let mut command = Cmd::new();
-        command.arg("ZADD").arg(self.state.names.of_store(Key::Due)).arg("LT").arg(at_ms).arg(queue.as_str());
+        command.arg("ZADD").arg(self.state.names.of_store(Key::Due)).arg("LT");
+        for queue in queues {
+            command.arg(0).arg(queue.as_str());
+        }
         command
     }
 

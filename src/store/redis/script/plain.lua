@@ -1,15 +1,14 @@
--- The way of most publishes: one lot of messages without options, into a queue that has room for all of them and whose
--- numbers are as they were written. All else goes the long way behind it, which begins anew: nothing was written here. ARGV as
--- in enqueue; of a lot that is 'a', which Redis appends by itself (`appended.rs`), there is the first record only. Its list is
--- called K.w until the commands behind this script, in the same transaction, have appended the others and named it as before.
-local is_appended = ARGV[9] == 'a'
--- Whether a wake-up went out; nothing where it is not the way.
-local function store_plain(messages, bytes, list, ids, first)
+-- The way of most publishes: messages of one list without options, into a queue that has room for all of them and whose numbers
+-- are as they were written. All else goes the long way, which begins anew: nothing was written here. The records are in ARGV from
+-- `first` on. Of those that Redis appends by itself (`appended.rs`) there is the first only: its list is called K.w until the
+-- commands behind this script, in the same transaction, have appended the others and named it as before.
+-- Gives whether a wake-up went out; nothing where it is not the way.
+local function store_plain(is_appended, generation, messages, bytes, list, ids, first, remembered, channel, name)
   local appended_field = 'h' .. list
   local kept = call('HMGET', K.c, 'gen', 'settings', 'pending', 'bytes_waiting', 'accepted', appended_field, 'scheduled',
     'leased', 'bytes_leased')
   local settings = kept[2] or ''
-  if kept[1] ~= ARGV[2] or #settings < 59 or #settings ~= 59 + unpack_from('>H', settings, 58) then return end
+  if kept[1] ~= generation or #settings < 59 or #settings ~= 59 + unpack_from('>H', settings, 58) then return end
   local pending, waiting, accepted, appended = number_of(kept[3]), number_of(kept[4]), number_of(kept[5]), number_of(kept[6])
   local scheduled, leased, bytes_leased = number_of(kept[7]), number_of(kept[8]), number_of(kept[9])
   if not (pending and waiting and accepted and appended and scheduled and leased and bytes_leased) then return end
@@ -41,14 +40,9 @@ local function store_plain(messages, bytes, list, ids, first)
   if byte(settings, 57) == 1 then note_runs(list, {ids}, appended) end
   call('HSET', K.c, 'pending', pending + messages, 'bytes_waiting', waiting + bytes, 'accepted', accepted + messages,
     appended_field, appended + messages)
-  call('SET', K.e, pack('>I6', now) .. 'A', 'PX', ARGV[5])
+  call('SET', K.e, pack('>I6', now) .. 'A', 'PX', remembered)
   -- Who waits is told where there was nothing to be had, suspects apart.
   if pending > 0 and length > messages and suspects ~= pending then return 0 end
-  call('PUBLISH', ARGV[3], ARGV[4])
+  call('PUBLISH', channel, name)
   return 1
-end
-if ARGV[9] ~= 'g' and ARGV[8] == '1' and ARGV[6] == '0' then
-  local woken = store_plain(tonumber(ARGV[10]), tonumber(ARGV[11]), 2 + tonumber(ARGV[12]), ARGV[13], 14)
-  if woken then return {'ok', woken, 0, 'A'} end
-  if is_appended then return {'long'} end
 end
