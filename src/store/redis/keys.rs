@@ -1,7 +1,8 @@
 //! The names of all keys, in one place.
 //!
-//! What belongs to a queue has the tag `{queue#0}`, so that every key of a script lies in one slot; what does not is a key
-//! that a script uses alone, but for the due index, whose keys share the tag `{0}`.
+//! What belongs to a queue has the tag `{queue#0}`, so that every key of a script lies in one slot, but for the one that takes
+//! several queues (`spread`); what does not is a key that a script uses alone, but for the due index, whose keys share the tag
+//! `{0}`.
 
 use std::fmt::Write as _;
 

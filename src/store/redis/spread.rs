@@ -12,11 +12,10 @@ use crate::store::redis::appended;
 use crate::store::redis::call::Call;
 use crate::store::redis::keys::{Key, Names};
 use crate::store::redis::lots::{Lot, charged, ids};
+use crate::store::redis::publish::millis;
 use crate::store::redis::script;
 use crate::store::redis::state::State;
 use crate::store::{CALL_MEMORY, QueueRef};
-
-use super::publish::millis;
 
 /// The most queues of one call: Redis does nothing else for a millisecond.
 const QUEUES_MAX: usize = 64;
@@ -93,9 +92,8 @@ pub(super) fn calls<'s, 'g>(
 pub(super) fn told(answer: Value, count: usize) -> Vec<Option<Value>> {
     let words = match answer {
         Value::Array(words) if words.len() == count => words,
-        // An error in place of all: nothing was carried out, or that script is not there.
-        error @ Value::ServerError(_) => return vec![Some(error); count],
-        other => vec![other; count],
+        // An error in place of all, or what is no answer of ours.
+        other => return vec![Some(other); count],
     };
     let word = |word| match word {
         Value::Int(woken @ (0 | 1)) => {
@@ -106,4 +104,31 @@ pub(super) fn told(answer: Value, count: usize) -> Vec<Option<Value>> {
         other => Some(other),
     };
     words.into_iter().map(word).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_script_did_not_do_is_left_and_what_broke_off_is_told_of_its_queue_alone() {
+        let error =
+            redis::parse_redis_value(b"-WRONGTYPE it is somebody's\r\n").expect("an error reply is a value");
+        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let stored =
+            |woken| Some(Value::Array(vec![text("ok"), Value::Int(woken), Value::Int(0), text("A")]));
+        let answer = Value::Array(vec![Value::Int(1), Value::Int(-1), error.clone(), Value::Int(0)]);
+        assert_eq!(told(answer, 4), [stored(1), None, Some(error.clone()), stored(0)]);
+        assert_eq!(told(error.clone(), 2), [Some(error.clone()), Some(error)]);
+    }
+
+    #[test]
+    fn an_answer_that_is_none_of_ours_leaves_it_open_what_was_done() {
+        for answer in [Value::Nil, Value::Array(vec![Value::Int(1)]), Value::Int(-1)] {
+            let all = told(answer, 2);
+            assert!(
+                all.len() == 2 && all.iter().all(|told| !matches!(told, None | Some(Value::ServerError(_))))
+            );
+        }
+    }
 }

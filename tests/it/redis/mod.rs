@@ -21,6 +21,7 @@ mod repeats;
 mod replies;
 mod shared;
 mod short;
+mod spread;
 mod status;
 mod torn;
 
