@@ -130,9 +130,10 @@ impl Connection {
             Names::call(&self.state.names.of_queue(&part.queue.name), call, part.queue.generation)
         };
         let script_of = |part: &Part| {
-            let mut script = Call::of_queue(&self.state, script::ENQUEUE, &part.queue, Some(&own(part)));
+            let own = own(part);
+            let mut script = Call::of_queue(&self.state, script::ENQUEUE, &part.queue, Some(&own));
             script.push(millis(CALL_MEMORY)).push(u8::from(is_full)).push(sending.until_ms);
-            script
+            (script, own)
         };
         let is_plain = sending.is_first && !is_full;
         let may_append = is_plain && self.sending.transacts(made);
@@ -143,27 +144,27 @@ impl Connection {
             shares.extend(all.filter_map(|(at, (part, lots))| Share::of(at, &part.queue, own(part), lots)));
         }
         let spread = spread::calls(&self.state, &shares, sending.until_ms);
+        let (calls, spread): (Vec<_>, Vec<_>) = spread.into_iter().unzip();
         let is_shared = |place| shares.binary_search_by_key(&place, |share| share.place).is_ok();
         let mut commands = vec![self.mark_due(parts.iter().map(|part| &part.queue.name))];
-        commands.extend(spread.iter().map(|(command, _)| command.clone()));
+        commands.extend(calls);
         let mut are_appended = Vec::new();
         for (place, (part, lots)) in
             parts.iter().zip(&all_lots).enumerate().filter(|(place, _)| !is_shared(*place))
         {
             let appended = may_append.then(|| appended::of(lots)).flatten();
             are_appended.push((place, appended.is_some()));
+            let (script, own) = script_of(part);
             match appended {
-                Some(messages) => {
-                    commands.extend(appended::transaction(script_of(part), &own(part), &messages));
-                }
-                None => commands.push(whole(script_of(part), lots)),
+                Some(messages) => commands.extend(appended::transaction(script, &own, &messages)),
+                None => commands.push(whole(script, lots)),
             }
         }
         let mut answers = self.sending.exchange_on(made, commands, Effect::Writes).await?.into_iter();
         let fate = |answer| self.sending.fate(answer, made, Effect::Writes);
         let marked = answers.next().and_then(fate);
         let mut told: Vec<Option<Result<redis::Value, StoreError>>> = vec![None; parts.len()];
-        for (_, shares) in &spread {
+        for shares in spread {
             let Some(answer) = answers.next() else { break };
             for (share, answer) in shares.iter().zip(spread::told(answer, shares.len())) {
                 told[share.place] = answer.and_then(fate);
@@ -185,7 +186,7 @@ impl Connection {
             }
         } else if !left.is_empty() {
             let whole =
-                left.iter().map(|place| whole(script_of(&parts[*place]), &all_lots[*place])).collect();
+                left.iter().map(|place| whole(script_of(&parts[*place]).0, &all_lots[*place])).collect();
             for (place, fate) in left.iter().zip(self.send_whole(made, whole).await) {
                 told[*place] = Some(fate);
             }

@@ -116,10 +116,8 @@ impl Connection {
             self.touch().await;
         } else if is(Key::Due) {
             for entries in self.listed().await?.chunks(MARKS_AT_ONCE) {
-                let marks = vec![self.mark_due(entries.iter().map(|entry| &entry.name))];
-                for mark in self.link.send_each(marks, Effect::Reads).await? {
-                    mark?;
-                }
+                let mark = self.mark_due(entries.iter().map(|entry| &entry.name));
+                self.link.send(&mark, Effect::Reads).await?;
             }
         }
         Ok(())

@@ -17,7 +17,7 @@ use crate::store::redis::script;
 use crate::store::redis::state::State;
 use crate::store::{CALL_MEMORY, QueueRef};
 
-/// The most queues of one call: Redis does nothing else for a millisecond.
+/// The most queues of one call: with a message each, Redis does nothing else for about a millisecond.
 const QUEUES_MAX: usize = 64;
 
 /// The keys that the script takes for a queue, but for that of the call.
